@@ -1,0 +1,62 @@
+//! The store ports: what the gateway needs kept, named by need.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::{ApiKeyId, ApiKeyRecord, Provider, ProviderSlug};
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Counts changes of the whole configuration (providers and API keys): every write raises it by one, in the
+/// same transaction. While it stands still, whatever was read from the store is still true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ConfigVersion(pub u64);
+
+/// A record with the version of its last write (1 for the first), for conditional updates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned<T> {
+    pub value: T,
+    pub version: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The record is not at the expected version (or exists already, or is gone). Read again and retry.
+    #[error("{what} was changed by somebody else")]
+    Conflict { what: String },
+    /// The store cannot be reached, is slow or throttles. Trying again later may help.
+    #[error("the store does not answer: {reason}")]
+    Unavailable { reason: String },
+    /// The store answered something this version does not understand, or refuses the request for good.
+    #[error("the store is not usable: {reason}")]
+    Broken { reason: String },
+}
+
+/// Providers, as an administrator configured them.
+pub trait ProviderStore: Send + Sync {
+    /// All providers, enabled or not, ordered by slug. Records that cannot be read are left out and logged.
+    fn providers(&self) -> BoxFuture<'_, Result<Vec<Versioned<Provider>>, StoreError>>;
+
+    fn provider<'a>(&'a self, slug: &'a ProviderSlug) -> BoxFuture<'a, Result<Option<Versioned<Provider>>, StoreError>>;
+
+    /// Writes a provider if it is at version `expected` (`None`: if it does not exist). Answers its new version.
+    fn put_provider<'a>(&'a self, provider: &'a Provider, expected: Option<u64>) -> BoxFuture<'a, Result<u64, StoreError>>;
+
+    fn delete_provider<'a>(&'a self, slug: &'a ProviderSlug, expected: u64) -> BoxFuture<'a, Result<(), StoreError>>;
+}
+
+/// API keys, by public id.
+pub trait KeyStore: Send + Sync {
+    fn find_key<'a>(&'a self, id: &'a ApiKeyId) -> BoxFuture<'a, Result<Option<Versioned<ApiKeyRecord>>, StoreError>>;
+
+    /// All keys, ordered by id.
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>>;
+
+    /// Writes a key if it is at version `expected` (`None`: if it does not exist). Answers its new version.
+    fn put_key<'a>(&'a self, key: &'a ApiKeyRecord, expected: Option<u64>) -> BoxFuture<'a, Result<u64, StoreError>>;
+}
+
+pub trait Store: ProviderStore + KeyStore {
+    /// One small read.
+    fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>>;
+}
