@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use openai_wire::json::{Cursor, quote};
 use openai_wire::sse::{SseDecoder, encode_data};
 
 /// As OpenAI sends it.
@@ -31,6 +32,28 @@ fn time(name: &str, per_call: u32, mut work: impl FnMut()) {
 
 fn main() {
     sse();
+    json();
+}
+
+fn json() {
+    let skip = |text: &[u8]| {
+        let mut cursor = Cursor::new(text)?;
+        cursor.skip_value()?;
+        cursor.end()
+    };
+    let plain = format!("\"{}\"", "The quick brown fox jumps over the lazy dog. ".repeat(25_000));
+    let code = quote(&"    if (left.kind === \"arrow\") {\n        return left.node\n    }\n".repeat(16_000));
+    let kilobytes = |text: &str| u32::try_from(text.len() / 1000).expect("short");
+    time("json: skip a long string, per KB", kilobytes(&plain), || {
+        skip(black_box(plain.as_bytes())).expect("JSON");
+    });
+    time("json: skip a long string of code, per KB", kilobytes(&code), || {
+        skip(black_box(code.as_bytes())).expect("JSON");
+    });
+    time("json: skip a chunk", 1, || skip(black_box(FRAME.as_bytes())).expect("JSON"));
+    time("json: the same with serde_json", 1, || {
+        black_box(serde_json::from_str::<serde::de::IgnoredAny>(black_box(FRAME))).expect("JSON");
+    });
 }
 
 fn sse() {
@@ -41,7 +64,7 @@ fn sse() {
         let mut decoder = SseDecoder::new(1 << 20);
         decoder.push(burst.clone());
         while let Some(event) = decoder.next_event() {
-            black_box(event).unwrap();
+            black_box(event).expect("within the limit");
         }
     });
     let frame = burst.slice(..burst.len() / 100);
@@ -49,7 +72,7 @@ fn sse() {
     time("sse: decode, one frame per push", 1, || {
         decoder.push(frame.clone());
         while let Some(event) = decoder.next_event() {
-            black_box(event).unwrap();
+            black_box(event).expect("within the limit");
         }
     });
     let halves = [frame.slice(..100), frame.slice(100..)];
@@ -57,7 +80,7 @@ fn sse() {
         for half in &halves {
             decoder.push(half.clone());
             while let Some(event) = decoder.next_event() {
-                black_box(event).unwrap();
+                black_box(event).expect("within the limit");
             }
         }
     });
@@ -67,11 +90,11 @@ fn sse() {
         encode_data(&mut out, black_box(FRAME.as_bytes()));
     });
     let bytewise: Vec<Bytes> = frame.chunks(1).map(Bytes::copy_from_slice).collect();
-    time("sse: decode, per byte pushed alone", u32::try_from(frame.len()).unwrap(), || {
+    time("sse: decode, per byte pushed alone", u32::try_from(frame.len()).expect("short"), || {
         for byte in &bytewise {
             decoder.push(byte.clone());
             while let Some(event) = decoder.next_event() {
-                black_box(event).unwrap();
+                black_box(event).expect("within the limit");
             }
         }
     });
