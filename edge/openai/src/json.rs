@@ -95,6 +95,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The whole text: what spans refer to.
+    #[inline]
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// What comes next, after white space.
     #[inline]
     pub fn peek(&mut self) -> Result<Kind> {
@@ -458,4 +464,4 @@ pub fn quote(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
