@@ -10,10 +10,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
+use openai_wire::request::{ChatScan, EmbeddingsScan, MaxTokensField, Rewrite};
 use openai_wire::sse::{self, SseDecoder};
 use openai_wire::{
-    ChatCompletion, ChatScan, CompletionScan, EmbeddingsResponseScan, EmbeddingsScan, MaxTokensField, Rewrite, Shape,
-    UpstreamModels, Usage,
+    ChatCompletion, CompletionScan, EmbeddingsResponseScan, Shape, UpstreamModels, Usage,
 };
 
 use crate::body::{Pieces, ReadError, ReadTimeouts, collect};
@@ -83,10 +83,10 @@ impl ChatCall {
 
     pub(crate) fn is_changed_by(&self, lesson: Lesson) -> bool {
         match lesson {
-            Lesson::DropReasoningEffort => self.scan.reasoning_effort,
+            Lesson::DropReasoningEffort => self.scan.reasoning_effort.is_some(),
             Lesson::DropStreamOptions => self.scan.stream,
-            Lesson::MaxTokensField(MaxTokensField::MaxTokens) => self.scan.max_completion_tokens,
-            Lesson::MaxTokensField(MaxTokensField::MaxCompletionTokens) => self.scan.max_tokens,
+            Lesson::MaxTokensField(MaxTokensField::MaxTokens) => self.scan.max_completion_tokens.is_some(),
+            Lesson::MaxTokensField(MaxTokensField::MaxCompletionTokens) => self.scan.max_tokens.is_some(),
         }
     }
 
@@ -100,16 +100,13 @@ impl ChatCall {
 
     async fn send(&self, target: &Target, accept: &'static str) -> Result<http::Response<Body>, UpstreamFailure> {
         let learned = &target.learned;
-        let body = self.scan.rewrite(
-            &self.call.body,
-            &Rewrite {
-                model: &target.model.upstream_id,
-                include_usage: self.scan.stream && !learned.drop_stream_options(),
-                drop_stream_options: learned.drop_stream_options(),
-                drop_reasoning_effort: learned.drop_reasoning_effort() || target.model.capabilities.reasoning == Some(false),
-                max_tokens_field: learned.max_tokens_field(),
-            },
-        );
+        let body = self.scan.rewrite(&Rewrite {
+            model: Some(&target.model.upstream_id),
+            include_usage: true,
+            drop_stream_options: learned.drop_stream_options(),
+            drop_reasoning_effort: learned.drop_reasoning_effort() || target.model.capabilities.reasoning == Some(false),
+            max_tokens_field: learned.max_tokens_field(),
+        });
         self.call.post(&target.upstream, &target.upstream.chat, body, accept).await
     }
 
@@ -260,7 +257,7 @@ pub(crate) struct EmbeddingsCall {
 impl EmbeddingsCall {
     pub(crate) async fn embed(&self, target: &Arc<Target>) -> Result<Completed, UpstreamFailure> {
         let begun = self.call.host.monotonic();
-        let body = self.scan.rewrite(&self.call.body, &target.model.upstream_id);
+        let body = self.scan.rewrite(&target.model.upstream_id);
         let response = self.call.post(&target.upstream, &target.upstream.embeddings, body, "application/json").await?;
         kind_of(&response)?;
         let body = self.call.read(response, target, begun).await?;

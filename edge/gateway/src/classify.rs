@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
-use openai_wire::{MaxTokensField, UpstreamErrorBody};
+use openai_wire::UpstreamErrorBody;
+use openai_wire::request::MaxTokensField;
 
 use crate::error::{FailureClass, UpstreamFailure};
 use crate::routes::{Lesson, Upstream};

@@ -227,8 +227,8 @@ impl ApiError {
     }
 }
 
-impl From<openai_wire::RequestError> for ApiError {
-    fn from(error: openai_wire::RequestError) -> Self {
+impl From<openai_wire::request::RequestError> for ApiError {
+    fn from(error: openai_wire::request::RequestError) -> Self {
         let mut api = Self::invalid_request(error.code.unwrap_or("invalid_request"), error.message);
         api.param = error.param;
         api

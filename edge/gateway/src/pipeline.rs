@@ -12,7 +12,8 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
-use openai_wire::{ChatScan, EmbeddingsScan, UpstreamModel};
+use openai_wire::UpstreamModel;
+use openai_wire::request::{ChatScan, EmbeddingsScan};
 use serde::Serialize;
 
 use crate::adapter::{self, Call, ChatCall, Completed, EmbeddingsCall};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use catalog::{ApiKeyRecord, Model, Provider, ProviderSlug, Secret};
 use http::{HeaderName, HeaderValue, Uri};
-use openai_wire::MaxTokensField;
+use openai_wire::request::MaxTokensField;
 
 use crate::host::Host;
 

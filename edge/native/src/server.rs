@@ -13,7 +13,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
@@ -66,7 +65,7 @@ impl Server {
             threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
             workers.push(Worker { sender, load });
         }
-        let listener = AsyncFd::new(listener)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
         let acceptor = tokio::spawn(accept(listener, workers, options.max_connections, draining));
         Ok(Self { local_addr, drain, acceptor, workers: threads })
     }
@@ -92,31 +91,30 @@ impl Server {
     }
 }
 
-async fn accept(listener: AsyncFd<TcpListener>, workers: Vec<Worker>, max: usize, mut draining: watch::Receiver<bool>) {
+async fn accept(listener: tokio::net::TcpListener, workers: Vec<Worker>, max: usize, mut draining: watch::Receiver<bool>) {
     loop {
-        let ready = tokio::select! {
-            ready = listener.readable() => ready,
-            _ = draining.wait_for(|drain| *drain) => return,
-        };
-        let Ok(mut ready) = ready else { return };
         let (least, total) = least_loaded(&workers);
         if total >= max {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         }
-        match ready.try_io(|listener| listener.get_ref().accept()) {
-            Ok(Ok((stream, _))) => {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = draining.wait_for(|drain| *drain) => return,
+        };
+        // The worker's own runtime will watch it.
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => {
                 least.load.fetch_add(1, Ordering::Relaxed);
                 if least.sender.send(stream).is_err() {
                     tracing::error!("a worker is gone; its connections are lost");
                     least.load.store(usize::MAX / 2, Ordering::Relaxed);
                 }
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            Err(_would_block) => {}
         }
     }
 }
@@ -199,7 +197,6 @@ enum Opened {
 }
 
 async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Opened> {
-    stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let stream = tokio::net::TcpStream::from_std(stream)?;
     match tls {
