@@ -1,1 +1,15 @@
-//! Stub.
+//! The native host: the all-in-one binary `dyad-gateway`, and a library to mount the gateway in another application
+//! ([`gateway_router`]).
+
+pub mod cli;
+mod config;
+mod connect;
+mod data_dir;
+mod discovery;
+mod host;
+mod output;
+mod router;
+mod server;
+
+pub use host::NativeHost;
+pub use router::gateway_router;
