@@ -6,6 +6,7 @@ use crate::clients::{Answer, Client, Clients, Job};
 use crate::config::{Config, Provider};
 use crate::gateway::{Gateway, Host};
 use crate::raw::{Connection, Request, Response};
+use crate::sse::EventStream;
 use crate::upstream::{FakeUpstream, Script};
 
 /// The chat model of the standard configuration, and its name at the upstream.
@@ -81,12 +82,22 @@ impl Fixture {
         connection.request(&Request::chat(&self.gateway, &chat_body(body))).await
     }
 
-    /// Starts streaming on a connection of its own; the head has been read.
-    pub async fn raw_stream(&self) -> Connection {
+    /// Streams `body` (completed with model and messages) on a connection of its own, to its end.
+    pub async fn raw_stream(&self, body: Value) -> EventStream {
+        let mut connection = self.open_stream(body).await;
+        EventStream::parse(&connection.rest().await)
+    }
+
+    /// Starts streaming `body` (completed with model and messages); the head has been read.
+    pub async fn open_stream(&self, body: Value) -> Connection {
         let mut connection = Connection::open(&self.gateway).await;
-        connection.send(Request::chat(&self.gateway, &chat_body(json!({"stream": true}))).bytes()).await;
+        let mut body = chat_body(body);
+        body["stream"] = json!(true);
+        connection.send(Request::chat(&self.gateway, &body).bytes()).await;
         let head = connection.head().await;
         assert_eq!(head.status, 200);
+        let content_type = head.headers.get("content-type").unwrap_or_default();
+        assert!(content_type.starts_with("text/event-stream"), "content-type of a stream: {content_type}");
         connection
     }
 

@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod http1;
 pub mod raw;
 pub mod secrets;
+pub mod sse;
 pub mod tls;
 pub mod turn;
 pub mod upstream;
