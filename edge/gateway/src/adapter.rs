@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use openai_wire::sse::SseDecoder;
+use openai_wire::sse::{self, SseDecoder};
 use openai_wire::{
     ChatCompletion, ChatScan, CompletionScan, EmbeddingsResponseScan, EmbeddingsScan, MaxTokensField, Rewrite, Shape,
     UpstreamModels, Usage,
@@ -158,7 +158,7 @@ impl ChatCall {
         decoder.push(body);
         while let Some(event) = decoder.next_event().or_else(|| decoder.finish()) {
             let data = event.map_err(|_| broken())?.data;
-            if data.is_empty() || data.trim_ascii() == b"[DONE]" {
+            if data.is_empty() || data.trim_ascii() == sse::DONE {
                 continue;
             }
             let chunk = openai_wire::ChatChunk::parse(&data).map_err(|_| broken())?;

@@ -164,10 +164,16 @@ impl Config {
         }
     }
 
+    pub(crate) fn enabled(&self) -> Vec<Provider> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.providers().filter(|p| p.enabled).cloned().collect()
+    }
+
     /// Enabled providers whose models are asked of the upstream.
     pub(crate) fn discovering(&self) -> Vec<Provider> {
-        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.providers().filter(|p| p.enabled && p.adapter.discover_models).cloned().collect()
+        let mut providers = self.enabled();
+        providers.retain(|provider| provider.adapter.discover_models);
+        providers
     }
 
     fn change_sources(&self, change: impl FnOnce(&mut Sources)) {

@@ -11,7 +11,7 @@ use crate::host::{Body, full};
 
 /// How an upstream failed. The class decides whether another target is tried and what the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureClass {
+pub(crate) enum FailureClass {
     /// Our credential was refused.
     Auth,
     RateLimited,
@@ -199,15 +199,6 @@ impl ApiError {
         );
         error.retry_after = Some(Duration::from_secs(2));
         error
-    }
-
-    pub(crate) fn internal() -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "server_error",
-            "internal_error",
-            "The gateway failed to handle this request; its log has the details under the request id.",
-        )
     }
 
     pub(crate) fn body(&self) -> ErrorBody<'_> {

@@ -30,5 +30,5 @@ mod timer;
 pub use admit::{Leases, WholeWindow};
 pub use event::ChatEvent;
 pub use host::{Body, BoxError, BoxFuture, CallError, Host, full};
-pub use pipeline::{Discovered, Gateway, GatewayParts, ServedModel};
+pub use pipeline::{Discovered, Gateway, GatewayParts, ProviderCheck, ServedModel};
 pub use settings::{Cors, Settings};

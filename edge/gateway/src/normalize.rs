@@ -91,14 +91,14 @@ impl Normalizer {
         let Some(at) = self.find_or_begin(choice, delta.index, id) else { return };
         let total = self.calls.len();
         let call = &mut self.calls[at];
-        if let Some(name) = delta.name.filter(|name| !name.is_empty())
+        if let Some(name) = delta.function.name.filter(|name| !name.is_empty())
             && !call.name_sent
         {
             call.name_sent = true;
             let id = call.upstream_id.clone().unwrap_or_else(|| format!("call_{seed}_{total}"));
             events.push(ChatEvent::ToolCallStart { choice, call: call.index, id, name });
         }
-        call.pending.push_str(delta.arguments.as_deref().unwrap_or(""));
+        call.pending.push_str(delta.function.arguments.as_deref().unwrap_or(""));
         // "{}" is held: some send it first and the real arguments after.
         if call.name_sent && !call.pending.is_empty() && call.pending.trim() != "{}" {
             let mut fragment = std::mem::take(&mut call.pending);

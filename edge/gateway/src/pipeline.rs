@@ -4,14 +4,15 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
-use catalog::{ApiKeyHasher, Model, Provider, ProviderSlug, Store, StoreError};
+use catalog::{ApiKeyHasher, Capabilities, Model, Provider, ProviderSlug, Store, StoreError};
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
-use openai_wire::{ChatScan, EmbeddingsScan};
+use openai_wire::{ChatScan, EmbeddingsScan, UpstreamModel};
 use serde::Serialize;
 
 use crate::adapter::{self, Call, ChatCall, Completed, EmbeddingsCall};
@@ -21,7 +22,7 @@ use crate::authenticate::authenticate;
 use crate::body::RequestBody;
 use crate::config::{CachedKey, Config};
 use crate::cors;
-use crate::error::{ApiError, UpstreamFailure};
+use crate::error::{ApiError, FailureClass, UpstreamFailure};
 use crate::host::{Body, BoxFuture, Host, full};
 use crate::relay::Wanted;
 use crate::route::{Route, route};
@@ -34,6 +35,10 @@ use crate::timer::LazyTimer;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const USAGE_ESTIMATED: HeaderName = HeaderName::from_static("x-usage-estimated");
 const MAX_REQUEST_ID_BYTES: usize = 128;
+/// Models taken from one provider's list.
+const MAX_DISCOVERED_MODELS: usize = 5_000;
+const MAX_MODEL_ID_BYTES: usize = 256;
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The gateway. Cloning it is cheap and shares everything.
 #[derive(Clone)]
@@ -64,6 +69,13 @@ struct Inner {
 pub struct Discovered {
     pub slug: ProviderSlug,
     /// The number of models, or why there are none.
+    pub models: Result<usize, String>,
+}
+
+/// Whether a provider answers: the number of its models, or what is wrong.
+#[derive(Debug)]
+pub struct ProviderCheck {
+    pub provider: Provider,
     pub models: Result<usize, String>,
 }
 
@@ -111,12 +123,43 @@ impl Gateway {
     }
 
     async fn discover_one(&self, provider: &Provider) -> Result<usize, String> {
-        let upstream = Upstream::build(provider, &*self.0.host).ok_or("its base URL or credential cannot be used")?;
+        let upstream = self.upstream(provider)?;
         let listed = adapter::list_models(&upstream, &*self.0.host).await.map_err(|failure| failure.message.into_owned())?;
-        let models: Vec<Model> = listed.into_models(provider.slug.as_str());
+        let models: Vec<Model> = listed.data.into_iter().take(MAX_DISCOVERED_MODELS).filter_map(discovered_model).collect();
         let count = models.len();
         self.0.config.set_discovered(provider.slug.clone(), models);
         Ok(count)
+    }
+
+    /// Asks every provider for its models, whether it lists them or not: does it answer?
+    pub async fn check_providers(&self) -> Vec<ProviderCheck> {
+        let asked = self.0.config.enabled().into_iter().map(|provider| async move {
+            let models = if provider.adapter.discover_models {
+                self.discover_one(&provider).await
+            } else {
+                self.reach(&provider).await.map(|()| provider.models.len())
+            };
+            ProviderCheck { provider, models }
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Whether an upstream answers and takes our credential. Not all that serve chats also list models.
+    async fn reach(&self, provider: &Provider) -> Result<(), String> {
+        let upstream = self.upstream(provider)?;
+        match adapter::list_models(&upstream, &*self.0.host).await {
+            Err(failure) if matches!(failure.class, FailureClass::NotFound | FailureClass::InvalidRequest) => Ok(()),
+            Err(failure) => Err(failure.message.into_owned()),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn upstream(&self, provider: &Provider) -> Result<Upstream, String> {
+        let mut upstream = Upstream::build(provider, &*self.0.host).ok_or("its base URL or credential cannot be used")?;
+        // Nobody waits minutes for a list.
+        upstream.timeouts.first_byte = upstream.timeouts.first_byte.min(LIST_TIMEOUT);
+        upstream.timeouts.idle = upstream.timeouts.idle.min(LIST_TIMEOUT);
+        Ok(upstream)
     }
 
     pub fn models(&self) -> Vec<ServedModel> {
@@ -372,6 +415,20 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> http::Response<Bo
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+fn discovered_model(listed: UpstreamModel) -> Option<Model> {
+    let id = listed.id;
+    let sane = !id.is_empty() && id.len() <= MAX_MODEL_ID_BYTES && !id.chars().any(char::is_control) && id.trim() == id;
+    sane.then(|| Model {
+        upstream_id: id.clone(),
+        id,
+        max_tokens: None,
+        context_window: None,
+        capabilities: Capabilities::default(),
+        created: listed.created.unwrap_or(0),
+        owned_by: listed.owned_by,
+    })
 }
 
 fn json_string(text: &str) -> Bytes {

@@ -135,16 +135,12 @@ impl ChunkRelay {
                 return Ok(());
             }
         }
-        sse::begin_data(out);
         match model {
             Some(model) => {
-                out.extend_from_slice(&data[..model.start]);
-                out.extend_from_slice(&self.wanted.model);
-                out.extend_from_slice(&data[model.end..]);
+                sse::encode_data_parts(out, &[&data[..model.start], &self.wanted.model, &data[model.end..]]);
             }
-            None => out.extend_from_slice(data),
+            None => sse::encode_data(out, data),
         }
-        sse::end_data(out);
         Ok(())
     }
 
@@ -163,15 +159,15 @@ impl ChunkRelay {
             (usage, encode::usage_json(&usage).into())
         });
         if estimated {
-            sse::comment(out, "x-usage-estimated: true");
+            sse::encode_comment(out, "x-usage-estimated: true");
         }
         if let Some(held) = self.held.take() {
             self.send(&held, Some(&json), out);
         }
         if self.wanted.include_usage {
-            sse::data(out, &encode::usage_chunk(&self.head(), &json));
+            sse::encode_data(out, &encode::usage_chunk(&self.head(), &json));
         }
-        sse::done(out);
+        sse::encode_done(out);
         Ok(Summary { usage, estimated })
     }
 
@@ -237,7 +233,7 @@ impl ChunkRelay {
                 return;
             }
         }
-        sse::data(out, &json);
+        sse::encode_data(out, &json);
     }
 
     fn head(&self) -> Head {
@@ -246,27 +242,28 @@ impl ChunkRelay {
     }
 
     fn send(&self, held: &Held, usage: Option<&[u8]>, out: &mut BytesMut) {
-        let mut edits: [Option<(Range<usize>, &[u8], &[u8])>; 2] = [None, None];
+        let json = &held.json;
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(6);
+        let mut edits: Vec<(&Range<usize>, [&[u8]; 2])> = Vec::with_capacity(2);
+        let at_close = held.close..held.close;
         if let Some(model) = &held.model {
-            edits[0] = Some((model.clone(), b"", &self.wanted.model));
+            edits.push((model, [b"", &self.wanted.model]));
         }
         if let Some(usage) = usage {
-            edits[1] = Some(match &held.usage_null {
-                Some(null) => (null.clone(), b"", usage),
-                None => (held.close..held.close, b",\"usage\":", usage),
+            edits.push(match &held.usage_null {
+                Some(null) => (null, [b"", usage]),
+                None => (&at_close, [b",\"usage\":", usage]),
             });
         }
-        edits.sort_by_key(|edit| edit.as_ref().map_or(0, |(span, ..)| span.start));
-        sse::begin_data(out);
+        edits.sort_by_key(|(span, _)| span.start);
         let mut at = 0;
-        for (span, before, with) in edits.into_iter().flatten() {
-            out.extend_from_slice(&held.json[at..span.start]);
-            out.extend_from_slice(before);
-            out.extend_from_slice(with);
+        for (span, with) in edits {
+            parts.push(&json[at..span.start]);
+            parts.extend(with);
             at = span.end;
         }
-        out.extend_from_slice(&held.json[at..]);
-        sse::end_data(out);
+        parts.push(&json[at..]);
+        sse::encode_data_parts(out, &parts);
     }
 }
 

@@ -23,10 +23,6 @@ impl Route<'_> {
         }
     }
 
-    /// Whether it answers without an API key.
-    pub(crate) fn is_public(&self) -> bool {
-        matches!(self, Self::Health | Self::Ready)
-    }
 }
 
 /// The operations live under `/v1` and at the root, and a base URL that was pasted with the whole

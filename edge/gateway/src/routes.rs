@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use catalog::{ApiKeyRecord, Model, Provider, ProviderKind, ProviderSlug, Secret};
+use catalog::{ApiKeyRecord, Model, Provider, ProviderSlug, Secret};
 use http::{HeaderName, HeaderValue, Uri};
 use openai_wire::MaxTokensField;
 
@@ -15,7 +15,6 @@ use crate::host::Host;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub slug: ProviderSlug,
-    pub kind: ProviderKind,
     pub chat: Uri,
     pub embeddings: Uri,
     pub models: Uri,
@@ -205,7 +204,6 @@ impl Upstream {
         let ms = |ms: u32| Duration::from_millis(ms.into());
         Some(Self {
             slug: provider.slug.clone(),
-            kind: provider.kind,
             chat,
             embeddings,
             models,

@@ -160,7 +160,7 @@ impl Live {
         if self.end.is_some() || data.is_empty() {
             return;
         }
-        if data.trim_ascii() == b"[DONE]" {
+        if data.trim_ascii() == sse::DONE {
             let end = self.relay.end(&mut self.out);
             self.end = Some(end.map_err(|error| error.into_failure(&self.target.upstream)));
         } else if let Err(error) = self.relay.data(data, &mut self.out) {
@@ -265,7 +265,7 @@ impl ChatStream {
     /// The error event is the last thing: no `[DONE]` after it.
     fn end_with(&mut self, failure: UpstreamFailure, out: &mut BytesMut) {
         self.settlement.outcome(failure.class.as_str());
-        sse::data(out, &ApiError::from(failure).to_json());
+        sse::encode_data(out, &ApiError::from(failure).to_json());
         self.state = State::Ended;
     }
 }
@@ -286,7 +286,7 @@ impl http_body::Body for ChatStream {
                 ready!(this.timer.poll(this.last_sent + this.keepalive, &*this.host, cx));
                 this.last_sent = this.host.monotonic();
                 let mut out = BytesMut::new();
-                sse::comment(&mut out, "keep-alive");
+                sse::encode_comment(&mut out, "keep-alive");
                 Poll::Ready(Some(Ok(Frame::data(out.freeze()))))
             }
         }

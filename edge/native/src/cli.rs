@@ -10,6 +10,9 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use store::DynamoStore;
+
+use crate::data_dir::DataDir;
 use crate::output::Output;
 
 /// One OpenAI-compatible URL in front of vendors, proxies and local models.
@@ -108,6 +111,14 @@ impl Cli {
             }
         }
     }
+}
+
+/// The embedded store of the data directory, which is made if need be.
+pub(crate) async fn open_store(data_dir: &DataDir) -> Result<DynamoStore, Failure> {
+    let shown = data_dir.path().display();
+    data_dir.create().map_err(|error| Failure::failed(&format!("the data directory {shown}"), error))?;
+    let opened = store::open_embedded(&data_dir.store_file()).await;
+    opened.map_err(|error| Failure::failed(&format!("the store in {shown}"), error))
 }
 
 /// A runtime for commands that talk to the store or to upstreams, and for the listener's control side.

@@ -71,10 +71,10 @@ fn provider(slug: &str, name: &str, kind: ProviderKind, base_url: &str, credenti
         ProviderKind::Proxy => "proxy",
         ProviderKind::Local => "local",
     };
-    let raw = RawProvider::from_json(serde_json::json!({
+    let raw = RawProvider::from(serde_json::json!({
         "name": name, "slug": slug, "type": kind, "base_url": base_url, "discover_models": true, "rank": DISCOVERED_RANK,
     }));
-    let mut provider = Provider::check(raw).map_err(|violations| violations.to_string())?;
+    let mut provider = Provider::check(&raw).map_err(|violations| violations.to_string())?;
     provider.credential = credential;
     Ok(provider)
 }

@@ -7,9 +7,12 @@ mod connect;
 mod data_dir;
 mod discovery;
 mod host;
+mod logging;
 mod output;
+mod providers;
 mod router;
 mod server;
+mod tls;
 
 pub use host::NativeHost;
 pub use router::gateway_router;
