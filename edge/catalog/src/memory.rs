@@ -47,8 +47,8 @@ impl ProviderStore for MemoryStore {
         provider: &'a Provider,
         expected: Option<u64>,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        if let Err(error) = provider.to_raw() {
-            return answer(Err(StoreError::Broken { reason: error.to_string() }));
+        if let Err(refused) = provider.to_stored() {
+            return answer(Err(refused));
         }
         let mut state = self.state();
         let written = put(&mut state.providers, &provider.slug, provider, expected);
@@ -90,6 +90,9 @@ impl KeyStore for MemoryStore {
         key: &'a ApiKeyRecord,
         expected: Option<u64>,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        if let Err(violations) = key.check() {
+            return answer(Err(StoreError::Refused { reason: violations.to_string() }));
+        }
         let mut state = self.state();
         let written = put(&mut state.keys, &key.id, key, expected);
         if written.is_ok() {

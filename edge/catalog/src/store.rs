@@ -27,6 +27,9 @@ pub enum StoreError {
     /// The store cannot be reached, is slow or throttles. Trying again later may help.
     #[error("the store does not answer: {reason}")]
     Unavailable { reason: String },
+    /// The record is one that no store takes; nothing was written. Writing it again fails again.
+    #[error("not stored: {reason}")]
+    Refused { reason: String },
     /// The store answered something this version does not understand, or refuses the request for good.
     #[error("the store is not usable: {reason}")]
     Broken { reason: String },
@@ -56,7 +59,7 @@ pub trait ProviderStore: Send + Sync {
     ) -> BoxFuture<'a, Result<Option<Versioned<Provider>>, StoreError>>;
 
     /// Writes a provider if it is at version `expected` (`None`: if it does not exist). Answers its new version.
-    /// `Broken` for a provider with an inline credential, which is never stored.
+    /// `Refused` for a provider that [`Provider::check`] would not accept or that has an inline credential.
     fn put_provider<'a>(
         &'a self,
         provider: &'a Provider,
@@ -83,6 +86,7 @@ pub trait KeyStore: Send + Sync {
     fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>>;
 
     /// Writes a key if it is at version `expected` (`None`: if it does not exist). Answers its new version.
+    /// `Refused` for a record that [`ApiKeyRecord::check`] does not accept.
     fn put_key<'a>(
         &'a self,
         key: &'a ApiKeyRecord,

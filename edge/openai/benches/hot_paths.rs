@@ -12,9 +12,16 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use openai_wire::json::{Cursor, quote};
 use openai_wire::sse::{SseDecoder, encode_data};
+use openai_wire::{
+    request::{ChatScan, Rewrite},
+    response::{ChunkScan, ChunkScanner},
+};
 
 /// As OpenAI sends it.
 const FRAME: &str = r#"{"id":"chatcmpl-BzFkS5b1wqy7hG8Rk2mX9","object":"chat.completion.chunk","created":1753781234,"model":"gpt-4.1-mini-2025-04-14","service_tier":"default","system_fingerprint":"fp_658b958c37","choices":[{"index":0,"delta":{"content":" hello"},"logprobs":null,"finish_reason":null}],"usage":null,"obfuscation":"x9Zk"}"#;
+
+/// The members that all upstreams send.
+const SHORT_FRAME: &str = r#"{"id":"chatcmpl-BzFkS5b1wqy7hG8Rk2mX9","object":"chat.completion.chunk","created":1753781234,"model":"gpt-4.1-mini-2025-04-14","choices":[{"index":0,"delta":{"content":" hello"},"logprobs":null,"finish_reason":null}]}"#;
 
 /// Nanoseconds per call of `work`, which does `per_call` things; best of 20 rounds of at least 10 ms.
 fn time(name: &str, per_call: u32, mut work: impl FnMut()) {
@@ -33,6 +40,44 @@ fn time(name: &str, per_call: u32, mut work: impl FnMut()) {
 fn main() {
     sse();
     json();
+    request();
+    response();
+}
+
+fn request() {
+    let message =
+        quote(&"    if (left.kind === \"arrow\") {\n        return left.node\n    }\n".repeat(3000));
+    let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{message}}}],"stream":true}}"#);
+    let kilobytes = u32::try_from(body.len() / 1000).expect("short");
+    let body = Bytes::from(body);
+    let rewrite = Rewrite { model: Some("upstream"), include_usage: true, ..Rewrite::default() };
+    time("request: scan and rewrite code, per KB", kilobytes, || {
+        black_box(ChatScan::scan(black_box(&body)).expect("valid").rewrite(&rewrite));
+    });
+    let body = Bytes::from_static(
+        br#"{"model":"m","messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"Hi!"}],"stream":true,"temperature":0.7}"#,
+    );
+    time("request: scan and rewrite a short body", 1, || {
+        black_box(ChatScan::scan(black_box(&body)).expect("valid").rewrite(&rewrite));
+    });
+}
+
+fn response() {
+    for (name, frame) in [("plain", SHORT_FRAME), ("with extras", FRAME)] {
+        time(&format!("response: scan a chunk, {name}"), 1, || {
+            black_box(ChunkScan::scan(black_box(frame.as_bytes())).expect("JSON"));
+        });
+        let mut scanner = ChunkScanner::new();
+        time(&format!("response: scan the same start again, {name}"), 1, || {
+            black_box(scanner.scan(black_box(frame.as_bytes())).expect("JSON"));
+        });
+    }
+    let other = SHORT_FRAME.replace("Rk2mX9", "Rk2mX8");
+    let mut scanner = ChunkScanner::new();
+    time("response: scan chunks whose starts differ", 2, || {
+        black_box(scanner.scan(black_box(SHORT_FRAME.as_bytes())).expect("JSON"));
+        black_box(scanner.scan(black_box(other.as_bytes())).expect("JSON"));
+    });
 }
 
 fn json() {

@@ -143,6 +143,13 @@ impl<'a> Cursor<'a> {
         Ok(Some(key))
     }
 
+    /// Goes to the value of a member of the outermost object, in a text whose start up to there is known to be right.
+    pub(crate) fn resume_in_object(&mut self, at: usize) {
+        self.at = at;
+        self.depth = 1;
+        self.first = false;
+    }
+
     /// Reads `[`.
     #[inline]
     pub fn enter_array(&mut self) -> Result<()> {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{CredentialRef, InlineCredentialError, Model, Provider};
+use crate::StoreError;
 
 impl Provider {
     /// The form of [`RawProvider`](crate::RawProvider), to store and to list: checking it gives
@@ -37,6 +38,20 @@ impl Provider {
         );
         raw.insert("models".to_owned(), self.models.iter().map(model).collect());
         Ok(Value::Object(raw))
+    }
+
+    /// The text that a store keeps, once it is certain that reading it gives this provider again: the members are
+    /// public, so it may have been made without [`Provider::check`]. Fails as [`StoreError::Refused`].
+    pub fn to_stored(&self) -> Result<String, StoreError> {
+        let raw = self.to_raw().map_err(|error| StoreError::Refused { reason: error.to_string() })?;
+        let stored = raw.to_string();
+        match Self::check(&raw.into()) {
+            Ok(read) if read == *self => Ok(stored),
+            Ok(_) => {
+                Err(StoreError::Refused { reason: "the provider is not in its checked form".to_owned() })
+            }
+            Err(violations) => Err(StoreError::Refused { reason: violations.to_string() }),
+        }
     }
 }
 

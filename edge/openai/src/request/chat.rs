@@ -1,6 +1,6 @@
 //! `POST /v1/chat/completions`. Source: OpenAI's API reference, "Create chat completion".
 
-use std::{borrow::Cow, ops::Range};
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -16,9 +16,9 @@ const MAX_CHOICES: i64 = 128;
 
 /// What a body says, and where.
 #[derive(Clone, Debug)]
-pub struct ChatScan<'a> {
+pub struct ChatScan {
     /// As the client spelt it: not empty, at most 256 characters, no control characters.
-    pub model: Cow<'a, str>,
+    pub model: String,
     pub stream: bool,
     /// `stream_options.include_usage`.
     pub include_usage: bool,
@@ -28,11 +28,11 @@ pub struct ChatScan<'a> {
     pub max_tokens: Option<i64>,
     /// In tokens.
     pub max_completion_tokens: Option<i64>,
-    pub reasoning_effort: Option<Cow<'a, str>>,
+    pub reasoning_effort: Option<String>,
     /// The first content part that is not text.
     pub first_media: Option<MediaPart>,
-    body: &'a Bytes,
-    members: Members<'a>,
+    body: Bytes,
+    members: Members,
     stream_options: Option<StreamOptions>,
     /// Corrections that are made whatever else is rewritten.
     corrections: Vec<Edit>,
@@ -85,18 +85,18 @@ struct StreamOptions {
     include_usage: Vec<Range<usize>>,
 }
 
-impl<'a> ChatScan<'a> {
+impl ChatScan {
     /// Checks `body` and finds what matters, in one pass.
-    pub fn scan(body: &'a Bytes) -> Result<Self, RequestError> {
+    pub fn scan(body: &Bytes) -> Result<Self, RequestError> {
         Self::read(body).map_err(|fault| fault.into_request_error(body))
     }
 
-    fn read(body: &'a Bytes) -> Scan<Self> {
+    fn read(body: &Bytes) -> Scan<Self> {
         let mut cursor = Cursor::new(body)?;
         let mut model = None;
         let mut has_messages = false;
         let mut scan = Self {
-            model: Cow::Borrowed(""),
+            model: String::new(),
             stream: false,
             include_usage: false,
             n: 1,
@@ -104,7 +104,7 @@ impl<'a> ChatScan<'a> {
             max_completion_tokens: None,
             reasoning_effort: None,
             first_media: None,
-            body,
+            body: body.clone(),
             members: Members { open: 0, list: Vec::new() },
             stream_options: None,
             corrections: Vec::new(),
@@ -123,7 +123,7 @@ impl<'a> ChatScan<'a> {
                 "max_completion_tokens" => scan.max_completion_tokens = Some(members::integer(cursor, name)?),
                 "reasoning_effort" => {
                     let effort = members::string(cursor, name)?;
-                    scan.reasoning_effort = Some(cursor.unescape(effort));
+                    scan.reasoning_effort = Some(cursor.unescape(effort).into_owned());
                 }
                 _ => other_member(cursor, name)?,
             }
@@ -153,7 +153,7 @@ impl<'a> ChatScan<'a> {
             "reasoning_effort" => rewrite.drop_reasoning_effort,
             _ => Some(name) == unwanted_limit,
         });
-        splice(self.body, edits)
+        splice(&self.body, edits)
     }
 
     fn ask_for_usage(&self, edits: &mut Vec<Edit>) {
@@ -190,7 +190,7 @@ impl<'a> ChatScan<'a> {
         Some(wanted)
     }
 
-    fn messages(&mut self, cursor: &mut Cursor<'a>) -> Scan<()> {
+    fn messages(&mut self, cursor: &mut Cursor<'_>) -> Scan<()> {
         members::expect(cursor, Kind::Array, "messages", "an array of objects")?;
         cursor.enter_array()?;
         let mut count = 0;
@@ -204,7 +204,7 @@ impl<'a> ChatScan<'a> {
         Ok(())
     }
 
-    fn message(&mut self, cursor: &mut Cursor<'a>, index: usize) -> Scan<()> {
+    fn message(&mut self, cursor: &mut Cursor<'_>, index: usize) -> Scan<()> {
         let wrong = |member: &str, expected: &str| {
             RequestError::invalid_type(format!("messages[{index}]{member}"), expected)
         };
@@ -240,7 +240,7 @@ impl<'a> ChatScan<'a> {
         Ok(())
     }
 
-    fn content_parts(&mut self, cursor: &mut Cursor<'a>, message: usize) -> Scan<()> {
+    fn content_parts(&mut self, cursor: &mut Cursor<'_>, message: usize) -> Scan<()> {
         cursor.enter_array()?;
         let mut index = 0;
         while cursor.next_element()? {
@@ -273,7 +273,7 @@ impl<'a> ChatScan<'a> {
         Ok(())
     }
 
-    fn tool_calls(&mut self, cursor: &mut Cursor<'a>, message: usize) -> Scan<()> {
+    fn tool_calls(&mut self, cursor: &mut Cursor<'_>, message: usize) -> Scan<()> {
         cursor.enter_array()?;
         let mut index = 0;
         while cursor.next_element()? {
@@ -294,7 +294,7 @@ impl<'a> ChatScan<'a> {
         Ok(())
     }
 
-    fn function(&mut self, cursor: &mut Cursor<'a>) -> Scan<()> {
+    fn function(&mut self, cursor: &mut Cursor<'_>) -> Scan<()> {
         cursor.enter_object()?;
         while let Some(key) = cursor.next_key()? {
             if cursor.unescape(key) == "arguments" && cursor.peek()? == Kind::String {
@@ -309,7 +309,7 @@ impl<'a> ChatScan<'a> {
         Ok(())
     }
 
-    fn stream_options(&mut self, cursor: &mut Cursor<'a>) -> Scan<()> {
+    fn stream_options(&mut self, cursor: &mut Cursor<'_>) -> Scan<()> {
         members::expect(cursor, Kind::Object, "stream_options", "an object")?;
         cursor.enter_object()?;
         let mut options = StreamOptions { open: cursor.offset(), is_empty: true, include_usage: Vec::new() };

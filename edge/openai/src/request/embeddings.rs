@@ -1,7 +1,5 @@
 //! `POST /v1/embeddings`. Source: OpenAI's API reference, "Create embeddings".
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 
 use super::{
@@ -13,16 +11,16 @@ use crate::json::{Cursor, Kind, quote};
 
 /// What a body says, and where.
 #[derive(Clone, Debug)]
-pub struct EmbeddingsScan<'a> {
+pub struct EmbeddingsScan {
     /// As the client spelt it: not empty, at most 256 characters, no control characters.
-    pub model: Cow<'a, str>,
+    pub model: String,
     /// Texts or token arrays to embed, at least 1.
     pub inputs: usize,
     pub encoding_format: EncodingFormat,
     /// Length asked for of each embedding.
     pub dimensions: Option<u32>,
-    body: &'a Bytes,
-    members: Members<'a>,
+    body: Bytes,
+    members: Members,
 }
 
 /// How the numbers of an embedding are written.
@@ -38,19 +36,19 @@ pub enum EncodingFormat {
 const INPUT_TYPES: &str =
     "a string, or a non-empty array of strings, of integers (tokens) or of arrays of integers";
 
-impl<'a> EmbeddingsScan<'a> {
+impl EmbeddingsScan {
     /// Checks `body` and finds what matters, in one pass.
-    pub fn scan(body: &'a Bytes) -> Result<Self, RequestError> {
+    pub fn scan(body: &Bytes) -> Result<Self, RequestError> {
         Self::read(body).map_err(|fault| fault.into_request_error(body))
     }
 
     /// The body for the upstream, in pieces, with the upstream's name of the model.
     pub fn rewrite(&self, model: &str) -> Vec<Bytes> {
         let edit = self.members.get("model").map(|member| Edit::replace(member.value.clone(), quote(model)));
-        splice(self.body, Vec::from_iter(edit))
+        splice(&self.body, Vec::from_iter(edit))
     }
 
-    fn read(body: &'a Bytes) -> Scan<Self> {
+    fn read(body: &Bytes) -> Scan<Self> {
         let mut cursor = Cursor::new(body)?;
         let (mut model, mut inputs, mut dimensions) = (None, None, None);
         let mut encoding_format = EncodingFormat::default();
@@ -84,7 +82,7 @@ impl<'a> EmbeddingsScan<'a> {
             inputs: inputs.ok_or_else(|| RequestError::missing("input"))?,
             encoding_format,
             dimensions,
-            body,
+            body: body.clone(),
             members,
         })
     }

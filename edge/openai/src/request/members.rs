@@ -8,29 +8,34 @@ use crate::json::{Cursor, JsonStr, Kind};
 /// Members of a request body. OpenAI's schema has about 40; the bound keeps the search for duplicates cheap.
 const MAX_MEMBERS: usize = 256;
 
+/// The members that are looked for again when a body is rewritten.
+const REWRITABLE: [&str; 5] =
+    ["model", "stream_options", "max_tokens", "max_completion_tokens", "reasoning_effort"];
+
 /// Characters of a model's name.
 const MAX_MODEL_CHARS: usize = 256;
 
 /// Where the members of the body are, in the order of the body; names are unique.
 #[derive(Clone, Debug)]
-pub(super) struct Members<'a> {
+pub(super) struct Members {
     /// Offset behind the `{`.
     pub(super) open: usize,
-    pub(super) list: Vec<Member<'a>>,
+    pub(super) list: Vec<Member>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Member<'a> {
-    pub(super) name: Cow<'a, str>,
+pub(super) struct Member {
+    /// One of [`REWRITABLE`], or nothing for a member that always stays as it is.
+    pub(super) name: Option<&'static str>,
     /// The name in the body, quotes included.
     pub(super) key: Range<usize>,
     pub(super) value: Range<usize>,
     pub(super) is_null: bool,
 }
 
-impl<'a> Members<'a> {
+impl Members {
     /// Reads the whole text. `read` is given the members that are not null, and must read one value.
-    pub(super) fn read(
+    pub(super) fn read<'a>(
         cursor: &mut Cursor<'a>,
         mut read: impl FnMut(&mut Cursor<'a>, &str) -> Scan<()>,
     ) -> Scan<Self> {
@@ -40,9 +45,10 @@ impl<'a> Members<'a> {
         }
         cursor.enter_object()?;
         let mut members = Self { open: cursor.offset(), list: Vec::with_capacity(16) };
+        let mut seen: Vec<Cow<'a, str>> = Vec::with_capacity(16);
         while let Some(key) = cursor.next_key()? {
             let name = cursor.unescape(key);
-            if members.get(&name).is_some() {
+            if seen.contains(&name) {
                 return Err(RequestError::invalid_value(shorten(&name), "is given twice").into());
             }
             if members.list.len() == MAX_MEMBERS {
@@ -56,15 +62,22 @@ impl<'a> Members<'a> {
             } else {
                 read(cursor, &name)?;
             }
-            members.list.push(Member { name, key: key.span(), value: start..cursor.offset(), is_null });
+            let known = REWRITABLE.into_iter().find(|known| *known == name);
+            members.list.push(Member {
+                name: known,
+                key: key.span(),
+                value: start..cursor.offset(),
+                is_null,
+            });
+            seen.push(name);
         }
         cursor.end()?;
         Ok(members)
     }
 
-    /// The member of that name, null or not.
-    pub(super) fn get(&self, name: &str) -> Option<&Member<'a>> {
-        self.list.iter().find(|member| member.name == name)
+    /// The member of that name, one of [`REWRITABLE`], null or not.
+    pub(super) fn get(&self, name: &str) -> Option<&Member> {
+        self.list.iter().find(|member| member.name == Some(name))
     }
 }
 
@@ -130,7 +143,7 @@ pub(super) fn objects(cursor: &mut Cursor<'_>, param: &str) -> Scan<()> {
 }
 
 /// A name that can be looked up, logged and put into a header.
-pub(super) fn model<'a>(cursor: &mut Cursor<'a>) -> Scan<Cow<'a, str>> {
+pub(super) fn model(cursor: &mut Cursor<'_>) -> Scan<String> {
     let model = string(cursor, "model")?;
     let model = cursor.unescape(model);
     if model.is_empty() {
@@ -143,7 +156,7 @@ pub(super) fn model<'a>(cursor: &mut Cursor<'a>) -> Scan<Cow<'a, str>> {
     if model.chars().any(char::is_control) {
         return Err(RequestError::invalid_value("model", "must not contain control characters").into());
     }
-    Ok(model)
+    Ok(model.into_owned())
 }
 
 /// Fails unless a value of that kind comes next; `expected` is a noun phrase.

@@ -25,13 +25,13 @@ impl Edit {
 
 /// Removes the members for which `remove` holds, with the commas that go with them. At least one other member must
 /// remain if something is inserted at the start of the object.
-pub(super) fn remove_members(members: &Members<'_>, edits: &mut Vec<Edit>, remove: impl Fn(&str) -> bool) {
+pub(super) fn remove_members(members: &Members, edits: &mut Vec<Edit>, remove: impl Fn(&str) -> bool) {
     // End of the member before, once one remains: from there on each removed member takes the comma before it along;
     // until then, the comma behind it.
     let mut previous_end = None;
     let mut list = members.list.iter().peekable();
     while let Some(member) = list.next() {
-        if remove(&member.name) {
+        if member.name.is_some_and(&remove) {
             let range = match (previous_end, list.peek()) {
                 (Some(end), _) => end..member.value.end,
                 (None, Some(next)) => member.key.start..next.key.start,

@@ -1,0 +1,314 @@
+//! Runs one child process at a time: its output is shown as it comes, it has a time limit, and whatever it
+//! started ends with it.
+
+use std::{
+    collections::VecDeque,
+    ffi::OsStr,
+    fmt,
+    io::{self, BufRead, BufReader, Read},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{self, Command, ExitStatus, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use crate::say;
+
+/// How long a child may take to end after SIGTERM, before SIGKILL. nextest needs it to stop its tests, which
+/// it runs in process groups of their own.
+const GRACE: Duration = Duration::from_secs(15);
+/// How long output is still read after the child has ended, should something else hold its pipes.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Lines of output that are kept (each stream's newest).
+const KEPT_LINES: usize = 20_000;
+
+/// Why a step could not be done, with what to do about it.
+#[derive(Debug)]
+pub(crate) struct Problem(pub(crate) String);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One child process to run.
+#[derive(Debug)]
+pub(crate) struct Step {
+    command: Command,
+    limit: Duration,
+    quiet: bool,
+}
+
+/// How a child ended and what it wrote.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+enum Event {
+    Stdout(String),
+    Stderr(String),
+    Ended(io::Result<ExitStatus>),
+    Interrupted,
+}
+
+/// Where the signal thread tells the running step to stop.
+static RUNNING: Mutex<Option<Sender<Event>>> = Mutex::new(None);
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a signal asked to stop.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Stops the running child on SIGINT and SIGTERM. Children are in process groups of their own, so a
+/// terminal's Ctrl-C reaches only this process.
+pub(crate) fn stop_child_on_signal() -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::spawn(move || {
+        for _ in signals.forever() {
+            INTERRUPTED.store(true, Ordering::Relaxed);
+            match &*RUNNING.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(running) if running.send(Event::Interrupted).is_ok() => {}
+                _ => process::exit(130),
+            }
+        }
+    });
+    Ok(())
+}
+
+impl Step {
+    /// A child that may run for `limit`.
+    pub(crate) fn new(program: impl AsRef<OsStr>, limit: Duration) -> Self {
+        let mut command = Command::new(program);
+        // What `cargo run` set for this program would make cargo rebuild crates whose build scripts look at it.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&name);
+            }
+        }
+        Self { command, limit, quiet: false }
+    }
+
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn current_dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Keeps the output instead of showing it.
+    pub(crate) fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
+    /// Runs the child to its end. An exit code other than 0 is not an error here; not starting, and not ending
+    /// within the limit, are.
+    pub(crate) fn run(mut self) -> Result<Finished, Problem> {
+        let shown = self.shown();
+        if !self.quiet {
+            say(&format!("$ {shown}"));
+        }
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child =
+            self.command.spawn().map_err(|error| Problem(format!("`{shown}` did not start: {error}")))?;
+        let group = Pid::from_child(&child);
+
+        let (events, inbox) = mpsc::channel();
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(events.clone());
+        if let Some(pipe) = child.stdout.take() {
+            read_lines(pipe, events.clone(), Event::Stdout);
+        }
+        if let Some(pipe) = child.stderr.take() {
+            read_lines(pipe, events.clone(), Event::Stderr);
+        }
+        // Dropped by the thread: the inbox disconnects once the child and both pipes are done.
+        thread::spawn(move || events.send(Event::Ended(child.wait())));
+
+        let result = self.follow(&inbox, group, &shown);
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // What the child left behind. No such group is the good case.
+        let _ = kill_process_group(group, Signal::KILL);
+        result
+    }
+
+    /// Runs the child to its end and makes an exit code other than 0 a problem.
+    pub(crate) fn succeed(self) -> Result<Finished, Problem> {
+        let shown = self.shown();
+        let quiet = self.quiet;
+        let finished = self.run()?;
+        if finished.status.success() {
+            return Ok(finished);
+        }
+        let detail = if quiet { finished.stderr.trim() } else { "see above" };
+        Err(Problem(format!("`{shown}` failed ({}): {detail}", finished.status)))
+    }
+
+    /// Whether the child can be started and ends with 0: for "is this tool here?".
+    pub(crate) fn works(self) -> bool {
+        self.quiet().run().is_ok_and(|finished| finished.status.success())
+    }
+
+    fn shown(&self) -> String {
+        let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
+        words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+    }
+
+    fn follow(&self, inbox: &mpsc::Receiver<Event>, group: Pid, shown: &str) -> Result<Finished, Problem> {
+        let mut stdout = Tail::default();
+        let mut stderr = Tail::default();
+        let mut until = Instant::now() + self.limit;
+        let mut stopping: Option<Problem> = None;
+        let mut ended: Option<ExitStatus> = None;
+        loop {
+            match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Event::Stdout(line)) => stdout.push(line, self.quiet),
+                Ok(Event::Stderr(line)) => stderr.push(line, self.quiet),
+                Ok(Event::Ended(Ok(status))) => {
+                    ended = Some(status);
+                    until = Instant::now() + DRAIN;
+                    // RUNNING holds a sender: without it the inbox disconnects as soon as the pipes close.
+                    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                Ok(Event::Ended(Err(error))) => {
+                    return Err(Problem(format!("`{shown}` cannot be waited for: {error}")));
+                }
+                Ok(Event::Interrupted) => {
+                    stopping = Some(Problem(format!("`{shown}` was interrupted")));
+                    until = Instant::now() + GRACE;
+                    let _ = kill_process_group(group, Signal::TERM);
+                }
+                Err(RecvTimeoutError::Timeout) if ended.is_none() && stopping.is_none() => {
+                    let seconds = self.limit.as_secs();
+                    stopping = Some(Problem(format!("`{shown}` had not ended after {seconds} s: stopped")));
+                    until = Instant::now() + GRACE;
+                    let _ = kill_process_group(group, Signal::TERM);
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        match (stopping, ended) {
+            (None, Some(status)) => Ok(Finished { status, stdout: stdout.join(), stderr: stderr.join() }),
+            (Some(problem), _) => Err(problem),
+            (None, None) => Err(Problem(format!("`{shown}` ended without a status"))),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tail(VecDeque<String>);
+
+impl Tail {
+    fn push(&mut self, line: String, quiet: bool) {
+        if !quiet {
+            say(&line);
+        }
+        if self.0.len() == KEPT_LINES {
+            self.0.pop_front();
+        }
+        self.0.push_back(line);
+    }
+
+    fn join(self) -> String {
+        Vec::from(self.0).join("\n")
+    }
+}
+
+fn read_lines(pipe: impl Read + Send + 'static, events: Sender<Event>, event: fn(String) -> Event) {
+    thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        let mut line = Vec::new();
+        // Not `lines()`: fuzzers print bytes that are not UTF-8.
+        while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&line);
+            if events.send(event(text.trim_end().to_owned())).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn shell(script: &str, limit: Duration) -> Step {
+        Step::new("sh", limit).args(["-c", script]).quiet()
+    }
+
+    #[test]
+    fn output_and_status_are_returned() {
+        let finished = shell("echo out; echo err >&2; exit 3", LIMIT).run().unwrap();
+        assert_eq!(finished.stdout, "out");
+        assert_eq!(finished.stderr, "err");
+        assert_eq!(finished.status.code(), Some(3));
+    }
+
+    #[test]
+    fn a_failed_step_says_why() {
+        let problem = shell("echo no such luck >&2; exit 1", LIMIT).succeed().unwrap_err();
+        assert!(problem.to_string().contains("no such luck"), "{problem}");
+    }
+
+    #[test]
+    fn a_missing_program_is_a_problem() {
+        assert!(!Step::new("no-such-program-anywhere", LIMIT).works());
+    }
+
+    #[test]
+    fn a_hanging_child_is_stopped_with_its_children() {
+        let started = Instant::now();
+        let file = std::env::temp_dir().join(format!("xtask-hang-{}", process::id()));
+        let script = format!("sleep 1000 & echo $! >{}; wait", file.display());
+        let problem = shell(&script, Duration::from_millis(300)).run().unwrap_err();
+        assert!(problem.to_string().contains("had not ended"), "{problem}");
+        assert!(started.elapsed() < GRACE, "SIGTERM was enough");
+        let grandchild = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_file(file).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", grandchild.trim()));
+        // Gone, or a zombie that its new parent has not collected yet.
+        assert!(stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z")));
+    }
+
+    #[test]
+    fn a_child_that_left_something_on_its_pipes_still_ends() {
+        let started = Instant::now();
+        let finished = shell("sleep 1000 & exit 0", LIMIT).run().unwrap();
+        assert!(finished.status.success());
+        assert!(started.elapsed() < LIMIT / 2);
+    }
+}

@@ -1,0 +1,244 @@
+//! What suites need from the machine, and how it is had.
+//!
+//! Everything is checked first and had only when missing. What cannot be had is a problem that says what to do.
+
+use std::{fs, io, path::Path, time::Duration};
+
+use crate::{
+    context::Context,
+    process::{Problem, Step},
+    say,
+};
+
+const PROBE: Duration = Duration::from_secs(60);
+const INSTALL: Duration = Duration::from_secs(900);
+/// llama.cpp is compiled from source, a few minutes on four cores.
+const INSTALL_CLIENT: Duration = Duration::from_secs(1800);
+
+/// Something a suite needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need {
+    System(Package),
+    Tool(CargoTool),
+    /// Every directory of `tests/clients` that pins something.
+    Clients,
+}
+
+/// A Debian package, and the command that works once it (or another system's equivalent) is installed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Package {
+    name: &'static str,
+    probe: &'static [&'static str],
+}
+
+/// A cargo subcommand from the package registry, installed into the cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CargoTool {
+    name: &'static str,
+    version: &'static str,
+    /// The subcommand, asked for `--version`.
+    subcommand: &'static str,
+}
+
+const fn package(name: &'static str, probe: &'static [&'static str]) -> Need {
+    Need::System(Package { name, probe })
+}
+
+pub(crate) const C_COMPILER: Need = package("gcc", &["cc", "--version"]);
+pub(crate) const CPP_COMPILER: Need = package("g++", &["c++", "--version"]);
+pub(crate) const CLANG: Need = package("clang", &["clang++", "--version"]);
+pub(crate) const CMAKE: Need = package("cmake", &["cmake", "--version"]);
+pub(crate) const NINJA: Need = package("ninja-build", &["ninja", "--version"]);
+pub(crate) const NGINX: Need = package("nginx-light", &["sh", "-c", "PATH=$PATH:/usr/sbin exec nginx -v"]);
+pub(crate) const NODE: Need = package("nodejs", &["node", "--version"]);
+pub(crate) const NPM: Need = package("npm", &["npm", "--version"]);
+pub(crate) const PYTHON: Need = package("python3-venv", &["python3", "-c", "import venv, ensurepip"]);
+
+pub(crate) const NEXTEST: Need =
+    Need::Tool(CargoTool { name: "cargo-nextest", version: "0.9.143", subcommand: "nextest" });
+pub(crate) const FUZZ: Need =
+    Need::Tool(CargoTool { name: "cargo-fuzz", version: "0.13.1", subcommand: "fuzz" });
+
+/// Sees to it that every need is met.
+pub(crate) fn provide(context: &Context, needs: &[Need]) -> Result<(), Problem> {
+    fs::create_dir_all(&context.cache).map_err(|error| no_access(&context.cache, &error))?;
+    // Two runs at once would install over each other.
+    let path = context.cache.join("provision.lock");
+    let lock = fs::File::create(&path).map_err(|error| no_access(&path, &error))?;
+    lock.lock().map_err(|error| no_access(&path, &error))?;
+
+    let packages = needs.iter().filter_map(|need| if let Need::System(p) = need { Some(*p) } else { None });
+    provide_packages(context, packages)?;
+    for need in needs {
+        match need {
+            Need::System(_) => {}
+            Need::Tool(tool) => provide_tool(context, *tool)?,
+            Need::Clients => provide_clients(context)?,
+        }
+    }
+    Ok(())
+}
+
+/// Installs the Debian packages whose probes fail, all at once.
+fn provide_packages(context: &Context, packages: impl Iterator<Item = Package>) -> Result<(), Problem> {
+    let missing: Vec<_> = packages.filter(|package| !is_there(context, package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|package| package.name).collect();
+    install_debian(context, &names)?;
+    match missing.iter().find(|package| !is_there(context, package)) {
+        None => Ok(()),
+        Some(Package { name, probe }) => {
+            Err(Problem(format!("{name} is installed, yet `{}` does not work", probe.join(" "))))
+        }
+    }
+}
+
+fn is_there(context: &Context, package: &Package) -> bool {
+    package.probe.split_first().is_some_and(|(program, args)| context.step(program, PROBE).args(args).works())
+}
+
+/// Installs Debian packages as root or through sudo.
+pub(crate) fn install_debian(context: &Context, names: &[&str]) -> Result<(), Problem> {
+    let by_hand = format!("apt-get update && apt-get install -y --no-install-recommends {}", names.join(" "));
+    let missing =
+        |why: &str| Problem(format!("missing: {} ({why}). Do as root: {by_hand}", names.join(", ")));
+    if !context.step("apt-get", PROBE).arg("--version").works() {
+        return Err(missing("no apt-get here; install your system's equivalent"));
+    }
+    let root = rustix::process::geteuid().is_root();
+    if !root && !context.step("sudo", PROBE).args(["-n", "true"]).works() {
+        return Err(missing("neither root nor sudo without a password"));
+    }
+    say(&format!("installing {}", names.join(", ")));
+    let apt = |args: &[&str]| -> Step {
+        let step = if root {
+            context.step("apt-get", INSTALL)
+        } else {
+            context.step("sudo", INSTALL).args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
+        };
+        step.env("DEBIAN_FRONTEND", "noninteractive").args(args)
+    };
+    let install = [&["install", "-y", "--no-install-recommends"], names].concat();
+    if apt(&install).run()?.status.success() {
+        return Ok(());
+    }
+    // Fresh images come without package lists, old ones with stale lists.
+    apt(&["update"]).succeed()?;
+    apt(&install).succeed().map_err(|problem| missing(&problem.0))?;
+    Ok(())
+}
+
+fn provide_tool(context: &Context, tool: CargoTool) -> Result<(), Problem> {
+    if context.cargo(PROBE).args([tool.subcommand, "--version"]).works() {
+        return Ok(());
+    }
+    say(&format!("building {} {} (once)", tool.name, tool.version));
+    let root = context.cache.join("tools");
+    let install = context.cargo(INSTALL).args(["install", tool.name, "--locked", "--version", tool.version]);
+    install.arg("--root").arg(root).succeed()?;
+    Ok(())
+}
+
+/// Installs what the directories of `tests/clients` pin into directories of the same names in the cache.
+fn provide_clients(context: &Context) -> Result<(), Problem> {
+    let pinned = context.root.join("tests/clients");
+    let entries = fs::read_dir(&pinned).map_err(|error| no_access(&pinned, &error))?;
+    let mut clients: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    clients.sort();
+    for from in clients {
+        let Some(name) = from.file_name() else { continue };
+        let to = context.cache.join("clients").join(name);
+        if from.join("requirements.txt").exists() {
+            install_once(&from, &to, &["requirements.txt"], || install_python(context, &from, &to))?;
+        } else if from.join("package-lock.json").exists() {
+            let files = ["package.json", "package-lock.json"];
+            install_once(&from, &to, &files, || install_node(context, &from, &to, &files))?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs `install` unless `to` holds what exactly these pins gave. The stamp is written last, so that an
+/// installation that was cut short does not count.
+fn install_once(
+    from: &Path,
+    to: &Path,
+    pins: &[&str],
+    install: impl FnOnce() -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let mut wanted = String::new();
+    for pin in pins {
+        let path = from.join(pin);
+        wanted += &fs::read_to_string(&path).map_err(|error| no_access(&path, &error))?;
+    }
+    let stamp = to.join(".installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    say(&format!("installing the clients of {} (once)", from.display()));
+    match fs::remove_dir_all(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(no_access(to, &error)),
+        _ => fs::create_dir_all(to).map_err(|error| no_access(to, &error))?,
+    }
+    install()?;
+    fs::write(&stamp, wanted).map_err(|error| no_access(&stamp, &error))
+}
+
+fn install_python(context: &Context, from: &Path, to: &Path) -> Result<(), Problem> {
+    context.step("python3", INSTALL).args(["-m", "venv"]).arg(to).succeed()?;
+    let pip = context.step(to.join("bin/python"), INSTALL_CLIENT).args(["-m", "pip", "install", "--quiet"]);
+    pip.arg("--requirement")
+        .arg(from.join("requirements.txt"))
+        // For llama-cpp-python, which is compiled: a build that runs on any machine of this architecture.
+        .env("CMAKE_ARGS", "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DGGML_OPENMP=OFF")
+        .succeed()?;
+    Ok(())
+}
+
+fn install_node(context: &Context, from: &Path, to: &Path, files: &[&str]) -> Result<(), Problem> {
+    for file in files {
+        fs::copy(from.join(file), to.join(file)).map_err(|error| no_access(&to.join(file), &error))?;
+    }
+    let npm = context.step("npm", INSTALL_CLIENT).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
+    npm.current_dir(to).succeed()?;
+    Ok(())
+}
+
+fn no_access(path: &Path, error: &io::Error) -> Problem {
+    Problem(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn installs_once_per_pins() {
+        let base = std::env::temp_dir().join(format!("xtask-provision-{}", std::process::id()));
+        let (from, to) = (base.join("from"), base.join("to"));
+        fs::create_dir_all(&from).unwrap();
+        fs::write(from.join("pins"), "a==1").unwrap();
+        let installs = Cell::new(0);
+        let install = |result: Result<(), Problem>| {
+            install_once(&from, &to, &["pins"], || {
+                installs.set(installs.get() + 1);
+                result
+            })
+        };
+
+        assert!(install(Err(Problem("cut short".into()))).is_err());
+        install(Ok(())).unwrap();
+        install(Ok(())).unwrap();
+        assert_eq!(installs.get(), 2, "a failed installation is repeated, a good one is not");
+        fs::write(to.join("leftover"), "").unwrap();
+        fs::write(from.join("pins"), "a==2").unwrap();
+        install(Ok(())).unwrap();
+        assert_eq!(installs.get(), 3);
+        assert!(!to.join("leftover").exists(), "other pins start from nothing");
+        fs::remove_dir_all(base).unwrap();
+    }
+}

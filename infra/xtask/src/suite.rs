@@ -1,0 +1,158 @@
+//! The suites: what each needs and how it runs.
+
+use std::time::Duration;
+
+use crate::{
+    arrows,
+    context::Context,
+    process::{Problem, Step},
+    provision::{self, Need},
+    tally::Tally,
+    wasm,
+};
+
+const QUICK: Duration = Duration::from_secs(120);
+/// Compiling everything from nothing, on a small machine.
+const BUILD: Duration = Duration::from_secs(2400);
+const FUZZ_SECONDS: u64 = 20;
+
+/// A part of the test command that can be asked for by name.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    needs: &'static [Need],
+    run: fn(&Context) -> Result<Tally, Problem>,
+}
+
+/// All suites, in the order in which they run: the quick ones first.
+pub(crate) const SUITES: &[Suite] = &[
+    Suite { name: "fmt", about: "the code is formatted", needs: &[], run: fmt },
+    Suite {
+        name: "arrows",
+        about: "crates depend only on what ARCHITECTURE allows",
+        needs: &[],
+        run: arrows::check,
+    },
+    Suite { name: "clippy", about: "no lint fires", needs: &[provision::C_COMPILER], run: clippy },
+    Suite {
+        name: "unit",
+        about: "each crate's own tests, and the documentation's examples",
+        needs: &[provision::C_COMPILER, provision::NEXTEST],
+        run: unit,
+    },
+    Suite {
+        name: "wasm",
+        about: "the host-free crates compile for the WASM hosts",
+        needs: &[],
+        run: wasm::check,
+    },
+    Suite {
+        name: "contract",
+        about: "the wire contract, with the real client libraries",
+        needs: SYSTEM,
+        run: |context| system(context, "contract"),
+    },
+    Suite {
+        name: "raw",
+        about: "what client libraries hide: framing, disconnects, slow peers, drain",
+        needs: SYSTEM,
+        run: |context| system(context, "raw"),
+    },
+    Suite {
+        name: "bad_input",
+        about: "bad requests get the right error",
+        needs: SYSTEM,
+        run: |context| system(context, "bad_input"),
+    },
+    Suite {
+        name: "real",
+        about: "upstreams nobody here wrote: llama.cpp's server, LiteLLM",
+        needs: SYSTEM,
+        run: |context| system(context, "real"),
+    },
+    Suite {
+        name: "fuzz",
+        about: "the fuzz targets, briefly",
+        needs: &[provision::CPP_COMPILER, provision::CLANG, provision::FUZZ],
+        run: fuzz,
+    },
+    Suite {
+        name: "bench-smoke",
+        about: "the benchmark runs and measures the right thing",
+        needs: &[provision::C_COMPILER, provision::NGINX],
+        run: bench_smoke,
+    },
+];
+
+const SYSTEM: &[Need] = &[
+    provision::CPP_COMPILER,
+    provision::CMAKE,
+    provision::NINJA,
+    provision::NODE,
+    provision::NPM,
+    provision::PYTHON,
+    provision::NEXTEST,
+    Need::Clients,
+];
+
+impl Suite {
+    /// Provides what the suite needs and runs it.
+    pub(crate) fn run(&self, context: &Context) -> Result<Tally, Problem> {
+        provision::provide(context, self.needs)?;
+        (self.run)(context)
+    }
+}
+
+fn fmt(context: &Context) -> Result<Tally, Problem> {
+    let workspace = context.cargo(QUICK).args(["fmt", "--all", "--check"]);
+    // Not a member of the workspace.
+    let fuzz = context.cargo(QUICK).args(["fmt", "--check", "--manifest-path", "tests/fuzz/Cargo.toml"]);
+    Ok(one(workspace)? + one(fuzz)?)
+}
+
+fn clippy(context: &Context) -> Result<Tally, Problem> {
+    let args = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    one(context.cargo(BUILD).args(args))
+}
+
+fn unit(context: &Context) -> Result<Tally, Problem> {
+    // The system suites run by themselves; unit tests of their harness run here.
+    let filter = "not (package(system-tests) and kind(test))";
+    let nextest = context.cargo(BUILD).args(["nextest", "run", "--locked", "--workspace", "-E", filter]);
+    let examples = context.cargo(BUILD).args(["test", "--locked", "--workspace", "--doc"]);
+    Ok(Tally::of_nextest(&nextest.run()?) + Tally::of_cargo_test(&examples.run()?))
+}
+
+fn system(context: &Context, binary: &str) -> Result<Tally, Problem> {
+    let gateway = context.gateway_binary()?;
+    let args = ["nextest", "run", "--locked", "-p", "system-tests", "--test", binary];
+    let nextest = context
+        .cargo(BUILD)
+        .args(args)
+        .env("DYAD_GATEWAY_BIN", gateway)
+        .env("DYAD_TEST_CLIENTS", context.cache.join("clients"));
+    Ok(Tally::of_nextest(&nextest.run()?))
+}
+
+fn fuzz(context: &Context) -> Result<Tally, Problem> {
+    ["sse_split", "chat_scan", "chunk_scan"]
+        .into_iter()
+        .map(|target| {
+            let args = ["fuzz", "run", "--fuzz-dir", "tests/fuzz", target, "--"];
+            let limits = [format!("-max_total_time={FUZZ_SECONDS}"), "-verbosity=0".into()];
+            // Sanitizers are for nightly compilers otherwise.
+            one(context.cargo(BUILD).args(args).args(limits).env("RUSTC_BOOTSTRAP", "1"))
+        })
+        .sum()
+}
+
+fn bench_smoke(context: &Context) -> Result<Tally, Problem> {
+    let gateway = context.gateway_binary()?;
+    let args = ["run", "--locked", "-p", "bench", "--", "--quick"];
+    one(context.cargo(BUILD).args(args).env("DYAD_GATEWAY_BIN", gateway))
+}
+
+/// A step that is one check: passed when it ends with 0.
+fn one(step: Step) -> Result<Tally, Problem> {
+    Ok(Tally::one(step.run()?.status.success()))
+}
