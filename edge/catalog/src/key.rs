@@ -1,21 +1,47 @@
 //! API keys: `dgw_<id>_<secret><checksum>`.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use crate::Secret;
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::text::check_text;
+use crate::{Secret, Violations};
+
+type HmacSha256 = Hmac<Sha256>;
+
+const PREFIX: &str = "dgw_";
+const ID_CHARS: usize = 12;
+const SECRET_CHARS: usize = 32;
+const CHECKSUM_CHARS: usize = 6;
+/// `dgw_`, id, `_`, secret, checksum.
+const KEY_CHARS: usize = PREFIX.len() + ID_CHARS + 1 + SECRET_CHARS + CHECKSUM_CHARS;
+
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// 12 characters of `[0-9A-Za-z]`. Public: it goes into logs, metrics and listings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ApiKeyId(String);
 
-/// A whole key, as its holder sends it. 
+/// A whole key, as its holder sends it: 55 characters
+///
+/// ```text
+/// dgw_ 12 characters _ 32 characters 6 characters
+///      id              secret        checksum      each of [0-9A-Za-z]
+/// ```
+///
+/// The secret carries 190 bits. The checksum is the CRC-32 of everything before it, in base 62, most significant
+/// digit first: it tells a mistyped key (and a scanner's false finding) without a look-up, and proves nothing else.
 #[derive(Clone, Debug)]
 pub struct ApiKey {
     id: ApiKeyId,
     whole: Secret,
 }
 
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiKeyError {
     #[error("this is not an API key of this gateway; its keys begin with dgw_")]
     NotOurs,
@@ -23,21 +49,64 @@ pub enum ApiKeyError {
     Mistyped,
 }
 
+/// The text is not 12 characters of `[0-9A-Za-z]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an API key's id has 12 characters of 0-9, A-Z and a-z")]
+pub struct ApiKeyIdError;
+
 impl ApiKeyId {
+    pub fn parse(text: &str) -> Result<Self, ApiKeyIdError> {
+        if text.len() == ID_CHARS && is_base62(text) { Ok(Self(text.to_owned())) } else { Err(ApiKeyIdError) }
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
+impl fmt::Display for ApiKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for ApiKeyId {
+    type Error = ApiKeyIdError;
+
+    fn try_from(text: String) -> Result<Self, ApiKeyIdError> {
+        Self::parse(&text)
+    }
+}
+
 impl ApiKey {
-    /// Makes a key from 32 random bytes.
-    pub fn from_random(_bytes: &[u8; 32]) -> Self {
-        unimplemented!()
+    /// Makes a key from 32 bytes of a cryptographic random source. The same bytes give the same key.
+    pub fn from_random(bytes: &[u8; 32]) -> Self {
+        let characters = random_base62(bytes);
+        let (id, secret) = characters.split_at(ID_CHARS);
+        let mut whole = Zeroizing::new(String::with_capacity(KEY_CHARS));
+        whole.push_str(PREFIX);
+        whole.push_str(id);
+        whole.push('_');
+        whole.push_str(secret);
+        let checksum = checksum(&whole);
+        whole.extend(checksum.map(char::from));
+        Self { id: ApiKeyId(id.to_owned()), whole: Secret::new(&**whole) }
     }
 
     /// Checks form and checksum; no look-up. Any input is allowed, of any length.
-    pub fn parse(_text: &str) -> Result<Self, ApiKeyError> {
-        unimplemented!()
+    pub fn parse(text: &str) -> Result<Self, ApiKeyError> {
+        let rest = text.strip_prefix(PREFIX).ok_or(ApiKeyError::NotOurs)?;
+        if text.len() != KEY_CHARS || !text.is_ascii() {
+            return Err(ApiKeyError::Mistyped);
+        }
+        let (body, sum) = text.split_at(KEY_CHARS - CHECKSUM_CHARS);
+        let (id, secret) =
+            rest[..rest.len() - CHECKSUM_CHARS].split_once('_').ok_or(ApiKeyError::Mistyped)?;
+        if sum.as_bytes() != checksum(body) || !is_base62(secret) {
+            return Err(ApiKeyError::Mistyped);
+        }
+        let id = ApiKeyId::parse(id).map_err(|ApiKeyIdError| ApiKeyError::Mistyped)?;
+        Ok(Self { id, whole: Secret::new(text) })
     }
 
     pub fn id(&self) -> &ApiKeyId {
@@ -48,6 +117,47 @@ impl ApiKey {
     pub fn expose(&self) -> &str {
         self.whole.expose()
     }
+}
+
+fn is_base62(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+fn checksum(text: &str) -> [u8; CHECKSUM_CHARS] {
+    let mut rest = crc32fast::hash(text.as_bytes());
+    let mut digits = [0; CHECKSUM_CHARS];
+    for digit in digits.iter_mut().rev() {
+        *digit = BASE62[(rest % 62) as usize];
+        rest /= 62;
+    }
+    digits
+}
+
+/// The characters of id and secret. Uniform: bytes that would favour some characters are skipped, which is why
+/// the 32 bytes are stretched (HMAC-SHA-256 of a counter) instead of used one by one.
+fn random_base62(bytes: &[u8; 32]) -> Zeroizing<String> {
+    const WANTED: usize = ID_CHARS + SECRET_CHARS;
+    const UNBIASED: u8 = 62 * 4;
+    let mut characters = Zeroizing::new(String::with_capacity(WANTED));
+    let mut counter = 0_u64;
+    loop {
+        let block = Zeroizing::new(hmac(bytes, &counter.to_be_bytes()));
+        for byte in block.iter().filter(|byte| **byte < UNBIASED) {
+            characters.push(char::from(BASE62[usize::from(byte % 62)]));
+            if characters.len() == WANTED {
+                return characters;
+            }
+        }
+        counter += 1;
+    }
+}
+
+fn keyed(key: &[u8]) -> HmacSha256 {
+    HmacSha256::new_from_slice(key).expect("HMAC takes keys of any length")
+}
+
+fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+    keyed(key).chain_update(message).finalize().into_bytes().into()
 }
 
 /// HMAC-SHA-256 under a key that the deployment keeps outside the store, so that a stolen store opens nothing.
@@ -61,14 +171,16 @@ impl ApiKeyHasher {
         Self { secret }
     }
 
-    pub fn hash(&self, _key: &ApiKey) -> [u8; 32] {
-        let _ = &self.secret;
-        unimplemented!()
+    pub fn hash(&self, key: &ApiKey) -> [u8; 32] {
+        hmac(self.secret.expose().as_bytes(), key.expose().as_bytes())
     }
 
     /// In constant time.
-    pub fn verify(&self, _key: &ApiKey, _hash: &[u8; 32]) -> bool {
-        unimplemented!()
+    pub fn verify(&self, key: &ApiKey, hash: &[u8; 32]) -> bool {
+        keyed(self.secret.expose().as_bytes())
+            .chain_update(key.expose().as_bytes())
+            .verify_slice(hash)
+            .is_ok()
     }
 }
 
@@ -82,7 +194,7 @@ pub struct ApiKeyRecord {
     pub created_at_ms: u64,
     pub expires_at_ms: Option<u64>,
     pub revoked_at_ms: Option<u64>,
-    /// `None`: every model. Otherwise public model names.
+    /// `None`: every model. Otherwise public model names, at most 1,000.
     pub allowed_models: Option<Vec<String>>,
     pub limits: ApiKeyLimits,
 }
@@ -93,3 +205,38 @@ pub struct ApiKeyLimits {
     pub requests_per_minute: Option<u32>,
     pub concurrent_requests: Option<u32>,
 }
+
+impl ApiKeyRecord {
+    pub const MAX_ALLOWED_MODELS: usize = 1_000;
+
+    /// The rules of the members' documentation, for whoever makes or reads a record.
+    pub fn check(&self) -> Result<(), Violations> {
+        let mut violations = Violations(Vec::new());
+        check_text(&mut violations, "label", &self.label, 1..=100);
+        if self.expires_at_ms.is_some_and(|at| at <= self.created_at_ms) {
+            violations.add("expires_at_ms", "must be later than created_at_ms");
+        }
+        for (path, limit) in [
+            ("limits.requests_per_minute", self.limits.requests_per_minute),
+            ("limits.concurrent_requests", self.limits.concurrent_requests),
+        ] {
+            if limit == Some(0) {
+                violations.add(path, "must be at least 1; revoke the key to refuse every request");
+            }
+        }
+        let models = self.allowed_models.as_deref().unwrap_or_default();
+        if models.len() > Self::MAX_ALLOWED_MODELS {
+            let message =
+                format!("{} models; at most {} are allowed", models.len(), Self::MAX_ALLOWED_MODELS);
+            violations.add("allowed_models", message);
+        } else {
+            for (index, model) in models.iter().enumerate() {
+                check_text(&mut violations, &format!("allowed_models[{index}]"), model, 1..=256);
+            }
+        }
+        violations.or(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

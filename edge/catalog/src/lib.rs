@@ -7,12 +7,15 @@ mod memory;
 mod provider;
 mod secret;
 mod store;
+mod text;
+mod violation;
 
-pub use key::{ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, ApiKeyError};
+pub use key::{ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord};
 pub use memory::MemoryStore;
 pub use provider::{
-    Capabilities, CredentialRef, HttpAdapterConfig, Model, Provider, ProviderKind, ProviderSlug, RawModel,
-    RawProvider, TimeoutsMs, Violation, Violations,
+    Capabilities, CredentialRef, HttpAdapterConfig, InlineCredentialError, Model, Provider, ProviderKind,
+    ProviderSlug, ProviderSlugError, RawProvider, TimeoutsMs,
 };
 pub use secret::Secret;
 pub use store::{BoxFuture, ConfigVersion, KeyStore, ProviderStore, Store, StoreError, Versioned};
+pub use violation::{Violation, Violations};

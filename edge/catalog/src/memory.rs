@@ -1,3 +1,130 @@
 //! The ports in memory: for tests, and where nothing needs to last.
-/// See module.
-pub struct MemoryStore;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::ready;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::{
+    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigVersion, KeyStore, Provider, ProviderSlug, ProviderStore, Store,
+    StoreError, Versioned,
+};
+
+/// Behaves as the durable stores do, and refuses what they refuse.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    providers: BTreeMap<ProviderSlug, Versioned<Provider>>,
+    keys: BTreeMap<ApiKeyId, Versioned<ApiKeyRecord>>,
+    version: ConfigVersion,
+}
+
+impl MemoryStore {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing below panics between two changes that belong together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ProviderStore for MemoryStore {
+    fn providers(&self) -> BoxFuture<'_, Result<Vec<Versioned<Provider>>, StoreError>> {
+        answer(Ok(self.state().providers.values().cloned().collect()))
+    }
+
+    fn provider<'a>(
+        &'a self,
+        slug: &'a ProviderSlug,
+    ) -> BoxFuture<'a, Result<Option<Versioned<Provider>>, StoreError>> {
+        answer(Ok(self.state().providers.get(slug).cloned()))
+    }
+
+    fn put_provider<'a>(
+        &'a self,
+        provider: &'a Provider,
+        expected: Option<u64>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        if let Err(refused) = provider.to_stored() {
+            return answer(Err(refused));
+        }
+        let mut state = self.state();
+        let written = put(&mut state.providers, &provider.slug, provider, expected);
+        if written.is_ok() {
+            state.version.0 += 1;
+        }
+        answer(written.map_err(|Changed| StoreError::provider_conflict(&provider.slug)))
+    }
+
+    fn delete_provider<'a>(
+        &'a self,
+        slug: &'a ProviderSlug,
+        expected: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        let mut state = self.state();
+        if state.providers.get(slug).map(|stored| stored.version) != Some(expected) {
+            return answer(Err(StoreError::provider_conflict(slug)));
+        }
+        state.providers.remove(slug);
+        state.version.0 += 1;
+        answer(Ok(()))
+    }
+}
+
+impl KeyStore for MemoryStore {
+    fn find_key<'a>(
+        &'a self,
+        id: &'a ApiKeyId,
+    ) -> BoxFuture<'a, Result<Option<Versioned<ApiKeyRecord>>, StoreError>> {
+        answer(Ok(self.state().keys.get(id).cloned()))
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>> {
+        answer(Ok(self.state().keys.values().cloned().collect()))
+    }
+
+    fn put_key<'a>(
+        &'a self,
+        key: &'a ApiKeyRecord,
+        expected: Option<u64>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        if let Err(violations) = key.check() {
+            return answer(Err(StoreError::Refused { reason: violations.to_string() }));
+        }
+        let mut state = self.state();
+        let written = put(&mut state.keys, &key.id, key, expected);
+        if written.is_ok() {
+            state.version.0 += 1;
+        }
+        answer(written.map_err(|Changed| StoreError::key_conflict(&key.id)))
+    }
+}
+
+impl Store for MemoryStore {
+    fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
+        answer(Ok(self.state().version))
+    }
+}
+
+/// The record is not at the expected version.
+struct Changed;
+
+fn put<K: Clone + Ord, V: Clone + fmt::Debug>(
+    records: &mut BTreeMap<K, Versioned<V>>,
+    key: &K,
+    value: &V,
+    expected: Option<u64>,
+) -> Result<u64, Changed> {
+    if records.get(key).map(|stored| stored.version) != expected {
+        return Err(Changed);
+    }
+    let version = expected.unwrap_or(0) + 1;
+    records.insert(key.clone(), Versioned { value: value.clone(), version });
+    Ok(version)
+}
+
+fn answer<'a, T: Send + 'a>(result: Result<T, StoreError>) -> BoxFuture<'a, Result<T, StoreError>> {
+    Box::pin(ready(result))
+}

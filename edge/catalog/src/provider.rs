@@ -1,12 +1,16 @@
 //! Providers and their models: raw (as written) → checked.
 
+mod check;
+mod fields;
+mod raw;
+mod slug;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::Secret;
 
-/// `[a-z0-9][a-z0-9-]{0,62}`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ProviderSlug(String);
+pub use slug::{ProviderSlug, ProviderSlugError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -48,8 +52,11 @@ pub struct HttpAdapterConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeoutsMs {
     pub connect_ms: u32,
+    /// From the request's last byte to the answer's first.
     pub first_byte_ms: u32,
+    /// Between two bytes of an answer.
     pub idle_ms: u32,
+    /// The whole call; never less than `first_byte_ms`.
     pub total_ms: u32,
 }
 
@@ -94,20 +101,41 @@ pub enum CredentialRef {
     Inline(Secret),
 }
 
-/// One violated rule: where (a JSON path such as `models[2].id`) and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    pub path: String,
-    pub message: String,
+/// A provider as written (TOML, JSON, a stored item): anything at all, so that every violation is found at once.
+///
+/// Built from a `serde_json::Value`, or by any serde format. What [`Provider::check`] accepts:
+///
+/// ```text
+/// name             1 to 100 characters
+/// slug?            [a-z0-9][a-z0-9-]{0,62}; made from the name if absent
+/// type             "proxy" | "local"
+/// description?     up to 1,000 characters
+/// enabled?         true if absent
+/// rank?            lower comes first; 100 if absent
+/// base_url         http or https, without user, query and fragment; a proxy over http only on loopback and private
+///                  addresses; a pasted /chat/completions is cut off
+/// credential?      "env:NAME" | "file:PATH"
+/// discover_models? true if absent and no models are listed
+/// forward_headers? up to 32 lower-case names; none that carry credentials or belong to the connection
+/// timeouts?        {connect_ms?, first_byte_ms?, idle_ms?, total_ms?}, each 1 ms to 1 day
+/// models?          up to 5,000 of {id, upstream_id?, max_tokens?, context_window?, capabilities?, created?, owned_by?},
+///                  where capabilities is {chat?, embeddings?, reasoning?, images?} and ids are unique
+/// ```
+///
+/// `null` counts as absent. Unknown keys are violations.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct RawProvider(Value);
+
+impl From<Value> for RawProvider {
+    fn from(value: Value) -> Self {
+        Self(value)
+    }
 }
 
-/// All of them, in the order of the input; never empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violations(pub Vec<Violation>);
-
-/// A provider as written (TOML, JSON, a stored item). Everything optional, so that all violations are found at once.
-#[derive(Clone, Debug, Default)]
-pub struct RawProvider {}
-
-#[derive(Clone, Debug, Default)]
-pub struct RawModel {}
+/// The provider's credential was given inline, and inline credentials are never written anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a provider with an inline credential is not stored: refer to the credential as env:NAME or file:PATH"
+)]
+pub struct InlineCredentialError;

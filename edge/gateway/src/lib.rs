@@ -1,1 +1,34 @@
-//! Stub.
+//! The gateway itself: one pipeline from request to response.
+//!
+//! `authenticate → admit → resolve → adapter → normalize → stream → settle`: [`Gateway::handle`], in `pipeline.rs`,
+//! calls the stages in this order. The crate is host-free: it reads no clock, spawns nothing and opens no socket but
+//! through [`Host`], so the same code serves natively and on WASM edges.
+
+mod adapter;
+mod admit;
+mod attempt;
+mod authenticate;
+mod body;
+mod classify;
+mod config;
+mod cors;
+mod encode;
+mod error;
+mod estimate;
+mod event;
+mod host;
+mod normalize;
+mod pipeline;
+mod relay;
+mod route;
+mod routes;
+mod settings;
+mod settle;
+mod stream;
+mod timer;
+
+pub use admit::{Leases, WholeWindow};
+pub use event::ChatEvent;
+pub use host::{Body, BoxError, BoxFuture, CallError, Host, full};
+pub use pipeline::{Discovered, Gateway, GatewayParts, ProviderCheck, ServedModel};
+pub use settings::{Cors, Settings};

@@ -1,0 +1,137 @@
+//! Reads the members of a JSON object and notes every one that is wrong, where serde would stop at the first.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use crate::Violations;
+use crate::text::check_text;
+use crate::violation::join;
+
+/// One JSON object being read. `None` from a reader means absent, null, or wrong and noted.
+pub(super) struct Fields<'a> {
+    path: String,
+    members: &'a Map<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// `None`, and a violation, if `value` is not an object.
+    pub(super) fn of(value: &'a Value, path: String, violations: &mut Violations) -> Option<Self> {
+        if let Value::Object(members) = value {
+            Some(Self { path, members, known: Vec::new() })
+        } else {
+            violations.add(path, format!("must be an object, not {}", kind(value)));
+            None
+        }
+    }
+
+    pub(super) fn path(&self, name: &str) -> String {
+        join(&self.path, name)
+    }
+
+    pub(super) fn value(&mut self, name: &'static str) -> Option<&'a Value> {
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
+        self.members.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A member of type `T`, as `read` extracts it; `wanted` describes it.
+    fn typed<T>(
+        &mut self,
+        name: &'static str,
+        wanted: impl Display,
+        violations: &mut Violations,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.value(name)?;
+        let typed = read(value);
+        if typed.is_none() {
+            violations.add(self.path(name), format!("must be {wanted}, not {}", kind(value)));
+        }
+        typed
+    }
+
+    pub(super) fn string(&mut self, name: &'static str, violations: &mut Violations) -> Option<&'a str> {
+        self.typed(name, "a string", violations, Value::as_str)
+    }
+
+    /// A string that satisfies [`check_text`].
+    pub(super) fn text(
+        &mut self,
+        name: &'static str,
+        length: RangeInclusive<usize>,
+        violations: &mut Violations,
+    ) -> Option<&'a str> {
+        let text = self.string(name, violations)?;
+        check_text(violations, &self.path(name), text, length);
+        Some(text)
+    }
+
+    pub(super) fn boolean(&mut self, name: &'static str, violations: &mut Violations) -> Option<bool> {
+        self.typed(name, "true or false", violations, Value::as_bool)
+    }
+
+    pub(super) fn number(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u64>,
+        violations: &mut Violations,
+    ) -> Option<u64> {
+        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        self.typed(name, wanted, violations, |value| value.as_u64().filter(|number| range.contains(number)))
+    }
+
+    pub(super) fn number_u32(
+        &mut self,
+        name: &'static str,
+        range: RangeInclusive<u32>,
+        violations: &mut Violations,
+    ) -> Option<u32> {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        self.number(name, range, violations).and_then(|number| u32::try_from(number).ok())
+    }
+
+    /// At most `max` elements; a longer list is noted and not read.
+    pub(super) fn list(
+        &mut self,
+        name: &'static str,
+        max: usize,
+        violations: &mut Violations,
+    ) -> Option<&'a [Value]> {
+        let list = self.typed(name, "a list", violations, Value::as_array)?;
+        if list.len() > max {
+            violations.add(self.path(name), format!("has {} entries; at most {max} are allowed", list.len()));
+            return None;
+        }
+        Some(list)
+    }
+
+    pub(super) fn object(&mut self, name: &'static str, violations: &mut Violations) -> Option<Fields<'a>> {
+        let value = self.value(name)?;
+        Fields::of(value, self.path(name), violations)
+    }
+
+    /// Notes the members that nobody asked for. Call it last.
+    pub(super) fn refuse_unknown(&self, violations: &mut Violations) {
+        for name in self.members.keys().filter(|name| !self.known.contains(&name.as_str())) {
+            // The name is somebody's input: escaped, and cut where no real key reaches.
+            let name: String = name.chars().take(64).flat_map(char::escape_debug).collect();
+            violations.add(self.path(&name), format!("unknown key; known are {}", self.known.join(", ")));
+        }
+    }
+}
+
+/// What a value is, for messages: never its content, which may be a secret in the wrong place.
+pub(super) fn kind(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "a boolean".to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::String(_) => "a string".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}

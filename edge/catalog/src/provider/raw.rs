@@ -1,0 +1,82 @@
+//! A provider as it is stored and listed.
+
+use serde_json::{Map, Value, json};
+
+use super::{CredentialRef, InlineCredentialError, Model, Provider};
+use crate::StoreError;
+
+impl Provider {
+    /// The form of [`RawProvider`](crate::RawProvider), to store and to list: checking it gives
+    /// this provider again.
+    pub fn to_raw(&self) -> Result<Value, InlineCredentialError> {
+        let credential = match &self.credential {
+            CredentialRef::None => None,
+            CredentialRef::Env(name) => Some(format!("env:{name}")),
+            CredentialRef::File(path) => Some(format!("file:{path}")),
+            CredentialRef::Inline(_) => return Err(InlineCredentialError),
+        };
+        let timeouts = self.adapter.timeouts;
+        let mut raw = Map::new();
+        raw.insert("name".to_owned(), json!(self.name));
+        raw.insert("slug".to_owned(), json!(self.slug));
+        raw.insert("type".to_owned(), json!(self.kind));
+        raw.insert("description".to_owned(), json!(self.description));
+        raw.insert("enabled".to_owned(), json!(self.enabled));
+        raw.insert("rank".to_owned(), json!(self.rank));
+        raw.insert("base_url".to_owned(), json!(self.adapter.base_url));
+        insert_some(&mut raw, "credential", credential);
+        raw.insert("discover_models".to_owned(), json!(self.adapter.discover_models));
+        raw.insert("forward_headers".to_owned(), json!(self.adapter.forward_headers));
+        raw.insert(
+            "timeouts".to_owned(),
+            json!({
+                "connect_ms": timeouts.connect_ms,
+                "first_byte_ms": timeouts.first_byte_ms,
+                "idle_ms": timeouts.idle_ms,
+                "total_ms": timeouts.total_ms,
+            }),
+        );
+        raw.insert("models".to_owned(), self.models.iter().map(model).collect());
+        Ok(Value::Object(raw))
+    }
+
+    /// The text that a store keeps, once it is certain that reading it gives this provider again: the members are
+    /// public, so it may have been made without [`Provider::check`]. Fails as [`StoreError::Refused`].
+    pub fn to_stored(&self) -> Result<String, StoreError> {
+        let raw = self.to_raw().map_err(|error| StoreError::Refused { reason: error.to_string() })?;
+        let stored = raw.to_string();
+        match Self::check(&raw.into()) {
+            Ok(read) if read == *self => Ok(stored),
+            Ok(_) => {
+                Err(StoreError::Refused { reason: "the provider is not in its checked form".to_owned() })
+            }
+            Err(violations) => Err(StoreError::Refused { reason: violations.to_string() }),
+        }
+    }
+}
+
+/// What is unknown or as by default is left out: a provider can have thousands of models.
+fn model(model: &Model) -> Value {
+    let mut raw = Map::new();
+    raw.insert("id".to_owned(), json!(model.id));
+    insert_some(&mut raw, "upstream_id", Some(model.upstream_id.as_str()).filter(|id| *id != model.id));
+    insert_some(&mut raw, "max_tokens", model.max_tokens);
+    insert_some(&mut raw, "context_window", model.context_window);
+    let mut capabilities = Map::new();
+    insert_some(&mut capabilities, "chat", model.capabilities.chat);
+    insert_some(&mut capabilities, "embeddings", model.capabilities.embeddings);
+    insert_some(&mut capabilities, "reasoning", model.capabilities.reasoning);
+    insert_some(&mut capabilities, "images", model.capabilities.images);
+    if !capabilities.is_empty() {
+        raw.insert("capabilities".to_owned(), Value::Object(capabilities));
+    }
+    insert_some(&mut raw, "created", Some(model.created).filter(|created| *created > 0));
+    insert_some(&mut raw, "owned_by", model.owned_by.as_deref());
+    Value::Object(raw)
+}
+
+fn insert_some(raw: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        raw.insert(name.to_owned(), value.into());
+    }
+}

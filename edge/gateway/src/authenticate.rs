@@ -1,0 +1,54 @@
+//! Bearer token → API key record.
+
+use std::sync::Arc;
+
+use catalog::{ApiKey, ApiKeyHasher};
+use http::{HeaderMap, header};
+
+use crate::config::{CachedKey, Config};
+use crate::error::ApiError;
+
+pub(crate) async fn authenticate(
+    headers: &HeaderMap,
+    config: &Config,
+    hasher: &ApiKeyHasher,
+    now_ms: u64,
+) -> Result<Arc<CachedKey>, ApiError> {
+    let token = bearer(headers)?;
+    // Form and checksum first: a mistyped key costs no look-up.
+    let key = ApiKey::parse(token).map_err(|error| ApiError::invalid_key(error.to_string()))?;
+    let known = config.key(key.id()).await.map_err(|error| {
+        tracing::warn!(%error, key_id = %key.id(), "an API key could not be looked up");
+        ApiError::store_unavailable()
+    })?;
+    // An unknown id and a wrong secret are told apart by nobody.
+    let refused = || ApiError::invalid_key("This API key is not valid.");
+    let known = known.ok_or_else(refused)?;
+    if !hasher.verify(&key, &known.record.hash) {
+        return Err(refused());
+    }
+    if known.record.revoked_at_ms.is_some_and(|at| at <= now_ms) {
+        return Err(ApiError::invalid_key("This API key was revoked."));
+    }
+    if known.record.expires_at_ms.is_some_and(|at| at <= now_ms) {
+        return Err(ApiError::invalid_key("This API key has expired."));
+    }
+    Ok(known)
+}
+
+/// The scheme's case and the number of spaces vary between clients.
+fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(ApiError::missing_key)?;
+    if values.next().is_some() {
+        return Err(ApiError::invalid_key("There is more than one Authorization header."));
+    }
+    let unreadable = || ApiError::invalid_key("The Authorization header is not 'Bearer <API key>'.");
+    let text = value.to_str().map_err(|_| unreadable())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(unreadable)?;
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
+        return Err(unreadable());
+    }
+    Ok(token)
+}

@@ -1,0 +1,253 @@
+//! The cache of configuration and API keys. The store is asked for one small version item every few seconds, and for
+//! the rest only when that version has moved; while it does not answer, the last known configuration serves on.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use catalog::{ApiKeyId, ApiKeyRecord, ConfigVersion, Model, Provider, ProviderSlug, Store, StoreError};
+
+use crate::admit::Usage;
+use crate::host::Host;
+use crate::routes::Routes;
+
+/// Keys held in memory; beyond it an arbitrary one makes room.
+const MAX_CACHED_KEYS: usize = 100_000;
+/// Ids that were looked up and do not exist, likewise.
+const MAX_CACHED_MISSES: usize = 10_000;
+/// How long a request waits for a check of configuration that is overdue.
+const INLINE_REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Config {
+    store: Arc<dyn Store>,
+    host: Arc<dyn Host>,
+    refresh_after: Duration,
+    max_age: Duration,
+    /// Everything that the routes are made from.
+    sources: Mutex<Sources>,
+    routes: ArcSwap<Routes>,
+    version: AtomicU64,
+    loaded: AtomicBool,
+    store_answers: AtomicBool,
+    refreshing: AtomicBool,
+    /// Monotonic milliseconds of the last check that succeeded.
+    checked_ms: AtomicU64,
+    keys: RwLock<HashMap<ApiKeyId, Arc<CachedKey>>>,
+    misses: RwLock<HashMap<ApiKeyId, ConfigVersion>>,
+}
+
+#[derive(Default)]
+struct Sources {
+    /// From the store.
+    stored: Vec<Provider>,
+    /// From the command line, a file or the surroundings; a stored one of the same slug wins.
+    given: Vec<Provider>,
+    discovered: HashMap<ProviderSlug, Vec<Model>>,
+}
+
+impl Sources {
+    fn providers(&self) -> impl Iterator<Item = &Provider> {
+        let given = self.given.iter().filter(|g| self.stored.iter().all(|s| s.slug != g.slug));
+        self.stored.iter().chain(given)
+    }
+}
+
+/// A key's record with what it has used on this instance.
+pub(crate) struct CachedKey {
+    pub record: ApiKeyRecord,
+    version: ConfigVersion,
+    pub usage: Arc<Usage>,
+}
+
+impl Config {
+    pub(crate) fn new(store: Arc<dyn Store>, host: Arc<dyn Host>, refresh_after: Duration, max_age: Duration) -> Self {
+        Self {
+            store,
+            host,
+            refresh_after,
+            max_age,
+            sources: Mutex::default(),
+            routes: ArcSwap::default(),
+            version: AtomicU64::new(0),
+            loaded: AtomicBool::new(false),
+            store_answers: AtomicBool::new(false),
+            refreshing: AtomicBool::new(false),
+            checked_ms: AtomicU64::new(0),
+            keys: RwLock::default(),
+            misses: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn routes(&self) -> arc_swap::Guard<Arc<Routes>> {
+        self.routes.load()
+    }
+
+    /// Whether any configuration has been read, and whether the store answered when last asked.
+    pub(crate) fn state(&self) -> (bool, bool) {
+        (self.loaded.load(Ordering::Relaxed), self.store_answers.load(Ordering::Relaxed))
+    }
+
+    /// Checks the configuration when it is due: in the background, or, when overdue and the store is not known to be
+    /// down, before the request goes on.
+    pub(crate) async fn ensure_fresh(self: &Arc<Self>) {
+        let age = self.now_ms().saturating_sub(self.checked_ms.load(Ordering::Relaxed));
+        if u128::from(age) < self.refresh_after.as_millis() && self.loaded.load(Ordering::Relaxed) {
+            return;
+        }
+        let overdue = u128::from(age) >= self.max_age.as_millis() || !self.loaded.load(Ordering::Relaxed);
+        let down = self.loaded.load(Ordering::Relaxed) && !self.store_answers.load(Ordering::Relaxed);
+        if overdue && !down {
+            let refresh = std::pin::pin!(self.refresh());
+            let timeout = self.host.sleep(INLINE_REFRESH_TIMEOUT);
+            if let futures_util::future::Either::Right(_) = futures_util::future::select(refresh, timeout).await {
+                self.store_answers.store(false, Ordering::Relaxed);
+            }
+            return;
+        }
+        if !self.refreshing.swap(true, Ordering::AcqRel) {
+            let config = self.clone();
+            self.host.spawn(Box::pin(async move {
+                let done = Reset(&config.refreshing);
+                if let Err(error) = config.refresh().await {
+                    tracing::warn!(%error, "the configuration could not be checked; the last known one serves");
+                }
+                drop(done);
+            }));
+        }
+    }
+
+    /// Reads the version and, if it has moved, the providers.
+    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        let read = async {
+            let version = self.store.config_version().await?;
+            if self.loaded.load(Ordering::Acquire) && version.0 == self.version.load(Ordering::Acquire) {
+                return Ok((version, None));
+            }
+            let providers = self.store.providers().await?;
+            Ok((version, Some(providers)))
+        };
+        match read.await {
+            Ok((version, providers)) => {
+                if let Some(providers) = providers {
+                    let stored = providers.into_iter().map(|p| p.value).collect();
+                    self.change_sources(|sources| sources.stored = stored);
+                    // Keys that were read under an older version are read again before they are used.
+                    self.version.store(version.0, Ordering::Release);
+                    self.loaded.store(true, Ordering::Release);
+                }
+                self.checked_ms.store(self.now_ms(), Ordering::Relaxed);
+                self.store_answers.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                self.store_answers.store(false, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn set_given(&self, providers: Vec<Provider>) {
+        self.change_sources(|sources| sources.given = providers);
+    }
+
+    pub(crate) fn set_discovered(&self, slug: ProviderSlug, models: Vec<Model>) {
+        let unchanged = {
+            let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            sources.discovered.get(&slug) == Some(&models)
+        };
+        if !unchanged {
+            self.change_sources(|sources| {
+                sources.discovered.insert(slug, models);
+            });
+        }
+    }
+
+    pub(crate) fn enabled(&self) -> Vec<Provider> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.providers().filter(|p| p.enabled).cloned().collect()
+    }
+
+    /// Enabled providers whose models are asked of the upstream.
+    pub(crate) fn discovering(&self) -> Vec<Provider> {
+        let mut providers = self.enabled();
+        providers.retain(|provider| provider.adapter.discover_models);
+        providers
+    }
+
+    fn change_sources(&self, change: impl FnOnce(&mut Sources)) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut sources);
+        let with_models = sources
+            .providers()
+            .map(|provider| {
+                let mut models = provider.models.clone();
+                if provider.adapter.discover_models {
+                    let found = sources.discovered.get(&provider.slug).into_iter().flatten();
+                    let new = found.filter(|f| provider.models.iter().all(|m| m.id != f.id));
+                    models.extend(new.cloned());
+                }
+                (provider.clone(), models)
+            })
+            .collect();
+        let routes = Routes::build(with_models, &*self.host);
+        routes.keep_lessons(&self.routes.load());
+        self.routes.store(Arc::new(routes));
+    }
+
+    /// The record of a key; `Ok(None)` if there is none. With the store down, the last known record.
+    pub(crate) async fn key(&self, id: &ApiKeyId) -> Result<Option<Arc<CachedKey>>, StoreError> {
+        let version = ConfigVersion(self.version.load(Ordering::Acquire));
+        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        if let Some(known) = &known
+            && known.version == version
+        {
+            return Ok(Some(known.clone()));
+        }
+        if self.misses.read().unwrap_or_else(PoisonError::into_inner).get(id) == Some(&version) {
+            return Ok(None);
+        }
+        match self.store.find_key(id).await {
+            Ok(Some(found)) => {
+                let usage = known.map_or_else(Arc::default, |known| known.usage.clone());
+                let entry = Arc::new(CachedKey { record: found.value, version, usage });
+                insert_bounded(&self.keys, MAX_CACHED_KEYS, id, entry.clone());
+                Ok(Some(entry))
+            }
+            Ok(None) => {
+                self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+                insert_bounded(&self.misses, MAX_CACHED_MISSES, id, version);
+                Ok(None)
+            }
+            Err(error) => match known {
+                Some(known) => Ok(Some(known)),
+                None => Err(error),
+            },
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.host.monotonic().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Clears a flag when dropped, so that a cancelled refresh does not block the next.
+struct Reset<'a>(&'a AtomicBool);
+
+impl Drop for Reset<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+fn insert_bounded<V>(map: &RwLock<HashMap<ApiKeyId, V>>, max: usize, id: &ApiKeyId, value: V) {
+    let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
+    if map.len() >= max
+        && !map.contains_key(id)
+        && let Some(victim) = map.keys().next().cloned()
+    {
+        map.remove(&victim);
+    }
+    map.insert(id.clone(), value);
+}

@@ -1,0 +1,167 @@
+//! Upstream chunks and completions, in whatever dialect of OpenAI's they come → canonical events.
+
+use openai_wire::{ChatChunk, ChatCompletion, FinishReason, ToolCallDelta};
+
+use crate::event::ChatEvent;
+
+/// Calls that one answer may make.
+const MAX_CALLS: usize = 512;
+
+/// Keeps what must be remembered between the chunks of one answer.
+#[derive(Debug, Default)]
+pub(crate) struct Normalizer {
+    calls: Vec<Call>,
+    started: bool,
+}
+
+#[derive(Debug)]
+struct Call {
+    choice: u32,
+    /// Among the choice's calls.
+    index: u32,
+    upstream_index: Option<u64>,
+    upstream_id: Option<String>,
+    name_sent: bool,
+    arguments_sent: bool,
+    /// Arguments that came before the name, or an empty object that may turn out to be only a placeholder.
+    pending: String,
+}
+
+impl Normalizer {
+    /// Whether calls are under way, so that the finish needs this path too.
+    pub(crate) fn has_calls(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
+    /// `seed` makes ids for calls that have none; it differs between answers.
+    pub(crate) fn chunk(&mut self, chunk: ChatChunk, seed: &str, events: &mut Vec<ChatEvent>) {
+        if !self.started {
+            self.started = true;
+            events.push(ChatEvent::Start { id: chunk.id, created: chunk.created });
+        }
+        for choice in chunk.choices {
+            let index = choice.index;
+            // Some put a whole message where a delta belongs.
+            let delta = choice.delta.or(choice.message).unwrap_or_default();
+            let mut refused = false;
+            if let Some(text) = delta.reasoning_content.or(delta.reasoning).filter(|t| !t.is_empty()) {
+                events.push(ChatEvent::Reasoning { choice: index, text });
+            }
+            if let Some(text) = delta.content.filter(|t| !t.is_empty()) {
+                events.push(ChatEvent::Text { choice: index, text, logprobs: choice.logprobs });
+            }
+            if let Some(text) = delta.refusal.filter(|t| !t.is_empty()) {
+                refused = true;
+                events.push(ChatEvent::Text { choice: index, text, logprobs: None });
+            }
+            let legacy = delta.function_call.map(ToolCallDelta::from_legacy);
+            for call in delta.tool_calls.into_iter().chain(legacy) {
+                self.call(index, call, seed, events);
+            }
+            if let Some(reason) = choice.finish_reason.as_deref().filter(|r| !r.is_empty()) {
+                self.finish(index, FinishReason::from_upstream(reason), refused, events);
+            }
+        }
+        if let Some(usage) = chunk.usage {
+            events.push(ChatEvent::Usage(usage));
+        }
+    }
+
+    /// A whole answer, as the events it would have been streamed as.
+    pub(crate) fn completion(completion: ChatCompletion, seed: &str, events: &mut Vec<ChatEvent>) {
+        let refused: Vec<u32> = completion
+            .choices
+            .iter()
+            .filter(|c| c.message.as_ref().or(c.delta.as_ref()).is_some_and(|m| m.refusal.as_ref().is_some_and(|r| !r.is_empty())))
+            .map(|c| c.index)
+            .collect();
+        let at = events.len();
+        Self::default().chunk(completion, seed, events);
+        for event in &mut events[at..] {
+            if let ChatEvent::Finish { choice, reason } = event
+                && refused.contains(choice)
+            {
+                *reason = FinishReason::ContentFilter;
+            }
+        }
+    }
+
+    fn call(&mut self, choice: u32, delta: ToolCallDelta, seed: &str, events: &mut Vec<ChatEvent>) {
+        let id = delta.id.filter(|id| !id.is_empty());
+        let Some(at) = self.find_or_begin(choice, delta.index, id) else { return };
+        let total = self.calls.len();
+        let call = &mut self.calls[at];
+        if let Some(name) = delta.function.name.filter(|name| !name.is_empty())
+            && !call.name_sent
+        {
+            call.name_sent = true;
+            let id = call.upstream_id.clone().unwrap_or_else(|| format!("call_{seed}_{total}"));
+            events.push(ChatEvent::ToolCallStart { choice, call: call.index, id, name });
+        }
+        call.pending.push_str(delta.function.arguments.as_deref().unwrap_or(""));
+        // "{}" is held: some send it first and the real arguments after.
+        if call.name_sent && !call.pending.is_empty() && call.pending.trim() != "{}" {
+            let mut fragment = std::mem::take(&mut call.pending);
+            if !call.arguments_sent
+                && let Some(real) = fragment.strip_prefix("{}")
+                && !real.trim().is_empty()
+            {
+                fragment = real.to_owned();
+            }
+            call.arguments_sent = true;
+            events.push(ChatEvent::ToolCallArguments { choice, call: call.index, fragment });
+        }
+    }
+
+    /// Upstreams tell calls apart by index, by id, by both, or not at all.
+    fn find_or_begin(&mut self, choice: u32, index: Option<u64>, id: Option<String>) -> Option<usize> {
+        let mine = |call: &Call| call.choice == choice;
+        let found = match (&index, &id) {
+            // The same index under another id is another call.
+            (Some(_), Some(id)) => self.calls.iter().rposition(|c| {
+                mine(c) && c.upstream_index == index && c.upstream_id.as_ref().is_none_or(|known| known == id)
+            }),
+            (Some(_), None) => self.calls.iter().rposition(|c| mine(c) && c.upstream_index == index),
+            (None, Some(id)) => self.calls.iter().rposition(|c| mine(c) && c.upstream_id.as_ref() == Some(id)),
+            (None, None) => self.calls.iter().rposition(mine),
+        };
+        if let Some(at) = found {
+            let call = &mut self.calls[at];
+            if call.upstream_id.is_none() && !call.name_sent {
+                call.upstream_id = id;
+            }
+            return Some(at);
+        }
+        if self.calls.len() == MAX_CALLS {
+            return None;
+        }
+        let own = self.calls.iter().filter(|c| mine(c)).count();
+        self.calls.push(Call {
+            choice,
+            index: u32::try_from(own).ok()?,
+            upstream_index: index,
+            upstream_id: id,
+            name_sent: false,
+            arguments_sent: false,
+            pending: String::new(),
+        });
+        Some(self.calls.len() - 1)
+    }
+
+    fn finish(&mut self, choice: u32, reason: FinishReason, refused: bool, events: &mut Vec<ChatEvent>) {
+        let mut called = false;
+        for call in self.calls.iter_mut().filter(|c| c.choice == choice && c.name_sent) {
+            called = true;
+            if !call.arguments_sent {
+                call.arguments_sent = true;
+                events.push(ChatEvent::ToolCallArguments { choice, call: call.index, fragment: "{}".to_owned() });
+            }
+        }
+        let reason = match reason {
+            _ if refused => FinishReason::ContentFilter,
+            FinishReason::Stop | FinishReason::FunctionCall if called => FinishReason::ToolCalls,
+            reason => reason,
+        };
+        events.push(ChatEvent::Finish { choice, reason });
+    }
+}

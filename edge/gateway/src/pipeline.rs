@@ -1,0 +1,437 @@
+//! The way of a request through the gateway.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use catalog::{ApiKeyHasher, Capabilities, Model, Provider, ProviderSlug, Store, StoreError};
+use http::header::{self, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt as _;
+use openai_wire::UpstreamModel;
+use openai_wire::request::{ChatScan, EmbeddingsScan};
+use serde::Serialize;
+
+use crate::adapter::{self, Call, ChatCall, Completed, EmbeddingsCall};
+use crate::attempt::{Streamed, Whole, try_targets};
+use crate::admit::{Leases, admit};
+use crate::authenticate::authenticate;
+use crate::body::RequestBody;
+use crate::config::{CachedKey, Config};
+use crate::cors;
+use crate::error::{ApiError, FailureClass, UpstreamFailure};
+use crate::host::{Body, BoxFuture, Host, full};
+use crate::relay::Wanted;
+use crate::route::{Route, route};
+use crate::routes::{Target, Upstream};
+use crate::settings::Settings;
+use crate::settle::{Answer, Settlement};
+use crate::stream::{ChatStream, Live, State};
+use crate::timer::LazyTimer;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const USAGE_ESTIMATED: HeaderName = HeaderName::from_static("x-usage-estimated");
+const MAX_REQUEST_ID_BYTES: usize = 128;
+/// Models taken from one provider's list.
+const MAX_DISCOVERED_MODELS: usize = 5_000;
+const MAX_MODEL_ID_BYTES: usize = 256;
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The gateway. Cloning it is cheap and shares everything.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    pub host: Arc<dyn Host>,
+    pub store: Arc<dyn Store>,
+    pub hasher: ApiKeyHasher,
+    pub leases: Arc<dyn Leases>,
+    pub settings: Settings,
+}
+
+struct Inner {
+    host: Arc<dyn Host>,
+    config: Arc<Config>,
+    hasher: ApiKeyHasher,
+    leases: Arc<dyn Leases>,
+    settings: Arc<Settings>,
+    /// Request ids: random per instance, counted within it.
+    id_prefix: String,
+    ids: AtomicU64,
+}
+
+/// What a provider's `GET /models` said.
+#[derive(Debug)]
+pub struct Discovered {
+    pub slug: ProviderSlug,
+    /// The number of models, or why there are none.
+    pub models: Result<usize, String>,
+}
+
+/// Whether a provider answers: the number of its models, or what is wrong.
+#[derive(Debug)]
+pub struct ProviderCheck {
+    pub provider: Provider,
+    pub models: Result<usize, String>,
+}
+
+/// A model that is served, with the provider that comes first for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedModel {
+    pub id: String,
+    pub provider: ProviderSlug,
+}
+
+impl Gateway {
+    pub fn new(parts: GatewayParts) -> Self {
+        let GatewayParts { host, store, hasher, leases, settings } = parts;
+        let mut random = [0; 8];
+        host.fill_random(&mut random);
+        let config = Arc::new(Config::new(store, host.clone(), settings.config_refresh, settings.config_max_age));
+        Self(Arc::new(Inner {
+            config,
+            hasher,
+            leases,
+            settings: Arc::new(settings),
+            id_prefix: format!("req_{:016x}", u64::from_le_bytes(random)),
+            ids: AtomicU64::new(0),
+            host,
+        }))
+    }
+
+    /// Reads the configuration now. Hosts that can refuse to start call it first.
+    pub async fn load(&self) -> Result<(), StoreError> {
+        self.0.config.refresh().await
+    }
+
+    /// Providers that come from elsewhere than the store: a file, the command line, the surroundings.
+    pub fn set_providers(&self, providers: Vec<Provider>) {
+        self.0.config.set_given(providers);
+    }
+
+    /// Asks every provider that discovers its models for them. A provider that does not answer keeps those it had.
+    pub async fn discover(&self) -> Vec<Discovered> {
+        let asked = self.0.config.discovering().into_iter().map(|provider| async move {
+            let models = self.discover_one(&provider).await;
+            Discovered { slug: provider.slug, models }
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    async fn discover_one(&self, provider: &Provider) -> Result<usize, String> {
+        let upstream = self.upstream(provider)?;
+        let listed = adapter::list_models(&upstream, &*self.0.host).await.map_err(|failure| failure.message.into_owned())?;
+        let models: Vec<Model> = listed.data.into_iter().take(MAX_DISCOVERED_MODELS).filter_map(discovered_model).collect();
+        let count = models.len();
+        self.0.config.set_discovered(provider.slug.clone(), models);
+        Ok(count)
+    }
+
+    /// Asks every provider for its models, whether it lists them or not: does it answer?
+    pub async fn check_providers(&self) -> Vec<ProviderCheck> {
+        let asked = self.0.config.enabled().into_iter().map(|provider| async move {
+            let models = if provider.adapter.discover_models {
+                self.discover_one(&provider).await
+            } else {
+                self.reach(&provider).await.map(|()| provider.models.len())
+            };
+            ProviderCheck { provider, models }
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Whether an upstream answers and takes our credential. Not all that serve chats also list models.
+    async fn reach(&self, provider: &Provider) -> Result<(), String> {
+        let upstream = self.upstream(provider)?;
+        match adapter::list_models(&upstream, &*self.0.host).await {
+            Err(failure) if matches!(failure.class, FailureClass::NotFound | FailureClass::InvalidRequest) => Ok(()),
+            Err(failure) => Err(failure.message.into_owned()),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn upstream(&self, provider: &Provider) -> Result<Upstream, String> {
+        let mut upstream = Upstream::build(provider, &*self.0.host).ok_or("its base URL or credential cannot be used")?;
+        // Nobody waits minutes for a list.
+        upstream.timeouts.first_byte = upstream.timeouts.first_byte.min(LIST_TIMEOUT);
+        upstream.timeouts.idle = upstream.timeouts.idle.min(LIST_TIMEOUT);
+        Ok(upstream)
+    }
+
+    pub fn models(&self) -> Vec<ServedModel> {
+        let routes = self.0.config.routes();
+        routes.all().map(|(id, target)| ServedModel { id: id.to_owned(), provider: target.upstream.slug.clone() }).collect()
+    }
+
+    /// Answers one request. Every route passes through here.
+    pub async fn handle(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let (head, body) = request.into_parts();
+        let body = RequestBody::new(body, self.0.host.clone());
+        let request_id = self.request_id(&head.headers);
+        let mut response = match cors::preflight(&head, &self.0.settings.cors) {
+            Some(response) => response,
+            None => self.answer(&head, body, &request_id).await.unwrap_or_else(ApiError::into_response),
+        };
+        cors::expose(&head.headers, &self.0.settings.cors, response.headers_mut());
+        response.headers_mut().insert(REQUEST_ID, request_id);
+        response
+    }
+
+    async fn answer(&self, head: &Parts, body: RequestBody, id: &HeaderValue) -> Result<http::Response<Body>, ApiError> {
+        // Two lengths for one body are how requests are smuggled.
+        if head.headers.contains_key(header::CONTENT_LENGTH) && head.headers.contains_key(header::TRANSFER_ENCODING) {
+            return Err(ApiError::invalid_request("ambiguous_length", "Send Content-Length or Transfer-Encoding, not both."));
+        }
+        let route = route(head.uri.path()).ok_or_else(|| ApiError::unknown_route(head.uri.path()))?;
+        let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        if *method != route.method() {
+            return Err(ApiError::wrong_method(&head.method, route.method()));
+        }
+        self.0.config.ensure_fresh().await;
+        match route {
+            Route::Health => return Ok(json_response(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
+            Route::Ready => return Ok(self.ready()),
+            Route::ChatCompletions | Route::Embeddings | Route::Models | Route::Model(_) => {}
+        }
+        let key = authenticate(&head.headers, &self.0.config, &self.0.hasher, self.0.host.unix_ms()).await?;
+        match route {
+            Route::Models => Ok(self.list_models(&key)),
+            Route::Model(id) => self.show_model(&id, &key),
+            Route::Embeddings => self.embeddings(head, body, &key, id).await,
+            Route::ChatCompletions => self.chat_completions(head, body, &key, id).await,
+            Route::Health | Route::Ready => unreachable!("answered above, without a key"),
+        }
+    }
+
+    async fn chat_completions(
+        &self,
+        head: &Parts,
+        mut body: RequestBody,
+        key: &CachedKey,
+        id: &HeaderValue,
+    ) -> Result<http::Response<Body>, ApiError> {
+        // Refusals come before the body is read.
+        let mut settlement = self.admit(key, "chat_completion", id).await?;
+        let body = body.read(&self.0.settings).await.inspect_err(|e| settlement.refused(e))?;
+        // One pass over the bytes: everything that decides is known after it.
+        let scan = ChatScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
+        settlement.model(&scan.model, scan.stream);
+        let targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
+        let wanted = Wanted {
+            model: json_string(&scan.model),
+            include_usage: scan.include_usage,
+            choices: u64::from(scan.n),
+            seed: self.answer_seed(),
+            created: self.0.host.unix_ms() / 1000,
+        };
+        let stream = scan.stream;
+        let chat = ChatCall { call: self.call(head, id, body), scan, wanted };
+        if !stream {
+            return settled(try_targets(&Whole(chat), &targets).await, settlement);
+        }
+        let opening: BoxFuture<'static, _> =
+            Box::pin(async move { try_targets(&Streamed(chat), &targets).await.map(|(live, _)| live) });
+        // The status is kept open until the first content, but not longer than a client bears silence.
+        let (state, live) = self.open_within_keepalive(opening).await.inspect_err(|e| settlement.refused(e))?;
+        let mut response = http::Response::new(full(Bytes::new()));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        // nginx in front of us must not gather the stream.
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        settlement.permit().write_headers(headers);
+        if let Some(target) = live {
+            settlement.target(target);
+        }
+        let stream = ChatStream::new(state, self.0.host.clone(), self.0.settings.keepalive, settlement);
+        Ok(response.map(|_| stream.boxed_unsync()))
+    }
+
+    async fn embeddings(
+        &self,
+        head: &Parts,
+        mut body: RequestBody,
+        key: &CachedKey,
+        id: &HeaderValue,
+    ) -> Result<http::Response<Body>, ApiError> {
+        let mut settlement = self.admit(key, "embeddings", id).await?;
+        let body = body.read(&self.0.settings).await.inspect_err(|e| settlement.refused(e))?;
+        let scan = EmbeddingsScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
+        settlement.model(&scan.model, false);
+        let targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
+        if targets.iter().all(|target| target.model.capabilities.embeddings == Some(false)) {
+            let error = ApiError::cannot_embed(&scan.model);
+            settlement.refused(&error);
+            return Err(error);
+        }
+        let embed = EmbeddingsCall { call: self.call(head, id, body), model: json_string(&scan.model), scan };
+        settled(try_targets(&embed, &targets).await, settlement)
+    }
+
+    async fn admit(&self, key: &CachedKey, operation: &'static str, id: &HeaderValue) -> Result<Settlement, ApiError> {
+        let permit = admit(key, &*self.0.leases, &*self.0.host).await?;
+        let id = id.to_str().unwrap_or_default().into();
+        Ok(Settlement::new(self.0.host.clone(), id, operation, key.record.id.clone(), permit))
+    }
+
+    /// Model → ordered targets.
+    fn resolve(&self, model: &str, key: &CachedKey) -> Result<Vec<Arc<Target>>, ApiError> {
+        let routes = self.0.config.routes();
+        routes.resolve(model, &key.record).map(<[_]>::to_vec).ok_or_else(|| ApiError::model_not_found(model))
+    }
+
+    async fn open_within_keepalive(
+        &self,
+        mut opening: BoxFuture<'static, Result<Live, UpstreamFailure>>,
+    ) -> Result<(State, Option<Arc<Target>>), ApiError> {
+        let deadline = self.0.host.monotonic() + self.0.settings.keepalive;
+        let mut timer = LazyTimer::default();
+        let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending => timer.poll(deadline, &*self.0.host, cx).map(|()| None),
+        })
+        .await;
+        match opened {
+            Some(Ok(live)) => {
+                let target = live.target().clone();
+                Ok((State::Live(Box::new(live)), Some(target)))
+            }
+            Some(Err(failure)) => Err(failure.into()),
+            None => Ok((State::Opening(opening), None)),
+        }
+    }
+
+    fn call(&self, head: &Parts, id: &HeaderValue, body: Bytes) -> Call {
+        Call {
+            host: self.0.host.clone(),
+            settings: self.0.settings.clone(),
+            headers: head.headers.clone(),
+            request_id: id.clone(),
+            body,
+        }
+    }
+
+    fn list_models(&self, key: &CachedKey) -> http::Response<Body> {
+        let routes = self.0.config.routes();
+        let data: Vec<_> = routes.listed(&key.record).map(|(id, target)| model_object(id, target)).collect();
+        json_response(StatusCode::OK, &serde_json::json!({"object": "list", "data": data}))
+    }
+
+    fn show_model(&self, id: &str, key: &CachedKey) -> Result<http::Response<Body>, ApiError> {
+        let routes = self.0.config.routes();
+        let first = routes.resolve(id, &key.record).and_then(<[_]>::first);
+        let target = first.ok_or_else(|| ApiError::model_not_found(id))?;
+        Ok(json_response(StatusCode::OK, &model_object(id, target)))
+    }
+
+    /// Ready as long as there is a configuration to serve, even while the store is away; the body tells.
+    fn ready(&self) -> http::Response<Body> {
+        let (loaded, store_answers) = self.0.config.state();
+        let (status, word) = match (loaded, store_answers) {
+            (true, true) => (StatusCode::OK, "ready"),
+            (true, false) => (StatusCode::OK, "degraded"),
+            (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        let store = if store_answers { "ok" } else { "unavailable" };
+        let models = self.0.config.routes().len();
+        json_response(status, &serde_json::json!({"status": word, "store": store, "models": models}))
+    }
+
+    /// The client's own id where it is sane, so that its log and ours can be laid side by side.
+    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        let sane = |value: &&HeaderValue| {
+            (1..=MAX_REQUEST_ID_BYTES).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+        };
+        if let Some(given) = headers.get(REQUEST_ID).filter(sane) {
+            return given.clone();
+        }
+        let count = self.0.ids.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{}{count:08x}", self.0.id_prefix);
+        HeaderValue::from_maybe_shared(Bytes::from(id)).expect("hexadecimal digits are fit for a header")
+    }
+
+    /// Distinguishes answers whose upstream gives them no id of their own.
+    fn answer_seed(&self) -> String {
+        let count = self.0.ids.fetch_add(1, Ordering::Relaxed);
+        format!("{}{count:08x}", &self.0.id_prefix[4..])
+    }
+}
+
+fn settled(
+    answer: Result<(Completed, Arc<Target>), UpstreamFailure>,
+    mut settlement: Settlement,
+) -> Result<http::Response<Body>, ApiError> {
+    let (completed, target) = match answer {
+        Ok(answer) => answer,
+        Err(failure) => {
+            settlement.outcome(failure.class.as_str());
+            return Err(failure.into());
+        }
+    };
+    settlement.target(target);
+    settlement.first_output();
+    settlement.usage(completed.usage, completed.estimated);
+    let mut response = http::Response::new(full(Bytes::new()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if completed.estimated {
+        headers.insert(USAGE_ESTIMATED, HeaderValue::from_static("true"));
+    }
+    settlement.permit().write_headers(headers);
+    Ok(response.map(|_| Answer::new(completed.body, settlement).boxed_unsync()))
+}
+
+#[derive(Serialize)]
+struct ModelObject<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    owned_by: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_window: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+}
+
+fn model_object<'a>(id: &'a str, target: &'a Target) -> ModelObject<'a> {
+    let model = &target.model;
+    ModelObject {
+        id,
+        object: "model",
+        created: model.created,
+        owned_by: model.owned_by.as_deref().unwrap_or(target.upstream.slug.as_str()),
+        context_window: model.context_window,
+        max_tokens: model.max_tokens,
+    }
+}
+
+fn json_response(status: StatusCode, body: &impl Serialize) -> http::Response<Body> {
+    let json = serde_json::to_vec(body).expect("these types have string keys only");
+    let mut response = http::Response::new(full(json));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn discovered_model(listed: UpstreamModel) -> Option<Model> {
+    let id = listed.id;
+    let sane = !id.is_empty() && id.len() <= MAX_MODEL_ID_BYTES && !id.chars().any(char::is_control) && id.trim() == id;
+    sane.then(|| Model {
+        upstream_id: id.clone(),
+        id,
+        max_tokens: None,
+        context_window: None,
+        capabilities: Capabilities::default(),
+        created: listed.created.unwrap_or(0),
+        owned_by: listed.owned_by,
+    })
+}
+
+fn json_string(text: &str) -> Bytes {
+    serde_json::to_vec(text).expect("a string is always JSON").into()
+}

@@ -1,0 +1,291 @@
+//! One upstream stream → one client stream, frame by frame. Sans-IO.
+//!
+//! A frame that already has the shape clients need takes the short way: its bytes are copied with the model name
+//! replaced. Any other is parsed, normalised into events and encoded anew. Both ways may alternate within a stream.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use openai_wire::{ChatChunk, ChunkScan, FinishReason, Shape, Usage, sse};
+
+use crate::encode::{self, Head};
+use crate::error::UpstreamFailure;
+use crate::estimate::TokenCounter;
+use crate::event::ChatEvent;
+use crate::normalize::Normalizer;
+
+/// What the client asked for, as far as the stream depends on it.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The public model name as a JSON string, quotes included.
+    pub model: Bytes,
+    pub include_usage: bool,
+    /// `n`: choices with a higher index are dropped.
+    pub choices: u64,
+    /// Makes ids where the upstream has none.
+    pub seed: String,
+    /// Unix seconds, for an upstream that does not say when.
+    pub created: u64,
+}
+
+pub(crate) struct ChunkRelay {
+    wanted: Wanted,
+    id: String,
+    created: Option<u64>,
+    normalizer: Normalizer,
+    /// Choices (by index, up to 64) whose first delta is out.
+    begun: u64,
+    /// The frame with the finish reason, kept back until the usage is known, which belongs on it.
+    held: Option<Held>,
+    finished: Option<FinishReason>,
+    output: bool,
+    usage: Option<(Usage, Bytes)>,
+    usage_sent: bool,
+    completion: TokenCounter,
+    prompt_estimate: u64,
+}
+
+/// A frame that is whole but for model name and usage.
+struct Held {
+    json: Bytes,
+    model: Option<Range<usize>>,
+    usage_null: Option<Range<usize>>,
+    close: usize,
+}
+
+/// What the stream came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Summary {
+    pub usage: Usage,
+    pub estimated: bool,
+}
+
+impl ChunkRelay {
+    pub(crate) fn new(wanted: Wanted, prompt_estimate: u64) -> Self {
+        Self {
+            wanted,
+            id: String::new(),
+            created: None,
+            normalizer: Normalizer::default(),
+            begun: 0,
+            held: None,
+            finished: None,
+            output: false,
+            usage: None,
+            usage_sent: false,
+            completion: TokenCounter::default(),
+            prompt_estimate,
+        }
+    }
+
+    pub(crate) fn seed(&self) -> &str {
+        &self.wanted.seed
+    }
+
+    /// Whether content for the client has come: from here on, no other target can take over.
+    pub(crate) fn has_output(&self) -> bool {
+        self.output
+    }
+
+    /// Whether the answer is complete, so that the upstream's end is no failure however it comes.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.is_some()
+    }
+
+    /// Takes the data of one upstream event. `Err` is final.
+    pub(crate) fn data(&mut self, data: &Bytes, out: &mut BytesMut) -> Result<(), RelayError> {
+        let Ok(scan) = ChunkScan::scan(data) else { return Err(RelayError::NotJson) };
+        if scan.error {
+            return Err(RelayError::ErrorObject(data.clone()));
+        }
+        if let Some((span, usage)) = &scan.usage {
+            self.usage = Some((*usage, Bytes::copy_from_slice(&data[span.clone()])));
+        }
+        if scan.choices_empty && scan.shape == Shape::Conformant {
+            // Only the usage, or something of the vendor's own that no client knows.
+            return Ok(());
+        }
+        if scan.output {
+            for text in scan.texts() {
+                self.completion.add(&data[text]);
+            }
+        }
+        if !self.may_pass(&scan) {
+            return self.normalize(data, out);
+        }
+        if self.held.is_some() && !scan.output && scan.finish_reason.is_none() {
+            // Nothing, after the finish: the usage is still to be put on that.
+            return Ok(());
+        }
+        self.output |= scan.output;
+        self.begun |= 1;
+        if self.id.is_empty() {
+            scan.id().clone_into(&mut self.id);
+            self.created = scan.created;
+        }
+        if let Some(held) = self.held.take() {
+            self.send(&held, None, out);
+        }
+        let model = scan.model.clone();
+        if let Some(reason) = scan.finish_reason {
+            self.finished = Some(reason);
+            self.usage_sent |= scan.usage.is_some();
+            if !self.wanted.include_usage && scan.usage.is_none() {
+                self.held = Some(Held { json: data.clone(), model, usage_null: scan.usage_null.clone(), close: scan.close });
+                return Ok(());
+            }
+        }
+        match model {
+            Some(model) => {
+                sse::encode_data_parts(out, &[&data[..model.start], &self.wanted.model, &data[model.end..]]);
+            }
+            None => sse::encode_data(out, data),
+        }
+        Ok(())
+    }
+
+    /// The upstream has said `[DONE]`, or has ended.
+    pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<Summary, RelayError> {
+        let Some(reason) = self.finished else { return Err(RelayError::Unfinished) };
+        let reported = self.usage.take();
+        let produced = reported.as_ref().is_some_and(|(usage, _)| usage.completion_tokens > 0);
+        // A model may spend its tokens on what it does not show; but nothing at all is no answer.
+        if !self.output && !produced && reason != FinishReason::ContentFilter {
+            return Err(RelayError::Empty);
+        }
+        let estimated = reported.is_none();
+        let (usage, json) = reported.unwrap_or_else(|| {
+            let usage = Usage::new(self.prompt_estimate, self.completion.tokens());
+            (usage, encode::usage_json(&usage).into())
+        });
+        if estimated {
+            sse::encode_comment(out, "x-usage-estimated: true");
+        }
+        if let Some(held) = self.held.take() {
+            self.send(&held, Some(&json), out);
+        }
+        if self.wanted.include_usage {
+            sse::encode_data(out, &encode::usage_chunk(&self.head(), &json));
+        }
+        sse::encode_done(out);
+        Ok(Summary { usage, estimated })
+    }
+
+    fn may_pass(&self, scan: &ChunkScan<'_>) -> bool {
+        scan.shape == Shape::Conformant
+            && scan.max_index < self.wanted.choices
+            // With several choices, who has begun is kept by the long way only.
+            && self.wanted.choices == 1
+            && (self.begun == 1 || scan.has_role)
+            && !(scan.finish_reason.is_some() && self.normalizer.has_calls())
+    }
+
+    fn normalize(&mut self, data: &Bytes, out: &mut BytesMut) -> Result<(), RelayError> {
+        let chunk = ChatChunk::parse(data).map_err(|_| RelayError::NotJson)?;
+        let mut events = Vec::new();
+        self.normalizer.chunk(chunk, &self.wanted.seed, &mut events);
+        for event in events {
+            self.event(event, out);
+        }
+        Ok(())
+    }
+
+    /// Takes an event that was made elsewhere: the upstream answered in one piece.
+    pub(crate) fn event(&mut self, event: ChatEvent, out: &mut BytesMut) {
+        let choice = match &event {
+            ChatEvent::Start { id, created } => {
+                if self.id.is_empty() {
+                    self.id = id.clone().unwrap_or_default();
+                    self.created = *created;
+                }
+                return;
+            }
+            ChatEvent::Usage(usage) => {
+                if self.usage.is_none() {
+                    self.usage = Some((*usage, encode::usage_json(usage).into()));
+                }
+                return;
+            }
+            ChatEvent::Finish { choice, .. } => *choice,
+            ChatEvent::Text { choice, .. }
+            | ChatEvent::Reasoning { choice, .. }
+            | ChatEvent::ToolCallStart { choice, .. }
+            | ChatEvent::ToolCallArguments { choice, .. } => {
+                self.output = true;
+                *choice
+            }
+        };
+        if u64::from(choice) >= self.wanted.choices {
+            return;
+        }
+        let bit = 1_u64.checked_shl(choice).unwrap_or(0);
+        let first = bit != 0 && self.begun & bit == 0;
+        self.begun |= bit;
+        let Some(json) = encode::chunk(&self.head(), &event, first) else { return };
+        if let Some(held) = self.held.take() {
+            self.send(&held, None, out);
+        }
+        if let ChatEvent::Finish { reason, .. } = event {
+            self.finished = Some(reason);
+            if !self.wanted.include_usage {
+                let close = json.len() - 1;
+                self.held = Some(Held { json: json.into(), model: None, usage_null: None, close });
+                return;
+            }
+        }
+        sse::encode_data(out, &json);
+    }
+
+    fn head(&self) -> Head {
+        let id = if self.id.is_empty() { format!("chatcmpl-{}", self.wanted.seed) } else { self.id.clone() };
+        Head { id, created: self.created.unwrap_or(self.wanted.created), model: self.wanted.model.clone() }
+    }
+
+    fn send(&self, held: &Held, usage: Option<&[u8]>, out: &mut BytesMut) {
+        let json = &held.json;
+        let mut parts: Vec<&[u8]> = Vec::with_capacity(6);
+        let mut edits: Vec<(&Range<usize>, [&[u8]; 2])> = Vec::with_capacity(2);
+        let at_close = held.close..held.close;
+        if let Some(model) = &held.model {
+            edits.push((model, [b"", &self.wanted.model]));
+        }
+        if let Some(usage) = usage {
+            edits.push(match &held.usage_null {
+                Some(null) => (null, [b"", usage]),
+                None => (&at_close, [b",\"usage\":", usage]),
+            });
+        }
+        edits.sort_by_key(|(span, _)| span.start);
+        let mut at = 0;
+        for (span, with) in edits {
+            parts.push(&json[at..span.start]);
+            parts.extend(with);
+            at = span.end;
+        }
+        parts.push(&json[at..]);
+        sse::encode_data_parts(out, &parts);
+    }
+}
+
+/// Why a stream cannot go on.
+#[derive(Debug)]
+pub(crate) enum RelayError {
+    NotJson,
+    /// The upstream sent an error instead of a chunk.
+    ErrorObject(Bytes),
+    /// It ended without a finish reason.
+    Unfinished,
+    /// It finished without having said anything.
+    Empty,
+}
+
+impl RelayError {
+    pub(crate) fn into_failure(self, upstream: &crate::routes::Upstream) -> UpstreamFailure {
+        match self {
+            Self::NotJson => UpstreamFailure::unavailable("The upstream's stream is broken: an event is not a JSON object."),
+            Self::ErrorObject(data) => crate::classify::classify_error_object(&data, upstream),
+            Self::Unfinished => UpstreamFailure::unavailable("The upstream's stream ended before the answer was complete."),
+            Self::Empty => UpstreamFailure::unavailable("The upstream answered with nothing at all."),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Which targets serve a model: the configuration, compiled for look-ups.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use catalog::{ApiKeyRecord, Model, Provider, ProviderSlug, Secret};
+use http::{HeaderName, HeaderValue, Uri};
+use openai_wire::request::MaxTokensField;
+
+use crate::host::Host;
+
+/// A provider, ready to be called.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub slug: ProviderSlug,
+    pub chat: Uri,
+    pub embeddings: Uri,
+    pub models: Uri,
+    pub authorization: Option<HeaderValue>,
+    /// The same credential again, to keep it out of upstream texts that are passed on.
+    pub credential: Option<Secret>,
+    pub forward_headers: Vec<HeaderName>,
+    pub timeouts: Timeouts,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub idle: Duration,
+    pub total: Duration,
+}
+
+/// A provider together with one of its models.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub upstream: Arc<Upstream>,
+    pub model: Model,
+    pub learned: Learned,
+}
+
+/// What an upstream turned out not to accept. Learned from its own refusal, so that the next request is right at
+/// once; forgotten when the configuration changes.
+#[derive(Debug, Default)]
+pub(crate) struct Learned {
+    drop_reasoning_effort: AtomicBool,
+    drop_stream_options: AtomicBool,
+    max_tokens_field: AtomicU8,
+    reports_usage: AtomicBool,
+}
+
+/// One of the things in [`Learned`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lesson {
+    DropReasoningEffort,
+    DropStreamOptions,
+    MaxTokensField(MaxTokensField),
+}
+
+impl Learned {
+    pub(crate) fn learn(&self, lesson: Lesson) {
+        match lesson {
+            Lesson::DropReasoningEffort => self.drop_reasoning_effort.store(true, Ordering::Relaxed),
+            Lesson::DropStreamOptions => self.drop_stream_options.store(true, Ordering::Relaxed),
+            Lesson::MaxTokensField(MaxTokensField::MaxTokens) => self.max_tokens_field.store(1, Ordering::Relaxed),
+            Lesson::MaxTokensField(MaxTokensField::MaxCompletionTokens) => {
+                self.max_tokens_field.store(2, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn drop_reasoning_effort(&self) -> bool {
+        self.drop_reasoning_effort.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn drop_stream_options(&self) -> bool {
+        self.drop_stream_options.load(Ordering::Relaxed)
+    }
+
+    /// Its answers carry usage, so that nothing need be estimated ahead.
+    pub(crate) fn reports_usage(&self) {
+        if !self.is_usage_reported() {
+            self.reports_usage.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn is_usage_reported(&self) -> bool {
+        self.reports_usage.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn max_tokens_field(&self) -> Option<MaxTokensField> {
+        match self.max_tokens_field.load(Ordering::Relaxed) {
+            1 => Some(MaxTokensField::MaxTokens),
+            2 => Some(MaxTokensField::MaxCompletionTokens),
+            _ => None,
+        }
+    }
+}
+
+/// All models of all enabled providers.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    by_name: HashMap<String, Vec<Arc<Target>>>,
+    /// One entry per public name, in the order in which they are listed.
+    listed: Vec<(String, Arc<Target>)>,
+}
+
+impl Routes {
+    /// `providers` with the models that each has now (listed or discovered). A model is reachable by its own id, by
+    /// all providers that have it in order of rank and slug, and as `<slug>/<id>` by that provider alone.
+    pub(crate) fn build(mut providers: Vec<(Provider, Vec<Model>)>, host: &dyn Host) -> Self {
+        providers.retain(|(provider, _)| provider.enabled);
+        providers.sort_by(|(a, _), (b, _)| (a.rank, &a.slug).cmp(&(b.rank, &b.slug)));
+        let mut routes = Self::default();
+        let mut qualified = Vec::new();
+        for (provider, models) in providers {
+            let Some(upstream) = Upstream::build(&provider, host).map(Arc::new) else { continue };
+            for model in models {
+                let target = Arc::new(Target { upstream: upstream.clone(), model, learned: Learned::default() });
+                let targets = routes.by_name.entry(target.model.id.clone()).or_default();
+                if targets.is_empty() {
+                    routes.listed.push((target.model.id.clone(), target.clone()));
+                }
+                targets.push(target.clone());
+                qualified.push((format!("{}/{}", upstream.slug, target.model.id), target));
+            }
+        }
+        // A real id wins over the qualified form of another.
+        for (name, target) in qualified {
+            routes.by_name.entry(name).or_insert_with(|| vec![target]);
+        }
+        routes
+    }
+
+    /// Ordered targets of a model that this key may use; `None` where there are none.
+    pub(crate) fn resolve(&self, name: &str, key: &ApiKeyRecord) -> Option<&[Arc<Target>]> {
+        let targets = self.by_name.get(name)?;
+        allows(key, name, targets).then_some(targets)
+    }
+
+    pub(crate) fn listed<'a>(&'a self, key: &'a ApiKeyRecord) -> impl Iterator<Item = (&'a str, &'a Target)> {
+        self.listed.iter().filter(|(name, target)| allows(key, name, std::slice::from_ref(target))).map(|(name, target)| (name.as_str(), &**target))
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Target)> {
+        self.listed.iter().map(|(name, target)| (name.as_str(), &**target))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.listed.len()
+    }
+
+    /// Carries over what was learned about targets that are still there.
+    pub(crate) fn keep_lessons(&self, before: &Self) {
+        for (name, target) in &self.listed {
+            let Some(old) = before.by_name.get(name).and_then(|targets| {
+                targets.iter().find(|t| t.upstream.slug == target.upstream.slug && t.upstream.chat == target.upstream.chat)
+            }) else {
+                continue;
+            };
+            target.learned.drop_reasoning_effort.store(old.learned.drop_reasoning_effort(), Ordering::Relaxed);
+            target.learned.drop_stream_options.store(old.learned.drop_stream_options(), Ordering::Relaxed);
+            target.learned.max_tokens_field.store(old.learned.max_tokens_field.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A key that is limited to models may use each under any of its names.
+fn allows(key: &ApiKeyRecord, name: &str, targets: &[Arc<Target>]) -> bool {
+    key.allowed_models
+        .as_ref()
+        .is_none_or(|allowed| allowed.iter().any(|a| a == name || targets.iter().all(|t| *a == t.model.id)))
+}
+
+impl Upstream {
+    pub(crate) fn build(provider: &Provider, host: &dyn Host) -> Option<Self> {
+        let base = &provider.adapter.base_url;
+        let uri = |path: &str| format!("{base}{path}").parse::<Uri>();
+        let (Ok(chat), Ok(embeddings), Ok(models)) = (uri("/chat/completions"), uri("/embeddings"), uri("/models")) else {
+            tracing::error!(provider = %provider.slug, "the provider's base URL cannot be used; it is left out");
+            return None;
+        };
+        let credential = match host.credential(&provider.credential) {
+            Ok(credential) => credential,
+            Err(reason) => {
+                tracing::error!(provider = %provider.slug, reason, "the provider's credential cannot be read; it is left out");
+                return None;
+            }
+        };
+        let authorization = match &credential {
+            None => None,
+            Some(secret) => {
+                let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", secret.expose())) else {
+                    tracing::error!(provider = %provider.slug, "the provider's credential has characters that no header may hold; it is left out");
+                    return None;
+                };
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let t = provider.adapter.timeouts;
+        let ms = |ms: u32| Duration::from_millis(ms.into());
+        Some(Self {
+            slug: provider.slug.clone(),
+            chat,
+            embeddings,
+            models,
+            authorization,
+            credential,
+            forward_headers: provider.adapter.forward_headers.iter().filter_map(|name| name.parse().ok()).collect(),
+            timeouts: Timeouts {
+                connect: ms(t.connect_ms),
+                first_byte: ms(t.first_byte_ms),
+                idle: ms(t.idle_ms),
+                total: ms(t.total_ms),
+            },
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! What a deployment may tune. Every field has a default that suits most.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Longest request body. 22 MiB: clients inline whole codebases and images (up to 20 MB must pass).
+    pub max_body_bytes: usize,
+    /// Longest upstream response that is not streamed, and longest upstream error body that is read is 64 KiB.
+    pub max_response_bytes: usize,
+    /// Longest single SSE frame of an upstream.
+    pub max_frame_bytes: usize,
+    /// Silence after which a streaming client gets an SSE comment. Clients and load balancers give up on silence.
+    pub keepalive: Duration,
+    /// Longest pause within a request body.
+    pub body_idle_timeout: Duration,
+    /// Longest time for a whole request body.
+    pub body_total_timeout: Duration,
+    /// Age at which configuration is checked in the background.
+    pub config_refresh: Duration,
+    /// Age beyond which a request waits (briefly) for the check: the bound on how long a revoked key may live.
+    pub config_max_age: Duration,
+    pub cors: Cors,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 22 << 20,
+            max_response_bytes: 64 << 20,
+            max_frame_bytes: 4 << 20,
+            keepalive: Duration::from_secs(15),
+            body_idle_timeout: Duration::from_secs(30),
+            body_total_timeout: Duration::from_secs(600),
+            config_refresh: Duration::from_secs(2),
+            config_max_age: Duration::from_secs(10),
+            cors: Cors::Any,
+        }
+    }
+}
+
+/// Which web pages may call the API. A key is needed all the same, and no cookie is ever used, so `Any` is safe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cors {
+    Any,
+    Origins(Vec<HeaderValue>),
+    Off,
+}

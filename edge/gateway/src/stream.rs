@@ -1,0 +1,298 @@
+//! The body of a streamed answer: reads the upstream, relays its frames, keeps silence short, and ends in-band.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as _, Frame};
+use openai_wire::sse::{self, SseDecoder};
+
+use crate::body::discard;
+use crate::error::{ApiError, FailureClass, UpstreamFailure};
+use crate::host::{Body, BoxError, BoxFuture, Host};
+use crate::relay::{ChunkRelay, Summary};
+use crate::routes::Target;
+use crate::settle::Settlement;
+use crate::timer::LazyTimer;
+
+/// Output that is gathered before it is handed on, while the upstream has more at once.
+const BATCH_BYTES: usize = 16 * 1024;
+/// What an upstream may still send after it has said that it is done, so that its connection can be used again.
+const MAX_TRAILING_BYTES: usize = 64 * 1024;
+const MAX_TRAILING_TIME: Duration = Duration::from_secs(1);
+
+/// An upstream's stream that is being read.
+pub(crate) struct Live {
+    upstream: Option<Body>,
+    target: Arc<Target>,
+    decoder: SseDecoder,
+    relay: ChunkRelay,
+    out: BytesMut,
+    begun: Duration,
+    last_byte: Option<Duration>,
+    timer: LazyTimer,
+    host: Arc<dyn Host>,
+    end: Option<Result<Summary, UpstreamFailure>>,
+}
+
+impl Live {
+    pub(crate) fn new(
+        upstream: Body,
+        target: Arc<Target>,
+        relay: ChunkRelay,
+        max_frame_bytes: usize,
+        begun: Duration,
+        host: Arc<dyn Host>,
+    ) -> Self {
+        Self {
+            upstream: Some(upstream),
+            target,
+            decoder: SseDecoder::new(max_frame_bytes),
+            relay,
+            out: BytesMut::new(),
+            begun,
+            last_byte: None,
+            timer: LazyTimer::default(),
+            host,
+            end: None,
+        }
+    }
+
+    /// An answer that came in one piece.
+    pub(crate) fn ended(target: Arc<Target>, relay: ChunkRelay, out: BytesMut, summary: Summary, host: Arc<dyn Host>) -> Self {
+        let begun = host.monotonic();
+        Self {
+            upstream: None,
+            target,
+            decoder: SseDecoder::new(0),
+            relay,
+            out,
+            begun,
+            last_byte: None,
+            timer: LazyTimer::default(),
+            host,
+            end: Some(Ok(summary)),
+        }
+    }
+
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// Reads until the first content for the client, or the end. A failure up to here has cost nothing.
+    pub(crate) fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamFailure>> {
+        while !self.relay.has_output() && self.end.is_none() {
+            ready!(self.poll_read(cx));
+        }
+        match self.end.take_if(|end| end.is_err()) {
+            Some(Err(failure)) => Poll::Ready(Err(failure)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ready when there is output to hand on, or when all has been read.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.end.is_none() && self.out.len() < BATCH_BYTES {
+            if self.poll_read(cx).is_pending() {
+                return if self.out.is_empty() { Poll::Pending } else { Poll::Ready(()) };
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes one piece from the upstream, or finds that it ended, failed or took too long.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(upstream) = &mut self.upstream else { return Poll::Ready(()) };
+        match Pin::new(upstream).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    self.last_byte = Some(self.host.monotonic());
+                    self.decoder.push(data);
+                    self.decode(cx);
+                }
+                Poll::Ready(())
+            }
+            Poll::Ready(Some(Err(_))) => {
+                self.upstream = None;
+                self.finish_or("The upstream's connection broke before the answer was complete.");
+                Poll::Ready(())
+            }
+            Poll::Ready(None) => {
+                self.upstream = None;
+                match self.decoder.finish() {
+                    Some(Ok(event)) => self.take(&event.data),
+                    Some(Err(_)) => self.fail_frame(),
+                    None => {}
+                }
+                self.finish_or("The upstream's stream ended before the answer was complete.");
+                Poll::Ready(())
+            }
+            Poll::Pending => {
+                let timeouts = &self.target.upstream.timeouts;
+                let silent_until = self.last_byte.map_or(self.begun + timeouts.first_byte, |at| at + timeouts.idle);
+                let deadline = silent_until.min(self.begun + timeouts.total);
+                ready!(self.timer.poll(deadline, &*self.host, cx));
+                let message = if self.last_byte.is_some() {
+                    "The upstream stopped in the middle of its answer and was given up."
+                } else {
+                    "The upstream did not begin to answer in time."
+                };
+                self.fail(UpstreamFailure::new(FailureClass::Timeout, message));
+                Poll::Ready(())
+            }
+        }
+    }
+
+    fn decode(&mut self, cx: &mut Context<'_>) {
+        while self.end.is_none() {
+            match self.decoder.next_event() {
+                Some(Ok(event)) => self.take(&event.data),
+                Some(Err(_)) => self.fail_frame(),
+                None => return,
+            }
+        }
+        self.release(cx);
+    }
+
+    fn take(&mut self, data: &Bytes) {
+        if self.end.is_some() || data.is_empty() {
+            return;
+        }
+        if data.trim_ascii() == sse::DONE {
+            let end = self.relay.end(&mut self.out);
+            self.end = Some(end.map_err(|error| error.into_failure(&self.target.upstream)));
+        } else if let Err(error) = self.relay.data(data, &mut self.out) {
+            self.fail(error.into_failure(&self.target.upstream));
+        }
+    }
+
+    /// The upstream is gone: a complete answer stands, an incomplete one is a failure.
+    fn finish_or(&mut self, message: &'static str) {
+        if self.end.is_some() {
+            return;
+        }
+        self.end = Some(if self.relay.is_finished() {
+            self.relay.end(&mut self.out).map_err(|error| error.into_failure(&self.target.upstream))
+        } else {
+            Err(UpstreamFailure::unavailable(message))
+        });
+    }
+
+    fn fail_frame(&mut self) {
+        self.fail(UpstreamFailure::unavailable("The upstream sent a stream event beyond the size limit."));
+    }
+
+    fn fail(&mut self, failure: UpstreamFailure) {
+        self.upstream = None;
+        self.end = Some(Err(failure));
+    }
+
+    /// Done with the upstream. Its connection is worth keeping if it ends properly, which it mostly has already.
+    fn release(&mut self, cx: &mut Context<'_>) {
+        let Some(mut upstream) = self.upstream.take() else { return };
+        if !matches!(self.end, Some(Ok(_))) {
+            return;
+        }
+        if Pin::new(&mut upstream).poll_frame(cx).is_pending() {
+            let host = self.host.clone();
+            self.host
+                .spawn(Box::pin(async move { discard(upstream, MAX_TRAILING_BYTES, MAX_TRAILING_TIME, &*host).await }));
+        }
+    }
+}
+
+/// The response body. Before the first content it may wait in `Opening`, where targets are still tried.
+pub(crate) struct ChatStream {
+    state: State,
+    host: Arc<dyn Host>,
+    keepalive: Duration,
+    last_sent: Duration,
+    timer: LazyTimer,
+    settlement: Settlement,
+}
+
+pub(crate) enum State {
+    Opening(BoxFuture<'static, Result<Live, UpstreamFailure>>),
+    Live(Box<Live>),
+    Ended,
+}
+
+impl ChatStream {
+    pub(crate) fn new(state: State, host: Arc<dyn Host>, keepalive: Duration, settlement: Settlement) -> Self {
+        let last_sent = host.monotonic();
+        Self { state, host, keepalive, last_sent, timer: LazyTimer::default(), settlement }
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            match &mut self.state {
+                State::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                    Ok(live) => {
+                        self.settlement.target(live.target().clone());
+                        self.state = State::Live(Box::new(live));
+                    }
+                    Err(failure) => {
+                        let mut out = BytesMut::new();
+                        self.end_with(failure, &mut out);
+                        return Poll::Ready(Some(out.freeze()));
+                    }
+                },
+                State::Live(live) => {
+                    ready!(live.poll_output(cx));
+                    self.settlement.first_output();
+                    let mut out = live.out.split();
+                    match live.end.take() {
+                        None => {}
+                        Some(Ok(summary)) => {
+                            if !summary.estimated {
+                                live.target.learned.reports_usage();
+                            }
+                            self.settlement.usage(summary.usage, summary.estimated);
+                            self.settlement.outcome("ok");
+                            self.state = State::Ended;
+                        }
+                        Some(Err(failure)) => self.end_with(failure, &mut out),
+                    }
+                    return Poll::Ready(Some(out.freeze()));
+                }
+                State::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+
+    /// The error event is the last thing: no `[DONE]` after it.
+    fn end_with(&mut self, failure: UpstreamFailure, out: &mut BytesMut) {
+        self.settlement.outcome(failure.class.as_str());
+        sse::encode_data(out, &ApiError::from(failure).to_json());
+        self.state = State::Ended;
+    }
+}
+
+impl http_body::Body for ChatStream {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match this.poll_bytes(cx) {
+            Poll::Ready(Some(bytes)) => {
+                this.last_sent = this.host.monotonic();
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                ready!(this.timer.poll(this.last_sent + this.keepalive, &*this.host, cx));
+                this.last_sent = this.host.monotonic();
+                let mut out = BytesMut::new();
+                sse::encode_comment(&mut out, "keep-alive");
+                Poll::Ready(Some(Ok(Frame::data(out.freeze()))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+}

@@ -1,0 +1,131 @@
+//! The command line.
+
+mod doctor;
+mod keys;
+mod providers;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use store::DynamoStore;
+
+use crate::data_dir::DataDir;
+use crate::output::Output;
+
+/// One OpenAI-compatible URL in front of vendors, proxies and local models.
+#[derive(Debug, Parser)]
+#[command(name = "dyad-gateway", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Without a command, 'up' is run. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    up: up::UpArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the gateway (the default)
+    Up(up::UpArgs),
+    /// Create, list and revoke API keys
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Look at the providers that a start would use
+    #[command(subcommand)]
+    Providers(providers::ProvidersCommand),
+    /// Say what works, what does not, and what to do about it
+    Doctor(doctor::DoctorArgs),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Options that every command has.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CommonArgs {
+    /// Where the gateway keeps its store and secrets [default: $XDG_DATA_HOME/dyad-gateway]
+    #[arg(long, value_name = "DIR", env = "DYAD_GATEWAY_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Print JSON, one object per line, for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options that say which providers there are.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ProviderArgs {
+    /// Settings and providers (see the README)
+    #[arg(long, value_name = "FILE", env = "DYAD_GATEWAY_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// An OpenAI-compatible base URL to serve, with its key if it needs one; may be repeated
+    #[arg(long = "upstream", value_name = "URL[=KEY]")]
+    pub upstreams: Vec<String>,
+    /// Do not look for keys in the environment, Ollama and LM Studio
+    #[arg(long)]
+    pub no_discovery: bool,
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The words or the configuration are wrong: exit code 2. One line per thing to mend.
+    Usage(Vec<String>),
+    /// Exit code 1.
+    Failed(String),
+}
+
+impl Failure {
+    pub(crate) fn failed(what: &str, error: impl std::fmt::Display) -> Self {
+        Self::Failed(format!("{what}: {error}"))
+    }
+}
+
+impl Cli {
+    pub fn run(self) -> ExitCode {
+        let (json, result) = match self.command.unwrap_or(Command::Up(self.up)) {
+            Command::Up(args) => (args.common.json, up::run(&args)),
+            Command::Keys(command) => (command.common().json, keys::run(&command)),
+            Command::Providers(command) => (command.common().json, providers::run(&command)),
+            Command::Doctor(args) => (args.common.json, doctor::run(&args)),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "dyad-gateway", &mut std::io::stdout());
+                return ExitCode::SUCCESS;
+            }
+        };
+        match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                let output = Output::new(json);
+                match failure {
+                    Failure::Usage(lines) => {
+                        output.errors("configuration", &lines);
+                        ExitCode::from(2)
+                    }
+                    Failure::Failed(line) => {
+                        output.errors("failed", &[line]);
+                        ExitCode::FAILURE
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The embedded store of the data directory, which is made if need be.
+pub(crate) async fn open_store(data_dir: &DataDir) -> Result<DynamoStore, Failure> {
+    let shown = data_dir.path().display();
+    data_dir.create().map_err(|error| Failure::failed(&format!("the data directory {shown}"), error))?;
+    let opened = store::open_embedded(&data_dir.store_file()).await;
+    opened.map_err(|error| Failure::failed(&format!("the store in {shown}"), error))
+}
+
+/// A runtime for commands that talk to the store or to upstreams, and for the listener's control side.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("the runtime cannot start", error))?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,108 @@
+//! `dyad-gateway doctor`: what works, what does not, what to do.
+
+use catalog::KeyStore as _;
+use clap::Args;
+use serde_json::json;
+
+use super::{CommonArgs, Failure, ProviderArgs, block_on};
+use crate::data_dir::DataDir;
+use crate::discovery;
+use crate::output::Output;
+use crate::providers::{gather, open_gateway};
+
+/// Descriptors below which a busy gateway runs out: two per stream.
+const WANTED_DESCRIPTORS: u64 = 8_192;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    providers: ProviderArgs,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Works,
+    Hint,
+    Fails,
+}
+
+struct Report {
+    output: Output,
+    failed: usize,
+}
+
+impl Report {
+    /// `what` was found; `advice` says what to do about it.
+    fn add(&mut self, verdict: Verdict, what: &str, advice: &str) {
+        let (word, mark) = match verdict {
+            Verdict::Works => ("works", "ok  "),
+            Verdict::Hint => ("hint", "hint"),
+            Verdict::Fails => ("fails", "FAIL"),
+        };
+        self.failed += usize::from(verdict == Verdict::Fails);
+        self.output.object(&json!({"verdict": word, "what": what, "advice": advice}));
+        self.output.say(format!("{mark}  {what}"));
+        if !advice.is_empty() {
+            self.output.say(format!("      {advice}"));
+        }
+    }
+}
+
+pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
+    let mut report = Report { output: Output::new(args.common.json), failed: 0 };
+    block_on(examine(args, &mut report))?;
+    if report.failed == 0 { Ok(()) } else { Err(Failure::Failed(format!("{} things need attention", report.failed))) }
+}
+
+async fn examine(args: &DoctorArgs, report: &mut Report) {
+    let data_dir = DataDir::locate(args.common.data_dir.as_deref());
+    match super::open_store(&data_dir).await {
+        Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, "Give another directory with --data-dir, or mend this one."),
+        Err(Failure::Usage(lines)) => return report.add(Verdict::Fails, &lines.join("; "), ""),
+        Ok(store) => {
+            report.add(Verdict::Works, &format!("the store in {}", data_dir.path().display()), "");
+            match store.keys().await {
+                Ok(keys) if keys.iter().any(|key| key.value.revoked_at_ms.is_none()) => {
+                    report.add(Verdict::Works, &format!("{} API keys", keys.len()), "");
+                }
+                Ok(_) => report.add(Verdict::Hint, "there is no API key", "'dyad-gateway up' makes one on its first start; 'keys create' at any time."),
+                Err(error) => report.add(Verdict::Fails, &format!("the API keys cannot be read: {error}"), ""),
+            }
+        }
+    }
+    match rlimit::Resource::NOFILE.get() {
+        Ok((_, hard)) if hard < WANTED_DESCRIPTORS => report.add(
+            Verdict::Hint,
+            &format!("only {hard} open files are allowed; each stream takes two"),
+            "Raise the limit (ulimit -Hn, LimitNOFILE in systemd) where many clients stream at once.",
+        ),
+        _ => report.add(Verdict::Works, "the limit of open files", ""),
+    }
+    let given = match gather(&args.providers) {
+        Ok(given) => given,
+        Err(Failure::Usage(lines)) => {
+            return lines.iter().for_each(|line| report.add(Verdict::Fails, line, "'up' refuses to start with it."));
+        }
+        Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
+    };
+    let gateway = match open_gateway(&data_dir, given).await {
+        Ok(gateway) => gateway,
+        Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
+        Err(Failure::Usage(lines)) => return report.add(Verdict::Fails, &lines.join("; "), ""),
+    };
+    for check in gateway.check_providers().await {
+        let (slug, url) = (check.provider.slug.as_str(), &check.provider.adapter.base_url);
+        match &check.models {
+            Ok(count) => report.add(Verdict::Works, &format!("provider {slug}: {count} models at {url}"), ""),
+            Err(_) if discovery::is_local_candidate(slug) => {
+                report.add(Verdict::Hint, &format!("{} does not run at {url}", check.provider.name), "Start it, and its models are served within half a minute.");
+            }
+            Err(reason) => report.add(Verdict::Fails, &format!("provider {slug} at {url}: {reason}"), "Check its base URL and its credential."),
+        }
+    }
+    if gateway.models().is_empty() {
+        report.add(Verdict::Fails, "no model is served", "Set OPENAI_API_KEY, start Ollama or LM Studio, or give --upstream URL[=KEY] or --config FILE.");
+    }
+}

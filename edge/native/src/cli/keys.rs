@@ -1,0 +1,195 @@
+//! `dyad-gateway keys …`
+
+use std::time::Duration;
+
+use catalog::{ApiKey, ApiKeyId, ApiKeyLimits, ApiKeyRecord, KeyStore, StoreError};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{CommonArgs, Failure, block_on};
+use crate::data_dir::DataDir;
+use crate::output::{Output, table};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Create an API key and show it, this once
+    Create {
+        /// What the key is for
+        #[arg(long, default_value = "unnamed")]
+        label: String,
+        /// Life time, such as 90d, 12h or 30m; without it the key does not expire
+        #[arg(long, value_name = "DURATION", value_parser = life_time)]
+        expires_in: Option<Duration>,
+        /// Models that the key may use; all if not given
+        #[arg(long, value_name = "MODEL", value_delimiter = ',')]
+        models: Option<Vec<String>>,
+        #[arg(long, value_name = "N")]
+        requests_per_minute: Option<u32>,
+        #[arg(long, value_name = "N")]
+        concurrent_requests: Option<u32>,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// List the API keys (never their secrets)
+    List {
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Revoke an API key; a running gateway refuses it within seconds
+    Revoke {
+        /// The id: what stands between dgw_ and the next underscore
+        id: String,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+}
+
+impl KeysCommand {
+    pub(crate) fn common(&self) -> &CommonArgs {
+        match self {
+            Self::Create { common, .. } | Self::List { common } | Self::Revoke { common, .. } => common,
+        }
+    }
+}
+
+pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
+    let common = command.common();
+    let output = Output::new(common.json);
+    let data_dir = DataDir::locate(common.data_dir.as_deref());
+    block_on(async {
+        let store = super::open_store(&data_dir).await?;
+        match command {
+            KeysCommand::Create { label, expires_in, models, requests_per_minute, concurrent_requests, .. } => {
+                let limits = ApiKeyLimits { requests_per_minute: *requests_per_minute, concurrent_requests: *concurrent_requests };
+                let key = create(&store, &data_dir, label, *expires_in, models.clone(), limits).await?;
+                output.object(&json!({"id": key.id().as_str(), "api_key": key.expose(), "label": label}));
+                output.say(key.expose());
+                if !output.is_json() {
+                    anstream::eprintln!("Keep it now: it is stored only as a hash and cannot be shown again.");
+                }
+            }
+            KeysCommand::List { .. } => list(&store, output).await?,
+            KeysCommand::Revoke { id, .. } => {
+                let id = ApiKeyId::parse(id).map_err(|error| Failure::Usage(vec![format!("{id}: {error}")]))?;
+                revoke(&store, &id).await?;
+                output.object(&json!({"id": id.as_str(), "revoked": true}));
+                output.say(format!("Revoked {}. A running gateway refuses it within ten seconds.", id.as_str()));
+            }
+        }
+        Ok(())
+    })?
+}
+
+/// Makes a key and stores its hash.
+pub(super) async fn create(
+    store: &dyn KeyStore,
+    data_dir: &DataDir,
+    label: &str,
+    expires_in: Option<Duration>,
+    allowed_models: Option<Vec<String>>,
+    limits: ApiKeyLimits,
+) -> Result<ApiKey, Failure> {
+    let hasher = data_dir.hasher().map_err(|error| Failure::failed("the secret for hashing API keys", error))?;
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| Failure::failed("the system has no randomness", error))?;
+    let key = ApiKey::from_random(&random);
+    let now = now_ms();
+    let record = ApiKeyRecord {
+        id: key.id().clone(),
+        hash: hasher.hash(&key),
+        label: label.to_owned(),
+        created_at_ms: now,
+        expires_at_ms: expires_in.map(|life| now.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX))),
+        revoked_at_ms: None,
+        allowed_models,
+        limits,
+    };
+    record.check().map_err(|violations| Failure::Usage(violations.0.iter().map(ToString::to_string).collect()))?;
+    store.put_key(&record, None).await.map_err(|error| Failure::failed("the key could not be stored", error))?;
+    Ok(key)
+}
+
+async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
+    let keys = store.keys().await.map_err(|error| Failure::failed("the keys could not be read", error))?;
+    let now = now_ms();
+    let mut rows = vec![["ID", "LABEL", "STATE", "MODELS", "REQUESTS/MIN", "CONCURRENT"].map(str::to_owned).to_vec()];
+    for key in keys.iter().map(|key| &key.value) {
+        let state = match (key.revoked_at_ms, key.expires_at_ms) {
+            (Some(_), _) => "revoked",
+            (None, Some(at)) if at <= now => "expired",
+            (None, _) => "active",
+        };
+        let or_any = |limit: Option<u32>| limit.map_or_else(|| "any".to_owned(), |limit| limit.to_string());
+        let models = key.allowed_models.as_ref().map_or_else(|| "all".to_owned(), |models| models.join(","));
+        output.object(&json!({
+            "id": key.id.as_str(), "label": key.label, "state": state, "created_at_ms": key.created_at_ms,
+            "expires_at_ms": key.expires_at_ms, "revoked_at_ms": key.revoked_at_ms, "models": key.allowed_models,
+            "requests_per_minute": key.limits.requests_per_minute, "concurrent_requests": key.limits.concurrent_requests,
+        }));
+        rows.push(vec![
+            key.id.as_str().to_owned(),
+            key.label.clone(),
+            state.to_owned(),
+            models,
+            or_any(key.limits.requests_per_minute),
+            or_any(key.limits.concurrent_requests),
+        ]);
+    }
+    if keys.is_empty() {
+        output.say("There are no API keys; 'dyad-gateway keys create' makes one.");
+    } else {
+        table(&rows).iter().for_each(|line| output.say(line));
+    }
+    Ok(())
+}
+
+async fn revoke(store: &dyn KeyStore, id: &ApiKeyId) -> Result<(), Failure> {
+    loop {
+        let found = store.find_key(id).await.map_err(|error| Failure::failed("the key could not be read", error))?;
+        let mut key = found.ok_or_else(|| Failure::Failed(format!("there is no API key {}; 'keys list' shows those there are", id.as_str())))?;
+        key.value.revoked_at_ms.get_or_insert_with(now_ms);
+        match store.put_key(&key.value, Some(key.version)).await {
+            Ok(_) => return Ok(()),
+            // Somebody changed it in between: look again.
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(Failure::failed("the key could not be revoked", error)),
+        }
+    }
+}
+
+pub(super) fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn life_time(text: &str) -> Result<Duration, String> {
+    let wrong = || "write a number and a unit: 90d, 12h, 30m or 45s".to_owned();
+    let unit_at = text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at)).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_at);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(seconds) {
+        Some(seconds) if (1..=100 * 366 * 86_400).contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err("a life time is between a second and a hundred years".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn life_times() {
+        assert_eq!(life_time("90d"), Ok(Duration::from_secs(90 * 86_400)));
+        assert_eq!(life_time("45s"), Ok(Duration::from_secs(45)));
+        for wrong in ["", "d", "0d", "-1d", "1w", "1.5h", "99999999999999999999d", "18446744073709551615d", "1é"] {
+            assert!(life_time(wrong).is_err(), "{wrong}");
+        }
+    }
+}

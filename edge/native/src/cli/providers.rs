@@ -1,0 +1,76 @@
+//! `dyad-gateway providers …`
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{CommonArgs, Failure, ProviderArgs, block_on};
+use crate::data_dir::DataDir;
+use crate::discovery;
+use crate::output::{Output, table};
+use crate::providers::{gather, open_gateway};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProvidersCommand {
+    /// List the providers and their models
+    List {
+        #[command(flatten)]
+        providers: ProviderArgs,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Ask every provider for its models and say which answer
+    Check {
+        #[command(flatten)]
+        providers: ProviderArgs,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+}
+
+impl ProvidersCommand {
+    pub(crate) fn common(&self) -> &CommonArgs {
+        match self {
+            Self::List { common, .. } | Self::Check { common, .. } => common,
+        }
+    }
+}
+
+pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
+    let (ProvidersCommand::List { providers, common } | ProvidersCommand::Check { providers, common }) = command;
+    let output = Output::new(common.json);
+    let given = gather(providers)?;
+    block_on(async {
+        let gateway = open_gateway(&DataDir::locate(common.data_dir.as_deref()), given).await?;
+        let checks = gateway.check_providers().await;
+        let models = gateway.models();
+        let mut rows = Vec::new();
+        let mut failed = 0;
+        for check in &checks {
+            let slug = check.provider.slug.as_str();
+            // What was only looked for, and is not there, is no provider.
+            if check.models.is_err() && discovery::is_local_candidate(slug) {
+                continue;
+            }
+            let served: Vec<&str> = models.iter().filter(|m| m.provider.as_str() == slug).map(|m| m.id.as_str()).collect();
+            let (state, detail) = match &check.models {
+                Ok(count) => ("ok", format!("{count} models")),
+                Err(reason) => ("failed", reason.clone()),
+            };
+            failed += usize::from(check.models.is_err());
+            output.object(&json!({
+                "slug": slug, "name": check.provider.name, "base_url": check.provider.adapter.base_url,
+                "enabled": check.provider.enabled, "state": state, "detail": detail, "models": served,
+            }));
+            let last = if matches!(command, ProvidersCommand::List { .. }) { served.join(", ") } else { detail };
+            rows.push(vec![slug.to_owned(), state.to_owned(), check.provider.adapter.base_url.clone(), last]);
+        }
+        if rows.is_empty() {
+            output.say("There are no providers. Set OPENAI_API_KEY, start Ollama, or give --upstream or --config.");
+        }
+        table(&rows).iter().for_each(|line| output.say(line));
+        if failed > 0 && matches!(command, ProvidersCommand::Check { .. }) {
+            return Err(Failure::Failed(format!("{failed} of {} providers do not answer", rows.len())));
+        }
+        Ok(())
+    })?
+}

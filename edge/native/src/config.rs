@@ -1,0 +1,164 @@
+//! The configuration file: TOML, checked as a whole before anything starts.
+
+use std::path::Path;
+use std::time::Duration;
+
+use catalog::{Provider, RawProvider, Violation, Violations};
+use gateway::{Cors, Settings};
+use http::HeaderValue;
+use toml::{Table, Value};
+
+/// Longest configuration file.
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+#[derive(Debug, Default)]
+pub(crate) struct FileConfig {
+    pub settings: Settings,
+    pub providers: Vec<Provider>,
+}
+
+/// Reads and checks a file; every violation is a line of the error.
+pub(crate) fn read(path: &Path) -> Result<FileConfig, Vec<String>> {
+    let shown = path.display();
+    let length = std::fs::metadata(path).map_err(|error| vec![format!("{shown}: {error}")])?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(vec![format!("{shown}: the file is longer than {MAX_FILE_BYTES} bytes")]);
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{shown}: {error}")])?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| vec![format!("{shown}: {}", error.to_string().trim_end())])?;
+    check(table).map_err(|violations| violations.0.iter().map(|violation| format!("{shown}: {violation}")).collect())
+}
+
+fn check(table: Table) -> Result<FileConfig, Violations> {
+    let mut config = FileConfig::default();
+    let mut violations = Violations(Vec::new());
+    let mut slugs: Vec<(String, usize)> = Vec::new();
+    for (key, value) in table {
+        let result = match key.as_str() {
+            "keepalive_ms" => number(&value, 10, 300_000).map(|ms| config.settings.keepalive = Duration::from_millis(ms)),
+            "max_body_bytes" => number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_body_bytes = size(bytes)),
+            "max_response_bytes" => number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_response_bytes = size(bytes)),
+            "max_frame_bytes" => number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_frame_bytes = size(bytes)),
+            "body_idle_timeout_ms" => {
+                number(&value, 10, 3_600_000).map(|ms| config.settings.body_idle_timeout = Duration::from_millis(ms))
+            }
+            "body_total_timeout_ms" => {
+                number(&value, 10, 86_400_000).map(|ms| config.settings.body_total_timeout = Duration::from_millis(ms))
+            }
+            "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
+            "provider" => {
+                providers(value, &mut config.providers, &mut slugs, &mut violations);
+                Ok(())
+            }
+            _ => Err("is not a setting of this version; see the README for those there are".to_owned()),
+        };
+        if let Err(message) = result {
+            violations.0.push(Violation { path: key, message });
+        }
+    }
+    if violations.0.is_empty() { Ok(config) } else { Err(violations) }
+}
+
+fn providers(value: Value, checked: &mut Vec<Provider>, slugs: &mut Vec<(String, usize)>, violations: &mut Violations) {
+    let Value::Array(entries) = value else {
+        let message = "must be a list: write each provider as [[provider]]".to_owned();
+        return violations.0.push(Violation { path: "provider".to_owned(), message });
+    };
+    for (index, entry) in entries.into_iter().enumerate() {
+        let path = format!("provider[{index}]");
+        let json = serde_json::to_value(entry).expect("what TOML can say, JSON can");
+        match Provider::check(&RawProvider::from(json)) {
+            Ok(provider) => {
+                if let Some((_, other)) = slugs.iter().find(|(slug, _)| slug == provider.slug.as_str()) {
+                    let message = format!("'{}' is the slug of provider[{other}] too; give one of them another", provider.slug);
+                    violations.0.push(Violation { path: format!("{path}.slug"), message });
+                }
+                slugs.push((provider.slug.as_str().to_owned(), index));
+                checked.push(provider);
+            }
+            Err(found) => violations.0.extend(found.under(&path).0),
+        }
+    }
+}
+
+fn number(value: &Value, min: u64, max: u64) -> Result<u64, String> {
+    let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+    number.filter(|number| (min..=max).contains(number)).ok_or_else(|| format!("must be a whole number from {min} to {max}"))
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// `"*"`, or a list of origins; an empty list allows none.
+fn origins(value: &Value) -> Result<Cors, String> {
+    let wrong = || "must be \"*\" or a list of origins such as \"https://app.example.com\"".to_owned();
+    match value {
+        Value::String(all) if all == "*" => Ok(Cors::Any),
+        Value::Array(list) if list.is_empty() => Ok(Cors::Off),
+        Value::Array(list) => {
+            let origin = |value: &Value| {
+                let text = value.as_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"))?;
+                let host = text.split_once("://")?.1;
+                if host.is_empty() || host.contains('/') { None } else { HeaderValue::from_str(text).ok() }
+            };
+            list.iter().map(origin).collect::<Option<Vec<_>>>().map(Cors::Origins).ok_or_else(wrong)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn violations(text: &str) -> Vec<String> {
+        check(text.parse().unwrap()).unwrap_err().0.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn every_violation_is_reported_at_once_with_its_path() {
+        let found = violations(
+            r#"
+            keepalive_ms = "soon"
+            max_body_byts = 1
+            cors_origins = ["example.com"]
+            [[provider]]
+            name = "A"
+            type = "proxy"
+            base_url = "ftp://example.com"
+            [[provider]]
+            name = "B"
+            type = "local"
+            base_url = "http://127.0.0.1:1/v1"
+            colour = "red"
+            "#,
+        );
+        for path in ["keepalive_ms", "max_body_byts", "cors_origins", "provider[0].base_url", "provider[1].colour"] {
+            assert!(found.iter().any(|line| line.starts_with(path)), "{path} is missing in {found:#?}");
+        }
+        assert_eq!(found.len(), 5, "{found:#?}");
+    }
+
+    #[test]
+    fn two_providers_cannot_share_a_slug() {
+        let found = violations(
+            r#"
+            provider = [
+              { name = "Same", type = "local", base_url = "http://127.0.0.1:1/v1" },
+              { name = "same", type = "local", base_url = "http://127.0.0.1:2/v1" },
+            ]
+            "#,
+        );
+        assert!(found[0].starts_with("provider[1].slug"), "{found:?}");
+    }
+
+    #[test]
+    fn settings_are_taken() {
+        let text = "keepalive_ms = 300\nmax_body_bytes = 2048\ncors_origins = [\"https://a.example\"]";
+        let config = check(text.parse().unwrap()).unwrap();
+        assert_eq!(config.settings.keepalive, Duration::from_millis(300));
+        assert_eq!(config.settings.max_body_bytes, 2048);
+        assert_eq!(config.settings.cors, Cors::Origins(vec![HeaderValue::from_static("https://a.example")]));
+    }
+}

@@ -1,0 +1,76 @@
+//! The data directory: the store and the secret under which API keys are hashed.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use catalog::{ApiKeyHasher, Secret};
+
+const STORE_FILE: &str = "gateway.db";
+const HASH_SECRET_FILE: &str = "key-hash.secret";
+
+#[derive(Clone, Debug)]
+pub(crate) struct DataDir(PathBuf);
+
+impl DataDir {
+    /// Where it is, whether it exists or not.
+    pub(crate) fn locate(given: Option<&Path>) -> Self {
+        Self(given.map_or_else(default_path, Path::to_owned))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn store_file(&self) -> PathBuf {
+        self.0.join(STORE_FILE)
+    }
+
+    /// Makes the directory, for its owner only.
+    pub(crate) fn create(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
+    }
+
+    /// The hasher of API keys; its secret is made on first use. Losing the file invalidates every key.
+    pub(crate) fn hasher(&self) -> io::Result<ApiKeyHasher> {
+        let path = self.0.join(HASH_SECRET_FILE);
+        match fs::read_to_string(&path) {
+            Ok(text) if text.trim().len() == 64 => Ok(ApiKeyHasher::new(Secret::new(text.trim()))),
+            Ok(_) => Err(io::Error::other(format!("{} is damaged: it must hold 64 hexadecimal digits", path.display()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut random = [0; 32];
+                getrandom::fill(&mut random).map_err(io::Error::other)?;
+                let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+                match write_new(&path, &text) {
+                    Ok(()) => Ok(ApiKeyHasher::new(Secret::new(text))),
+                    // Another process was first: its secret is the one.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.hasher(),
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whole or not at all: the file appears under its name only once its content is on disk.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let draft = path.with_extension(format!("draft-{}", std::process::id()));
+    let written = (|| {
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        // Unlike a rename, a link does not replace what another process has put there meanwhile.
+        fs::hard_link(&draft, path)
+    })();
+    let _ = fs::remove_file(&draft);
+    written
+}
+
+fn default_path() -> PathBuf {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map_or_else(|| PathBuf::from("dyad-gateway-data"), |base| base.join("dyad-gateway"))
+}

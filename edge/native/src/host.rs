@@ -1,0 +1,175 @@
+//! The native host's capabilities: tokio's clock, the system's randomness, hyper's client over rustls.
+
+use std::cell::RefCell;
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use catalog::{CredentialRef, Secret};
+use gateway::{BoxFuture, Body, CallError, Host};
+use http_body_util::BodyExt as _;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use thread_local::ThreadLocal;
+
+use crate::connect::ConnectTimeout;
+
+/// Connections kept open to one upstream, per worker thread.
+const MAX_IDLE_PER_UPSTREAM: usize = 256;
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest credential file.
+const MAX_CREDENTIAL_BYTES: u64 = 64 * 1024;
+
+type UpstreamClient = Client<ConnectTimeout<HttpsConnector<HttpConnector>>, Body>;
+
+pub struct NativeHost {
+    tls: Arc<rustls::ClientConfig>,
+    started: Instant,
+    /// Each worker thread has its own pool, so that a request never changes threads. One client per connect timeout
+    /// in use: the configuration has few.
+    clients: ThreadLocal<RefCell<Vec<(Duration, UpstreamClient)>>>,
+}
+
+impl NativeHost {
+    /// Upstreams are verified against the system's certificates (`SSL_CERT_FILE` is honoured), or, where there are
+    /// none, against Mozilla's.
+    pub fn new() -> Result<Self, rustls::Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { tls: Arc::new(tls), started: Instant::now(), clients: ThreadLocal::new() })
+    }
+
+    fn client(&self, connect_timeout: Duration) -> UpstreamClient {
+        let mut clients = self.clients.get_or_default().borrow_mut();
+        if let Some((_, client)) = clients.iter().find(|(timeout, _)| *timeout == connect_timeout) {
+            return client.clone();
+        }
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config((*self.tls).clone())
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_PER_UPSTREAM)
+            .build(ConnectTimeout::new(https, connect_timeout));
+        clients.push((connect_timeout, client.clone()));
+        client
+    }
+}
+
+impl Host for NativeHost {
+    fn unix_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("the operating system has randomness once it has booted");
+    }
+
+    fn call(
+        &self,
+        request: http::Request<Body>,
+        connect_timeout: Duration,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
+        let call = self.client(connect_timeout).request(request);
+        Box::pin(async move {
+            match call.await {
+                Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "call failed");
+                    Err(classify(&error))
+                }
+            }
+        })
+    }
+
+    fn spawn(&self, future: BoxFuture<'static, ()>) {
+        tokio::spawn(future);
+    }
+
+    fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
+        match reference {
+            CredentialRef::None => Ok(None),
+            CredentialRef::Inline(secret) => Ok(Some(secret.clone())),
+            CredentialRef::Env(name) => match std::env::var(name) {
+                Ok(value) if !value.trim().is_empty() => Ok(Some(Secret::new(value.trim()))),
+                _ => Err(format!("the environment variable {name} is not set")),
+            },
+            CredentialRef::File(path) => {
+                let read = || {
+                    let length = std::fs::metadata(path)?.len();
+                    if length > MAX_CREDENTIAL_BYTES {
+                        return Err(std::io::Error::other("the file is too long for a credential"));
+                    }
+                    std::fs::read_to_string(path)
+                };
+                let text = read().map_err(|error| format!("the file {path} cannot be read: {error}"))?;
+                Ok(Some(Secret::new(text.trim())))
+            }
+        }
+    }
+}
+
+fn classify(error: &hyper_util::client::legacy::Error) -> CallError {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.is::<crate::connect::TimedOut>() {
+            return CallError::ConnectTimeout;
+        }
+        if error.is::<rustls::Error>() {
+            return CallError::Tls;
+        }
+        if let Some(error) = error.downcast_ref::<hyper::Error>() {
+            if error.is_parse() {
+                return CallError::Protocol;
+            }
+            if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+                return CallError::Closed;
+            }
+        }
+        // rustls' errors travel inside io errors, whose source skips them.
+        if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+            && inner.is::<rustls::Error>()
+        {
+            return CallError::Tls;
+        }
+        cause = error.source();
+    }
+    if error.is_connect() { CallError::Connect } else { CallError::Closed }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,210 @@
+//! The listener: worker threads with a runtime each, TLS, HTTP/1.1 and HTTP/2, and the drain.
+//!
+//! A connection lives on one worker, with its own pool of upstream connections: no request changes threads.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+
+/// How long a new connection may say nothing, and its TLS handshake may take.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the head of a request may take; also how long an idle connection is kept.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Longest request head.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+const MAX_H2_STREAMS: u32 = 512;
+/// Pause after accepting failed, as it does while file descriptors are used up.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub struct ServerOptions {
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub workers: usize,
+    /// Connections open at once; further ones wait in the kernel's backlog.
+    pub max_connections: usize,
+}
+
+/// A server that runs. Dropping it does not stop it.
+pub struct Server {
+    local_addr: SocketAddr,
+    drain: watch::Sender<bool>,
+    acceptor: tokio::task::JoinHandle<()>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Worker {
+    sender: mpsc::UnboundedSender<TcpStream>,
+    /// Connections it has; shared with the connections themselves, which count themselves out.
+    load: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Begins to accept. Must be called in a tokio runtime, which runs the acceptor only.
+    pub fn start(listener: TcpListener, router: axum::Router, options: &ServerOptions) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let local_addr = listener.local_addr()?;
+        let (drain, draining) = watch::channel(false);
+        let tls = options.tls.clone().map(TlsAcceptor::from);
+        let mut workers = Vec::new();
+        let mut threads = Vec::new();
+        for index in 0..options.workers.max(1) {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let load = Arc::new(AtomicUsize::new(0));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (router, tls, draining, counter) = (router.clone(), tls.clone(), draining.clone(), load.clone());
+            let work = move || runtime.block_on(work(receiver, router, tls, draining, counter));
+            threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
+            workers.push(Worker { sender, load });
+        }
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let acceptor = tokio::spawn(accept(listener, workers, options.max_connections, draining));
+        Ok(Self { local_addr, drain, acceptor, workers: threads })
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops accepting, lets every request under way finish, and returns when the last connection is closed. Drop the
+    /// future to stop waiting.
+    pub async fn drain(self) {
+        // Nobody listening means that all have ended already.
+        let _ = self.drain.send(true);
+        let _ = self.acceptor.await;
+        let join = tokio::task::spawn_blocking(move || {
+            for worker in self.workers {
+                if worker.join().is_err() {
+                    tracing::error!("a worker thread panicked");
+                }
+            }
+        });
+        let _ = join.await;
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, workers: Vec<Worker>, max: usize, mut draining: watch::Receiver<bool>) {
+    loop {
+        let (least, total) = least_loaded(&workers);
+        if total >= max {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        }
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = draining.wait_for(|drain| *drain) => return,
+        };
+        // The worker's own runtime will watch it.
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
+            Ok(stream) => {
+                least.load.fetch_add(1, Ordering::Relaxed);
+                if least.sender.send(stream).is_err() {
+                    tracing::error!("a worker is gone; its connections are lost");
+                    least.load.store(usize::MAX / 2, Ordering::Relaxed);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn least_loaded(workers: &[Worker]) -> (&Worker, usize) {
+    let loads = workers.iter().map(|w| w.load.load(Ordering::Relaxed));
+    let total = loads.fold(0, usize::saturating_add);
+    let least = workers.iter().min_by_key(|w| w.load.load(Ordering::Relaxed)).expect("there is at least one worker");
+    (least, total)
+}
+
+/// Counts a connection out when it ends, however it ends.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn work(
+    mut streams: mpsc::UnboundedReceiver<TcpStream>,
+    router: axum::Router,
+    tls: Option<TlsAcceptor>,
+    draining: watch::Receiver<bool>,
+    load: Arc<AtomicUsize>,
+) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_H2_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).expect("64 KiB fit"))
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let builder = Arc::new(builder);
+    let graceful = GracefulShutdown::new();
+    let mut stop = draining.clone();
+    loop {
+        let stream = tokio::select! {
+            stream = streams.recv() => stream,
+            _ = stop.wait_for(|drain| *drain) => None,
+        };
+        let Some(stream) = stream else { break };
+        let counted = Counted(load.clone());
+        let (builder, router, tls, watcher) = (builder.clone(), router.clone(), tls.clone(), graceful.watcher());
+        let mut stop = draining.clone();
+        tokio::spawn(async move {
+            let _counted = counted;
+            let opened = tokio::time::timeout(GREETING_TIMEOUT, open(stream, tls));
+            // A connection that has not spoken yet has no request to finish.
+            let opened = tokio::select! {
+                opened = opened => opened,
+                _ = stop.wait_for(|drain| *drain) => return,
+            };
+            let io = match opened {
+                Ok(Ok(io)) => io,
+                Ok(Err(error)) => return tracing::debug!(%error, "a connection ended before its first request"),
+                Err(_) => return tracing::debug!("a connection said nothing in time"),
+            };
+            let service = TowerToHyperService::new(router);
+            let ended = match io {
+                Opened::Plain(io) => watcher.watch(builder.serve_connection(TokioIo::new(io), service).into_owned()).await,
+                Opened::Tls(io) => watcher.watch(builder.serve_connection(TokioIo::new(*io), service).into_owned()).await,
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    // Connections that were handed over but not taken yet have sent no request that was read.
+    drop(streams);
+    graceful.shutdown().await;
+}
+
+enum Opened {
+    Plain(tokio::net::TcpStream),
+    Tls(Box<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>),
+}
+
+async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Opened> {
+    stream.set_nodelay(true)?;
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    match tls {
+        Some(tls) => Ok(Opened::Tls(Box::new(tls.accept(stream).await?))),
+        None => {
+            // hyper's timers begin with the first byte; before it, this one counts.
+            stream.readable().await?;
+            Ok(Opened::Plain(stream))
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The ports on a DynamoDB client.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::error::BuildError;
+use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
+use aws_smithy_async::rt::sleep::AsyncSleep;
+use catalog::{
+    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigVersion, KeyStore, Provider, ProviderSlug, ProviderStore, Store,
+    StoreError, Versioned,
+};
+use futures_util::future::{Either, select};
+
+use crate::error::{RetryCollisions, broken, store_error, unavailable, write_error};
+use crate::item::{
+    self, CONFIG, CONFIG_VERSION, Item, ItemError, Key, PK, RECORD_VERSION, SCHEMA_VERSION, SK,
+};
+use crate::sdk::{SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient, SharedTimeSource};
+
+/// What the host brings along, so that this crate opens no socket, sleeps on no runtime and reads no clock.
+#[derive(Clone, Debug)]
+pub struct HostPorts {
+    pub http_client: SharedHttpClient,
+    pub sleep: SharedAsyncSleep,
+    pub time: SharedTimeSource,
+}
+
+#[derive(Clone, Debug)]
+pub struct DynamoOptions {
+    pub table: String,
+    /// An AWS region, such as `eu-central-1`. It is part of each request's signature, so compatible servers need one too.
+    pub region: String,
+    /// Where the API is, if it is not AWS's own endpoint of the region.
+    pub endpoint_url: Option<String>,
+    /// Asked at every request: a provider that fetches credentials has to keep them itself.
+    pub credentials: SharedCredentialsProvider,
+    pub timing: Timing,
+}
+
+/// How long the store may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// One request, once.
+    pub attempt: Duration,
+    /// One call of a port, with all its pages and retries.
+    pub call: Duration,
+}
+
+impl Default for Timing {
+    /// 2 s and 8 s: for a store across a network.
+    fn default() -> Self {
+        Self { attempt: Duration::from_secs(2), call: Duration::from_secs(8) }
+    }
+}
+
+/// The store ports on a DynamoDB table. Cloning it is cheap; clones share connections.
+#[derive(Clone, Debug)]
+pub struct DynamoStore {
+    pub(crate) client: Client,
+    pub(crate) table: String,
+    pub(crate) sleep: SharedAsyncSleep,
+    deadline: Duration,
+}
+
+impl DynamoStore {
+    /// Connects to nothing yet.
+    pub fn new(host: HostPorts, options: DynamoOptions) -> Self {
+        let retries = RetryConfig::standard()
+            .with_max_attempts(6)
+            .with_initial_backoff(Duration::from_millis(50))
+            .with_max_backoff(Duration::from_secs(1));
+        let mut config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(options.region))
+            .credentials_provider(options.credentials)
+            // The caching one needs a runtime's timers, and the protection a stream that can be timed: neither is
+            // there on every WebAssembly host.
+            .identity_cache(IdentityCache::no_cache())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .timeout_config(
+                TimeoutConfig::builder().operation_attempt_timeout(options.timing.attempt).build(),
+            )
+            .retry_config(retries)
+            .retry_classifier(RetryCollisions)
+            .http_client(host.http_client)
+            .sleep_impl(host.sleep.clone())
+            .time_source(host.time);
+        config.set_endpoint_url(options.endpoint_url);
+        Self {
+            client: Client::from_conf(config.build()),
+            table: options.table,
+            sleep: host.sleep,
+            deadline: options.timing.call,
+        }
+    }
+
+    /// A port's call, whatever it is made of, within its deadline.
+    pub(crate) fn call<'a, T: Send + 'a>(
+        &'a self,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(async move {
+            match select(pin!(call), self.sleep.sleep(self.deadline)).await {
+                Either::Left((result, _)) => result,
+                Either::Right(_) => Err(unavailable(format!("no answer within {:?}", self.deadline))),
+            }
+        })
+    }
+
+    async fn get(&self, key: Key<'_>) -> Result<Option<Item>, StoreError> {
+        let request = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let answer =
+            request.set_key(Some(key.to_item())).send().await.map_err(|error| store_error(&error))?;
+        Ok(answer.item)
+    }
+
+    /// One record; `Broken` if it cannot be read.
+    async fn find<T>(
+        &self,
+        key: Key<'_>,
+        read: fn(&Item) -> Result<T, ItemError>,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(item) = self.get(key).await? else { return Ok(None) };
+        read(&item).map(Some).map_err(|error| broken(format!("{}/{}: {error}", key.pk, key.sk)))
+    }
+
+    /// All readable records of a partition, ordered by sort key.
+    async fn list<T>(
+        &self,
+        pk: &'static str,
+        read: fn(&Item) -> Result<T, ItemError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let mut records = Vec::new();
+        let mut next = None;
+        loop {
+            let page = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .key_condition_expression("#pk = :pk")
+                .expression_attribute_names("#pk", PK)
+                .expression_attribute_values(":pk", item::string(pk))
+                .set_exclusive_start_key(next)
+                .send()
+                .await
+                .map_err(|error| store_error(&error))?;
+            for item in page.items() {
+                match read(item) {
+                    Ok(record) => records.push(record),
+                    Err(error) => {
+                        let sk = item.get(SK).and_then(|sk| sk.as_s().ok()).map_or("", String::as_str);
+                        tracing::warn!(
+                            pk,
+                            sk,
+                            reason = &error as &dyn std::error::Error,
+                            "stored item left out"
+                        );
+                    }
+                }
+            }
+            next = page.last_evaluated_key;
+            if next.is_none() {
+                return Ok(records);
+            }
+        }
+    }
+
+    async fn put(
+        &self,
+        item: Item,
+        expected: Option<u64>,
+        conflict: impl FnOnce() -> StoreError,
+    ) -> Result<(), StoreError> {
+        let put = Put::builder().table_name(&self.table).set_item(Some(item));
+        let put = match expected {
+            None => {
+                put.condition_expression("attribute_not_exists(#pk)").expression_attribute_names("#pk", PK)
+            }
+            Some(version) => put
+                .condition_expression("#version = :expected")
+                .expression_attribute_names("#version", RECORD_VERSION)
+                .expression_attribute_values(":expected", item::number(version)),
+        };
+        let put = put.build().map_err(|error| unbuildable(&error))?;
+        self.write(TransactWriteItem::builder().put(put).build(), conflict).await
+    }
+
+    async fn delete(
+        &self,
+        key: Key<'_>,
+        expected: u64,
+        conflict: impl FnOnce() -> StoreError,
+    ) -> Result<(), StoreError> {
+        let delete = Delete::builder()
+            .table_name(&self.table)
+            .set_key(Some(key.to_item()))
+            .condition_expression("#version = :expected")
+            .expression_attribute_names("#version", RECORD_VERSION)
+            .expression_attribute_values(":expected", item::number(expected))
+            .build()
+            .map_err(|error| unbuildable(&error))?;
+        self.write(TransactWriteItem::builder().delete(delete).build(), conflict).await
+    }
+
+    /// One change, counted in the same transaction. The SDK adds the idempotency token.
+    async fn write(
+        &self,
+        change: TransactWriteItem,
+        conflict: impl FnOnce() -> StoreError,
+    ) -> Result<(), StoreError> {
+        let count = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(CONFIG.to_item()))
+            .update_expression("SET #schema = :schema ADD #config_version :one")
+            .expression_attribute_names("#schema", SCHEMA_VERSION)
+            .expression_attribute_names("#config_version", CONFIG_VERSION)
+            .expression_attribute_values(":schema", item::schema())
+            .expression_attribute_values(":one", item::number(1))
+            .build()
+            .map_err(|error| unbuildable(&error))?;
+        self.client
+            .transact_write_items()
+            .transact_items(change)
+            .transact_items(TransactWriteItem::builder().update(count).build())
+            .send()
+            .await
+            .map_err(|error| write_error(&error, conflict))?;
+        Ok(())
+    }
+}
+
+fn unbuildable(error: &BuildError) -> StoreError {
+    broken(format!("the request could not be made: {error}"))
+}
+
+/// The version after `expected`. A version that has none was never written.
+fn next_version(expected: Option<u64>, conflict: impl FnOnce() -> StoreError) -> Result<u64, StoreError> {
+    expected.unwrap_or(0).checked_add(1).ok_or_else(conflict)
+}
+
+impl ProviderStore for DynamoStore {
+    fn providers(&self) -> BoxFuture<'_, Result<Vec<Versioned<Provider>>, StoreError>> {
+        self.call(self.list(item::PROVIDERS, item::to_provider))
+    }
+
+    fn provider<'a>(
+        &'a self,
+        slug: &'a ProviderSlug,
+    ) -> BoxFuture<'a, Result<Option<Versioned<Provider>>, StoreError>> {
+        self.call(self.find(Key::provider(slug), item::to_provider))
+    }
+
+    fn put_provider<'a>(
+        &'a self,
+        provider: &'a Provider,
+        expected: Option<u64>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        self.call(async move {
+            let conflict = || StoreError::provider_conflict(&provider.slug);
+            let version = next_version(expected, conflict)?;
+            self.put(item::from_provider(provider, version)?, expected, conflict).await?;
+            Ok(version)
+        })
+    }
+
+    fn delete_provider<'a>(
+        &'a self,
+        slug: &'a ProviderSlug,
+        expected: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.call(self.delete(Key::provider(slug), expected, || StoreError::provider_conflict(slug)))
+    }
+}
+
+impl KeyStore for DynamoStore {
+    fn find_key<'a>(
+        &'a self,
+        id: &'a ApiKeyId,
+    ) -> BoxFuture<'a, Result<Option<Versioned<ApiKeyRecord>>, StoreError>> {
+        self.call(self.find(Key::api_key(id), item::to_key))
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>> {
+        self.call(self.list(item::KEYS, item::to_key))
+    }
+
+    fn put_key<'a>(
+        &'a self,
+        key: &'a ApiKeyRecord,
+        expected: Option<u64>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        self.call(async move {
+            let conflict = || StoreError::key_conflict(&key.id);
+            let version = next_version(expected, conflict)?;
+            self.put(item::from_key(key, version)?, expected, conflict).await?;
+            Ok(version)
+        })
+    }
+}
+
+impl Store for DynamoStore {
+    fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
+        self.call(async { Ok(self.find(CONFIG, item::to_config_version).await?.unwrap_or_default()) })
+    }
+}

@@ -1,0 +1,181 @@
+//! Records as items of the table, and back. The crate's documentation lists the attributes.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+use catalog::{
+    ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, Provider, ProviderSlug, RawProvider, StoreError,
+    Versioned,
+};
+
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+pub(crate) const PK: &str = "pk";
+pub(crate) const SK: &str = "sk";
+pub(crate) const SCHEMA_VERSION: &str = "schema_version";
+pub(crate) const RECORD_VERSION: &str = "record_version";
+pub(crate) const CONFIG_VERSION: &str = "config_version";
+
+const THIS_SCHEMA: u64 = 1;
+
+/// A record's key in the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key<'a> {
+    pub(crate) pk: &'static str,
+    pub(crate) sk: &'a str,
+}
+
+pub(crate) const PROVIDERS: &str = "PROVIDER";
+pub(crate) const KEYS: &str = "KEY";
+pub(crate) const CONFIG: Key<'static> = Key { pk: "CONFIG", sk: "VERSION" };
+
+impl<'a> Key<'a> {
+    pub(crate) fn provider(slug: &'a ProviderSlug) -> Self {
+        Self { pk: PROVIDERS, sk: slug.as_str() }
+    }
+
+    pub(crate) fn api_key(id: &'a ApiKeyId) -> Self {
+        Self { pk: KEYS, sk: id.as_str() }
+    }
+
+    pub(crate) fn to_item(self) -> Item {
+        Item::from([(PK.to_owned(), string(self.pk)), (SK.to_owned(), string(self.sk))])
+    }
+}
+
+/// Why an item cannot be read. Names attributes, never their content.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ItemError {
+    #[error("attribute {0} is missing or of the wrong kind")]
+    Attribute(&'static str),
+    #[error("it was written by another version, with schema {0}")]
+    Schema(u64),
+    #[error("attribute body is not JSON")]
+    Json,
+    #[error("it breaks rules: {0}")]
+    Rules(#[from] catalog::Violations),
+    #[error("its slug is not its key")]
+    Slug,
+}
+
+pub(crate) fn string(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+pub(crate) fn number(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+pub(crate) fn schema() -> AttributeValue {
+    number(THIS_SCHEMA)
+}
+
+fn record(key: Key<'_>, version: u64) -> Item {
+    let mut item = key.to_item();
+    item.insert(SCHEMA_VERSION.to_owned(), schema());
+    item.insert(RECORD_VERSION.to_owned(), number(version));
+    item
+}
+
+pub(crate) fn from_provider(provider: &Provider, version: u64) -> Result<Item, StoreError> {
+    let mut item = record(Key::provider(&provider.slug), version);
+    item.insert("body".to_owned(), string(provider.to_stored()?));
+    Ok(item)
+}
+
+pub(crate) fn to_provider(item: &Item) -> Result<Versioned<Provider>, ItemError> {
+    check_schema(item)?;
+    let raw: RawProvider = serde_json::from_str(get_string(item, "body")?).map_err(|_| ItemError::Json)?;
+    let value = Provider::check(&raw)?;
+    if value.slug.as_str() != get_string(item, SK)? {
+        return Err(ItemError::Slug);
+    }
+    Ok(Versioned { value, version: get_number(item, RECORD_VERSION)? })
+}
+
+pub(crate) fn from_key(key: &ApiKeyRecord, version: u64) -> Result<Item, StoreError> {
+    key.check().map_err(|violations| StoreError::Refused { reason: violations.to_string() })?;
+    let mut item = record(Key::api_key(&key.id), version);
+    item.insert("key_hash".to_owned(), AttributeValue::B(Blob::new(key.hash)));
+    item.insert("label".to_owned(), string(&key.label));
+    item.insert("created_at_ms".to_owned(), number(key.created_at_ms));
+    if let Some(models) = &key.allowed_models {
+        item.insert("allowed_models".to_owned(), AttributeValue::L(models.iter().map(string).collect()));
+    }
+    for (name, value) in [
+        ("expires_at_ms", key.expires_at_ms),
+        ("revoked_at_ms", key.revoked_at_ms),
+        ("requests_per_minute", key.limits.requests_per_minute.map(u64::from)),
+        ("concurrent_requests", key.limits.concurrent_requests.map(u64::from)),
+    ] {
+        if let Some(value) = value {
+            item.insert(name.to_owned(), number(value));
+        }
+    }
+    Ok(item)
+}
+
+pub(crate) fn to_key(item: &Item) -> Result<Versioned<ApiKeyRecord>, ItemError> {
+    check_schema(item)?;
+    let allowed_models = match item.get("allowed_models") {
+        None => None,
+        Some(AttributeValue::L(models)) => {
+            let models = models.iter().map(|model| model.as_s().cloned()).collect::<Result<_, _>>();
+            Some(models.map_err(|_| ItemError::Attribute("allowed_models"))?)
+        }
+        Some(_) => return Err(ItemError::Attribute("allowed_models")),
+    };
+    let hash = item.get("key_hash").and_then(|hash| hash.as_b().ok()).map(Blob::as_ref);
+    let value = ApiKeyRecord {
+        id: ApiKeyId::parse(get_string(item, SK)?).map_err(|_| ItemError::Attribute(SK))?,
+        hash: hash.and_then(|hash| hash.try_into().ok()).ok_or(ItemError::Attribute("key_hash"))?,
+        label: get_string(item, "label")?.to_owned(),
+        created_at_ms: get_number(item, "created_at_ms")?,
+        expires_at_ms: get_optional_number(item, "expires_at_ms")?,
+        revoked_at_ms: get_optional_number(item, "revoked_at_ms")?,
+        allowed_models,
+        limits: ApiKeyLimits {
+            requests_per_minute: get_limit(item, "requests_per_minute")?,
+            concurrent_requests: get_limit(item, "concurrent_requests")?,
+        },
+    };
+    value.check()?;
+    Ok(Versioned { value, version: get_number(item, RECORD_VERSION)? })
+}
+
+pub(crate) fn to_config_version(item: &Item) -> Result<ConfigVersion, ItemError> {
+    check_schema(item)?;
+    get_number(item, CONFIG_VERSION).map(ConfigVersion)
+}
+
+/// First of all: nothing is known of the other attributes under another schema.
+fn check_schema(item: &Item) -> Result<(), ItemError> {
+    match get_number(item, SCHEMA_VERSION)? {
+        THIS_SCHEMA => Ok(()),
+        other => Err(ItemError::Schema(other)),
+    }
+}
+
+fn get_string<'a>(item: &'a Item, name: &'static str) -> Result<&'a str, ItemError> {
+    match item.get(name) {
+        Some(AttributeValue::S(text)) => Ok(text),
+        _ => Err(ItemError::Attribute(name)),
+    }
+}
+
+fn get_optional_number(item: &Item, name: &'static str) -> Result<Option<u64>, ItemError> {
+    match item.get(name) {
+        None => Ok(None),
+        Some(AttributeValue::N(digits)) => digits.parse().map(Some).map_err(|_| ItemError::Attribute(name)),
+        Some(_) => Err(ItemError::Attribute(name)),
+    }
+}
+
+fn get_number(item: &Item, name: &'static str) -> Result<u64, ItemError> {
+    get_optional_number(item, name)?.ok_or(ItemError::Attribute(name))
+}
+
+fn get_limit(item: &Item, name: &'static str) -> Result<Option<u32>, ItemError> {
+    get_optional_number(item, name)?.map(u32::try_from).transpose().map_err(|_| ItemError::Attribute(name))
+}

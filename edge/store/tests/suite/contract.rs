@@ -1,0 +1,232 @@
+//! What every store must do. Each test runs on each engine, from an empty store.
+
+use std::collections::BTreeSet;
+
+use catalog::{
+    ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, Provider, Secret, Store, StoreError, Versioned,
+};
+use tokio::task::JoinSet;
+
+use crate::backend::Backend;
+use crate::records::{fat_key, fat_provider, key, provider};
+
+macro_rules! on_every_engine {
+    ($($test:ident)*) => {
+        on_every_engine!(@ memory: $($test)*);
+        on_every_engine!(@ embedded: $($test)*);
+        on_every_engine!(@ over_http: $($test)*);
+    };
+    (@ $engine:ident: $($test:ident)*) => {
+        mod $engine {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    super::$test(super::Backend::$engine().await).await;
+                }
+            )*
+        }
+    };
+}
+
+on_every_engine! {
+    providers_are_kept
+    keys_are_kept
+    stale_writes_change_nothing
+    every_change_is_counted
+    what_breaks_the_rules_is_refused
+    long_lists_are_whole_and_ordered
+    one_of_many_creators_wins
+    no_update_is_lost
+}
+
+fn is_conflict<T>(result: &Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Conflict { .. }))
+}
+
+fn is_refused<T>(result: &Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::Refused { .. }))
+}
+
+async fn version(store: &dyn Store) -> u64 {
+    store.config_version().await.unwrap().0
+}
+
+async fn providers_are_kept(backend: Backend) {
+    let store = backend.store;
+    let (a, mut b) = (provider("a"), provider("b"));
+    b.credential = CredentialRef::Env("B_KEY".to_owned());
+    assert_eq!(store.provider(&a.slug).await.unwrap(), None);
+    assert_eq!(store.providers().await.unwrap(), []);
+
+    assert_eq!(store.put_provider(&b, None).await.unwrap(), 1);
+    assert_eq!(store.put_provider(&a, None).await.unwrap(), 1);
+    let changed = Provider { enabled: false, ..b.clone() };
+    assert_eq!(store.put_provider(&changed, Some(1)).await.unwrap(), 2);
+
+    let changed = Versioned { value: changed, version: 2 };
+    assert_eq!(store.provider(&b.slug).await.unwrap().as_ref(), Some(&changed));
+    assert_eq!(store.providers().await.unwrap(), [Versioned { value: a.clone(), version: 1 }, changed]);
+
+    store.delete_provider(&b.slug, 2).await.unwrap();
+    assert_eq!(store.provider(&b.slug).await.unwrap(), None);
+    assert_eq!(store.providers().await.unwrap(), [Versioned { value: a, version: 1 }]);
+    assert_eq!(store.put_provider(&b, None).await.unwrap(), 1);
+}
+
+async fn keys_are_kept(backend: Backend) {
+    let store = backend.store;
+    let plain = key(1);
+    let full = ApiKeyRecord {
+        hash: [255; 32],
+        label: "Jürgens Laptop ☕".to_owned(),
+        created_at_ms: 1,
+        expires_at_ms: Some(u64::MAX),
+        revoked_at_ms: Some(3),
+        allowed_models: Some(vec!["vendor/model:free".to_owned(), "ü".to_owned()]),
+        limits: ApiKeyLimits { requests_per_minute: Some(u32::MAX), concurrent_requests: Some(1) },
+        ..key(2)
+    };
+    let nothing_allowed = ApiKeyRecord { allowed_models: Some(Vec::new()), ..key(3) };
+    assert_eq!(store.find_key(&plain.id).await.unwrap(), None);
+    for key in [&plain, &full, &nothing_allowed] {
+        assert_eq!(store.put_key(key, None).await.unwrap(), 1);
+        assert_eq!(
+            store.find_key(&key.id).await.unwrap(),
+            Some(Versioned { value: key.clone(), version: 1 })
+        );
+    }
+    let revoked = ApiKeyRecord { revoked_at_ms: Some(2_000), ..plain };
+    assert_eq!(store.put_key(&revoked, Some(1)).await.unwrap(), 2);
+
+    let mut expected =
+        [(revoked, 2), (full, 1), (nothing_allowed, 1)].map(|(value, version)| Versioned { value, version });
+    expected.sort_by(|one, other| one.value.id.cmp(&other.value.id));
+    assert_eq!(store.keys().await.unwrap(), expected);
+}
+
+async fn stale_writes_change_nothing(backend: Backend) {
+    let store = backend.store;
+    let (known, unknown) = (provider("known"), provider("unknown"));
+    let changed = Provider { rank: 1, ..known.clone() };
+    store.put_provider(&known, None).await.unwrap();
+    store.put_provider(&known, Some(1)).await.unwrap();
+    for expected in [None, Some(0), Some(1), Some(3), Some(u64::MAX)] {
+        assert!(is_conflict(&store.put_provider(&changed, expected).await), "{expected:?}");
+    }
+    assert!(is_conflict(&store.put_provider(&unknown, Some(1)).await));
+    assert!(is_conflict(&store.delete_provider(&known.slug, 1).await));
+    assert!(is_conflict(&store.delete_provider(&unknown.slug, 1).await));
+    assert_eq!(store.providers().await.unwrap(), [Versioned { value: known, version: 2 }]);
+
+    let known = key(1);
+    store.put_key(&known, None).await.unwrap();
+    let changed = ApiKeyRecord { label: "changed".to_owned(), ..known.clone() };
+    for expected in [None, Some(0), Some(2), Some(u64::MAX)] {
+        assert!(is_conflict(&store.put_key(&changed, expected).await), "{expected:?}");
+    }
+    assert!(is_conflict(&store.put_key(&key(2), Some(1)).await));
+    assert_eq!(store.keys().await.unwrap(), [Versioned { value: known, version: 1 }]);
+
+    assert_eq!(version(&*store).await, 3, "only the three writes that took place are counted");
+}
+
+async fn every_change_is_counted(backend: Backend) {
+    let store = backend.store;
+    assert_eq!(store.config_version().await.unwrap(), ConfigVersion(0));
+    let (provider, key) = (provider("a"), key(1));
+    store.put_provider(&provider, None).await.unwrap();
+    assert_eq!(version(&*store).await, 1);
+    store.put_key(&key, None).await.unwrap();
+    assert_eq!(version(&*store).await, 2);
+    store.put_provider(&provider, Some(1)).await.unwrap();
+    assert_eq!(version(&*store).await, 3);
+    store.delete_provider(&provider.slug, 2).await.unwrap();
+    assert_eq!(version(&*store).await, 4);
+    store.put_key(&key, Some(1)).await.unwrap();
+    assert_eq!(version(&*store).await, 5);
+}
+
+async fn what_breaks_the_rules_is_refused(backend: Backend) {
+    let store = backend.store;
+    let inline = Provider { credential: CredentialRef::Inline(Secret::new("hunter2")), ..provider("a") };
+    let nameless = Provider { name: String::new(), ..provider("a") };
+    let mut unchecked_url = provider("a");
+    unchecked_url.adapter.base_url.push('/');
+    for refused in [inline, nameless, unchecked_url] {
+        assert!(is_refused(&store.put_provider(&refused, None).await), "{refused:?}");
+    }
+    assert!(is_refused(&store.put_key(&ApiKeyRecord { label: "a\nb".to_owned(), ..key(1) }, None).await));
+    assert_eq!(version(&*store).await, 0);
+}
+
+async fn long_lists_are_whole_and_ordered(backend: Backend) {
+    let store = backend.store;
+    let mut keys = Vec::new();
+    for seed in 0..9 {
+        keys.push(fat_key(seed));
+        store.put_key(&keys[keys.len() - 1], None).await.unwrap();
+    }
+    keys.sort_by(|one, other| one.id.cmp(&other.id));
+    let listed: Vec<_> = store.keys().await.unwrap().into_iter().map(|key| key.value).collect();
+    assert!(listed == keys, "{} of {} keys, or out of order", listed.len(), keys.len());
+
+    let providers = ["a", "a-1", "a1", "b", "c", "d", "e"].map(fat_provider);
+    for provider in providers.iter().rev() {
+        store.put_provider(provider, None).await.unwrap();
+    }
+    let listed: Vec<_> =
+        store.providers().await.unwrap().into_iter().map(|provider| provider.value).collect();
+    assert!(listed == providers, "{} of {} providers, or out of order", listed.len(), providers.len());
+}
+
+async fn one_of_many_creators_wins(backend: Backend) {
+    let mut creators = JoinSet::new();
+    for creator in 0..16 {
+        let store = backend.store.clone();
+        creators.spawn(async move {
+            let provider = Provider { rank: creator, ..provider("a") };
+            match store.put_provider(&provider, None).await {
+                Ok(version) => Some((provider, version)),
+                Err(StoreError::Conflict { .. }) => None,
+                Err(error) => panic!("{error}"),
+            }
+        });
+    }
+    let winners: Vec<_> = creators.join_all().await.into_iter().flatten().collect();
+    let [(value, version)] = <[_; 1]>::try_from(winners).unwrap();
+    assert_eq!(backend.store.providers().await.unwrap(), [Versioned { value, version }]);
+}
+
+/// Sixteen writers raise one number five times each: read, add one, write, and again if another one was faster.
+async fn no_update_is_lost(backend: Backend) {
+    const WRITERS: u32 = 16;
+    const EACH: u32 = 5;
+    let start = ApiKeyRecord {
+        limits: ApiKeyLimits { requests_per_minute: Some(1), ..ApiKeyLimits::default() },
+        ..key(1)
+    };
+    backend.store.put_key(&start, None).await.unwrap();
+    let mut writers = JoinSet::new();
+    for _ in 0..WRITERS {
+        let (store, id) = (backend.store.clone(), start.id.clone());
+        writers.spawn(async move {
+            let mut written = Vec::new();
+            while written.len() < EACH as usize {
+                let Versioned { mut value, version } = store.find_key(&id).await.unwrap().unwrap();
+                value.limits.requests_per_minute = value.limits.requests_per_minute.map(|limit| limit + 1);
+                match store.put_key(&value, Some(version)).await {
+                    Ok(version) => written.push(version),
+                    Err(StoreError::Conflict { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            written
+        });
+    }
+    let written: BTreeSet<u64> = writers.join_all().await.into_iter().flatten().collect();
+    let last = u64::from(WRITERS * EACH) + 1;
+    assert!(written.into_iter().eq(2..=last), "every version has exactly one writer");
+    let end = backend.store.find_key(&start.id).await.unwrap().unwrap();
+    assert_eq!((end.value.limits.requests_per_minute, end.version), (Some(WRITERS * EACH + 1), last));
+    assert_eq!(version(&*backend.store).await, last);
+}

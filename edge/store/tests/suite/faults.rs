@@ -1,0 +1,216 @@
+//! What a store says while DynamoDB fails, and that it works again afterwards.
+
+use std::time::{Duration, Instant};
+
+use catalog::{ConfigVersion, KeyStore, ProviderStore, Store, StoreError};
+use store::{DynamoStore, Timing};
+use tokio::net::TcpListener;
+
+use crate::backend::{over_http, serve};
+use crate::fault_proxy::{Fault, FaultProxy};
+use crate::records::{key, provider};
+
+const TIMING: Timing = Timing { attempt: Duration::from_millis(400), call: Duration::from_secs(3) };
+/// What a busy machine may add to [`Timing::call`].
+const SLACK: Duration = Duration::from_secs(2);
+
+async fn faulty_store() -> (DynamoStore, FaultProxy) {
+    let (address, _) = serve().await;
+    let proxy = FaultProxy::start(address).await;
+    let store = over_http(proxy.address, TIMING);
+    store.create_table().await.unwrap();
+    (store, proxy)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expected {
+    Unavailable,
+    Broken,
+}
+
+/// While it lasts, a fault makes every call fail in time with the expected error; afterwards all is as before.
+async fn check(fault: Fault, expected: Expected) {
+    let (store, proxy) = faulty_store().await;
+    let (key, provider) = (key(1), provider("a"));
+    store.put_key(&key, None).await.unwrap();
+    proxy.plan([], fault);
+    let started = Instant::now();
+    let (version, keys, providers, found, read) = tokio::join!(
+        store.config_version(),
+        store.keys(),
+        store.providers(),
+        store.find_key(&key.id),
+        store.provider(&provider.slug),
+    );
+    let (put_key, put_provider, delete) = tokio::join!(
+        store.put_key(&key, Some(9)),
+        store.put_provider(&provider, Some(9)),
+        store.delete_provider(&provider.slug, 9),
+    );
+    let elapsed = started.elapsed();
+    assert!(elapsed < 2 * TIMING.call + SLACK, "{fault:?} took {elapsed:?}");
+    for error in [
+        version.unwrap_err(),
+        keys.unwrap_err(),
+        providers.unwrap_err(),
+        found.unwrap_err(),
+        read.unwrap_err(),
+        put_key.unwrap_err(),
+        put_provider.unwrap_err(),
+        delete.unwrap_err(),
+    ] {
+        let kind = match error {
+            StoreError::Unavailable { .. } => Expected::Unavailable,
+            StoreError::Broken { .. } => Expected::Broken,
+            _ => panic!("{fault:?}: {error}"),
+        };
+        assert_eq!(kind, expected, "{fault:?}: {error}");
+        let message = error.to_string();
+        assert!(!message.contains("hunter2") && !message.contains("secret"), "{message}");
+    }
+    let calls = 8;
+    match expected {
+        Expected::Unavailable => assert!(proxy.requests() > calls, "{fault:?}: not tried again"),
+        Expected::Broken => assert_eq!(proxy.requests(), calls, "{fault:?}: tried again in vain"),
+    }
+
+    proxy.plan([], Fault::None);
+    assert_eq!(store.config_version().await.unwrap(), ConfigVersion(1));
+    assert_eq!(store.put_key(&key, Some(1)).await.unwrap(), 2);
+}
+
+macro_rules! faults {
+    ($($name:ident: $fault:expr => $expected:ident;)*) => {
+        $(
+            #[tokio::test]
+            async fn $name() {
+                check($fault, Expected::$expected).await;
+            }
+        )*
+    };
+}
+
+const fn answer(status: u16, body: &'static str) -> Fault {
+    Fault::Answer { status, body }
+}
+
+const THROUGHPUT: Fault = answer(
+    400,
+    r#"{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException","message":"secret"}"#,
+);
+
+faults! {
+    hang_up: Fault::HangUp => Unavailable;
+    silence: Fault::Silence => Unavailable;
+    not_http: Fault::NotHttp => Unavailable;
+    broken_off: Fault::BrokenOff => Unavailable;
+    throughput_exceeded: THROUGHPUT => Unavailable;
+    throttled: answer(400, r#"{"__type":"com.amazon.coral.availability#ThrottlingException"}"#) => Unavailable;
+    request_limit: answer(400, r#"{"__type":"com.amazonaws.dynamodb.v20120810#RequestLimitExceeded"}"#) => Unavailable;
+    internal_error: answer(500, r#"{"__type":"com.amazonaws.dynamodb.v20120810#InternalServerError"}"#) => Unavailable;
+    balancer_error: answer(503, "<html>secret</html>") => Unavailable;
+    empty_error: answer(500, "") => Unavailable;
+    garbage: answer(200, "\0\0secret") => Broken;
+    half_json: answer(200, r#"{"Item":{"pk":"#) => Broken;
+    other_json: answer(200, "[1]") => Broken;
+    no_table: answer(400, r#"{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException"}"#) => Broken;
+    no_permission: answer(400, r#"{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"secret"}"#) => Broken;
+    bad_token: answer(400, r#"{"__type":"com.amazon.coral.service#UnrecognizedClientException"}"#) => Broken;
+    odd_code: answer(400, r#"{"__type":"the secret is hunter2"}"#) => Broken;
+    other_server: answer(404, "<html>secret</html>") => Broken;
+}
+
+#[tokio::test]
+async fn nobody_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = over_http(address, TIMING).config_version().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_table_is_broken() {
+    let (address, _) = serve().await;
+    let error = over_http(address, TIMING).config_version().await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Broken { reason } if reason == "ResourceNotFoundException"),
+        "{error}"
+    );
+}
+
+/// A deadline shorter than an attempt: nothing else ends the call.
+#[tokio::test]
+async fn a_call_ends_at_its_deadline() {
+    let (address, _) = serve().await;
+    let proxy = FaultProxy::start(address).await;
+    proxy.plan([], Fault::Silence);
+    let timing = Timing { attempt: Duration::from_secs(600), call: Duration::from_millis(200) };
+    let started = Instant::now();
+    let error = over_http(proxy.address, timing).keys().await.unwrap_err();
+    assert!(started.elapsed() < SLACK, "{:?}", started.elapsed());
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_passing_fault_is_not_noticed() {
+    let (store, proxy) = faulty_store().await;
+    proxy.plan([Fault::HangUp, THROUGHPUT, answer(500, ""), Fault::Silence], Fault::None);
+    assert_eq!(store.put_key(&key(1), None).await.unwrap(), 1);
+    assert_eq!(proxy.requests(), 5);
+    assert_eq!(store.config_version().await.unwrap(), ConfigVersion(1));
+}
+
+/// The write took place, its answer got lost: trying again must neither fail nor write twice.
+#[tokio::test]
+async fn a_lost_answer_does_not_write_twice() {
+    let (store, proxy) = faulty_store().await;
+    proxy.plan([Fault::LostAnswer], Fault::None);
+    assert_eq!(store.put_key(&key(1), None).await.unwrap(), 1);
+    assert_eq!(proxy.requests(), 2);
+    assert_eq!(store.config_version().await.unwrap(), ConfigVersion(1));
+    assert_eq!(store.keys().await.unwrap().len(), 1);
+}
+
+const COLLISION: Fault = answer(
+    400,
+    r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+        "CancellationReasons":[{"Code":"None"},{"Code":"TransactionConflict"}]}"#,
+);
+
+#[tokio::test]
+async fn collided_transactions_are_tried_again() {
+    let (store, proxy) = faulty_store().await;
+    proxy.plan([COLLISION, COLLISION], Fault::None);
+    assert_eq!(store.put_key(&key(1), None).await.unwrap(), 1);
+    assert_eq!(proxy.requests(), 3);
+
+    proxy.plan([], COLLISION);
+    let error = store.put_key(&key(2), None).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(proxy.requests() > 1);
+}
+
+#[tokio::test]
+async fn cancelled_transactions_are_told_apart() {
+    let (store, proxy) = faulty_store().await;
+    let conflict = answer(
+        400,
+        r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "CancellationReasons":[{"Code":"ConditionalCheckFailed"},{"Code":"TransactionConflict"}]}"#,
+    );
+    proxy.plan([], conflict);
+    let error = store.put_key(&key(1), None).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
+    assert_eq!(proxy.requests(), 1);
+
+    let invalid = answer(
+        400,
+        r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "CancellationReasons":[{"Code":"ValidationError"},{"Code":"None"}]}"#,
+    );
+    proxy.plan([], invalid);
+    let error = store.put_key(&key(1), None).await.unwrap_err();
+    assert!(matches!(error, StoreError::Broken { .. }), "{error}");
+    assert_eq!(proxy.requests(), 1);
+}

@@ -1,0 +1,37 @@
+//! Records to store.
+
+use catalog::{ApiKey, ApiKeyLimits, ApiKeyRecord, Provider};
+use serde_json::json;
+
+/// The record of the key made from `seed`; its id is as random as a real one's.
+pub(crate) fn key(seed: u64) -> ApiKeyRecord {
+    let mut random = [0; 32];
+    random[..8].copy_from_slice(&seed.to_be_bytes());
+    ApiKeyRecord {
+        id: ApiKey::from_random(&random).id().clone(),
+        hash: [7; 32],
+        label: format!("key {seed}"),
+        created_at_ms: 1_000,
+        expires_at_ms: None,
+        revoked_at_ms: None,
+        allowed_models: None,
+        limits: ApiKeyLimits::default(),
+    }
+}
+
+pub(crate) fn provider(name: &str) -> Provider {
+    let raw = json!({ "name": name, "type": "local", "base_url": "http://127.0.0.1:11434/v1" });
+    Provider::check(&raw.into()).unwrap()
+}
+
+/// About 300 KB: four of them fill more than a page.
+pub(crate) fn fat_provider(name: &str) -> Provider {
+    let models: Vec<_> = (0..1_200).map(|index| json!({ "id": format!("{index:0>240}") })).collect();
+    let raw = json!({ "name": name, "type": "local", "base_url": "http://localhost", "models": models });
+    Provider::check(&raw.into()).unwrap()
+}
+
+/// About 250 KB.
+pub(crate) fn fat_key(seed: u64) -> ApiKeyRecord {
+    ApiKeyRecord { allowed_models: Some(vec!["m".repeat(250); 1_000]), ..key(seed) }
+}

@@ -1,0 +1,233 @@
+//! A host of the gateway under test: the native binary as a child process, or one that already
+//! runs somewhere.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::config::{Config, UPSTREAM_CREDENTIAL, UPSTREAM_CREDENTIAL_VARIABLE};
+use crate::tls::ServerIdentity;
+use crate::{SOON, secrets, within};
+
+/// Which host the suites drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// The native binary, started by the harness for each test.
+    Native,
+    /// A host that somebody else started with the suites' standard configuration.
+    Running { base_url: String, api_key: String },
+}
+
+impl Host {
+    /// From the environment: `DYAD_TEST_BASE_URL` and `DYAD_TEST_API_KEY` name a running host;
+    /// without them it is the native binary.
+    pub fn from_env() -> Self {
+        match std::env::var("DYAD_TEST_BASE_URL") {
+            Ok(base_url) => {
+                let api_key = std::env::var("DYAD_TEST_API_KEY")
+                    .expect("DYAD_TEST_API_KEY goes with DYAD_TEST_BASE_URL");
+                Self::Running { base_url, api_key }
+            }
+            Err(_) => Self::Native,
+        }
+    }
+}
+
+/// A gateway that serves.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Ends in `/v1`.
+    pub base_url: String,
+    pub api_key: String,
+    process: Option<Process>,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    directory: TempDir,
+}
+
+impl Gateway {
+    /// The host of the environment, which must have been started with `config` if it runs already.
+    pub async fn start(config: &Config) -> Self {
+        match Host::from_env() {
+            Host::Native => Self::start_native(config, None).await,
+            Host::Running { base_url, api_key } => {
+                secrets::register(UPSTREAM_CREDENTIAL);
+                Self::at(base_url, api_key)
+            }
+        }
+    }
+
+    /// A server that somebody else runs.
+    pub fn at(base_url: String, api_key: String) -> Self {
+        secrets::register(&api_key);
+        Self { base_url, api_key, process: None }
+    }
+
+    /// The native binary with TLS.
+    pub async fn start_tls(config: &Config, identity: &ServerIdentity) -> Self {
+        Self::start_native(config, Some(identity)).await
+    }
+
+    /// The native binary.
+    pub async fn start_native(config: &Config, identity: Option<&ServerIdentity>) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let config_path = directory.path().join("config.toml");
+        fs::write(&config_path, config.to_toml()).expect("the temporary directory is writable");
+        let log = File::create(directory.path().join("log")).expect("the temporary directory is writable");
+        let mut command = Command::new(binary());
+        command.args(["up", "--listen", "127.0.0.1:0", "--json", "--config"]).arg(&config_path);
+        command.arg("--data-dir").arg(directory.path().join("data"));
+        if let Some(identity) = identity {
+            let (certificate, key) = identity.write_to(directory.path());
+            command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
+        }
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("RUST_LOG", "debug")
+            .env(UPSTREAM_CREDENTIAL_VARIABLE, UPSTREAM_CREDENTIAL)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true);
+        secrets::register(UPSTREAM_CREDENTIAL);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let process = Process { child, directory };
+        let mut lines = BufReader::new(stdout).lines();
+        let ready = within(SOON, "the gateway is ready", async {
+            while let Ok(Some(line)) = lines.next_line().await {
+                match serde_json::from_str::<Value>(&line) {
+                    Ok(event) if event["event"] == "ready" => return event,
+                    _ => {}
+                }
+            }
+            panic!("the gateway ended before it was ready:\n{}", process.log());
+        })
+        .await;
+        // Nothing but the ready event may show the key; what follows on stdout is looked at too.
+        let api_key = ready["api_key"].as_str().expect("a first start shows its API key").to_owned();
+        secrets::register(&api_key);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                secrets::assert_none_in("stdout", line.as_bytes());
+            }
+        });
+        let base_url = ready["base_url"].as_str().expect("the ready event names the base URL").to_owned();
+        Self { base_url, api_key, process: Some(process) }
+    }
+
+    /// `host:port` to connect to.
+    pub fn address(&self) -> &str {
+        let rest = self.base_url.split_once("://").map_or(self.base_url.as_str(), |(_, rest)| rest);
+        rest.split('/').next().unwrap_or(rest)
+    }
+
+    /// The base URL without `/v1`.
+    pub fn origin(&self) -> &str {
+        self.base_url.trim_end_matches("/v1")
+    }
+
+    /// What the host has logged so far; empty for a host that somebody else runs.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// Resident memory in bytes, from `/proc`.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero()));
+        let status = status.expect("the gateway runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("VmRSS is in /proc/PID/status");
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number of kB");
+        kilobytes * 1024
+    }
+
+    /// Asks the process to drain and end.
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).expect("the gateway is our child");
+    }
+
+    /// Waits for the process to end.
+    pub async fn exited(&mut self, limit: Duration) -> ExitStatus {
+        let child = &mut self.process.as_mut().expect("only a native host can be waited for").child;
+        within(limit, "the gateway has ended", child.wait()).await.expect("the gateway is our child")
+    }
+
+    /// Stops the process and checks that it ends well.
+    pub async fn stop(mut self) {
+        if self.process.is_some() {
+            self.terminate();
+            let status = self.exited(SOON).await;
+            assert!(status.success(), "the gateway ended with {status}:\n{}", self.log());
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        let process = self.process.as_ref().expect("only a native host has a process here");
+        let id = process.child.id().expect("the process was not waited for");
+        Pid::from_raw(id.try_into().expect("process ids are small")).expect("process ids are not zero")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let log = self.log();
+        if std::thread::panicking() {
+            #[expect(clippy::print_stderr, reason = "the log explains the failing test")]
+            if !log.is_empty() {
+                eprintln!("--- log of the gateway ---\n{}", last_lines(&log, 60));
+            }
+            return;
+        }
+        secrets::assert_none_in("the log", log.as_bytes());
+        assert!(!log.contains("panicked at"), "the gateway panicked:\n{}", last_lines(&log, 60));
+    }
+}
+
+impl Process {
+    fn log(&self) -> String {
+        let bytes = fs::read(self.directory.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// The binary under test: `DYAD_GATEWAY_BIN`, or built by cargo into the target directory of this
+/// test.
+fn binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| std::env::var_os("DYAD_GATEWAY_BIN").map_or_else(build, PathBuf::from)).clone()
+}
+
+fn build() -> PathBuf {
+    // target/<profile>/deps/<this test> → target/<profile>
+    let test = std::env::current_exe().expect("a running test has a path");
+    let profile_directory = test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned();
+    let target = profile_directory.parent().expect("a profile is in target").to_owned();
+    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "-p", "dyad-gateway"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if profile_directory.ends_with("release") {
+        cargo.arg("--release");
+    }
+    let status = cargo.env("CARGO_TARGET_DIR", &target).status().expect("cargo runs");
+    assert!(status.success(), "dyad-gateway does not build");
+    profile_directory.join("dyad-gateway")
+}
