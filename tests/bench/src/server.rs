@@ -31,8 +31,6 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Bare, Self::Nginx, Self::Gateway];
-
     /// The name by which its clients ask for a behaviour: only the gateway translates.
     pub(crate) fn model(self, behaviour: Behaviour) -> &'static str {
         match self {
@@ -130,6 +128,11 @@ impl Server {
 
 /// The gateway to measure: `DYAD_GATEWAY_BIN`, or the release build of this workspace.
 pub(crate) fn gateway_binary() -> Result<PathBuf, Fault> {
+    #[derive(Deserialize)]
+    struct Artifact {
+        executable: Option<PathBuf>,
+    }
+
     if let Some(path) = env::var_os("DYAD_GATEWAY_BIN") {
         return Ok(path.into());
     }
@@ -139,13 +142,9 @@ pub(crate) fn gateway_binary() -> Result<PathBuf, Fault> {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit())
         .output()?;
-    #[derive(Deserialize)]
-    struct Artifact {
-        executable: Option<PathBuf>,
-    }
     let artifacts =
         built.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    let binary = artifacts.filter_map(|Artifact { executable }| executable).last();
+    let binary = artifacts.filter_map(|Artifact { executable }| executable).next_back();
     binary.filter(|_| built.status.success()).ok_or_else(|| "the gateway does not build".into())
 }
 
@@ -199,14 +198,15 @@ http {{
 }
 
 fn gateway_config(upstream: SocketAddr) -> String {
-    let mut config = format!(
-        "[[provider]]\nname = \"Bench\"\nslug = \"bench\"\ntype = \"proxy\"\nbase_url = \"http://{upstream}/v1\"\n"
-    );
-    for behaviour in Behaviour::ALL {
+    let models = Behaviour::ALL.map(|behaviour| {
         let (id, upstream_id) = (behaviour.public_name(), behaviour.upstream_name());
-        config += &format!("\n[[provider.models]]\nid = \"{id}\"\nupstream_id = \"{upstream_id}\"\n");
-    }
-    config
+        format!("\n[[provider.models]]\nid = \"{id}\"\nupstream_id = \"{upstream_id}\"\n")
+    });
+    format!(
+        "[[provider]]\nname = \"Bench\"\nslug = \"bench\"\ntype = \"proxy\"\n\
+         base_url = \"http://{upstream}/v1\"\n{}",
+        models.concat()
+    )
 }
 
 fn loopback(port: u16) -> SocketAddr {

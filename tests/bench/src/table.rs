@@ -185,22 +185,21 @@ pub(crate) fn markdown(lines: &[Line]) -> String {
     }));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..7).map(width).collect();
-    let mut text = String::new();
-    for (at, row) in rows.iter().enumerate() {
-        for (column, cell) in row.iter().enumerate() {
-            let width = widths[column];
-            // Words to the left, numbers to the right.
-            text += &if column == 0 { format!("| {cell:<width$} ") } else { format!("| {cell:>width$} ") };
-        }
-        text += "|\n";
-        if at == 0 {
-            for (column, width) in widths.iter().enumerate() {
-                text += &format!("|-{}{}", "-".repeat(*width), if column == 0 { "-" } else { ":" });
-            }
-            text += "|\n";
-        }
-    }
-    text
+    let texts = rows.iter().map(|row| {
+        // Words to the left, numbers to the right.
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+            0 => format!("| {cell:<width$} "),
+            _ => format!("| {cell:>width$} "),
+        });
+        cells.collect::<String>() + "|\n"
+    });
+    let mut texts: Vec<_> = texts.collect();
+    let rule = widths.iter().enumerate().map(|(column, width)| {
+        let dashes = "-".repeat(*width);
+        if column == 0 { format!("|-{dashes}-") } else { format!("|-{dashes}:") }
+    });
+    texts.insert(1, rule.collect::<String>() + "|\n");
+    texts.concat()
 }
 
 /// Three significant digits or so.
