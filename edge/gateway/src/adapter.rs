@@ -11,13 +11,13 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use openai_wire::request::{ChatScan, EmbeddingsScan, MaxTokensField, Rewrite};
+use openai_wire::response::{CompletionScan, Shape};
 use openai_wire::sse::{self, SseDecoder};
-use openai_wire::{
-    ChatCompletion, CompletionScan, EmbeddingsResponseScan, Shape, UpstreamModels, Usage,
-};
+use openai_wire::{ChatCompletion, UpstreamErrorBody, UpstreamModels, Usage};
 
 use crate::body::{Pieces, ReadError, ReadTimeouts, collect};
 use crate::classify::{classify_error_object, classify_response};
+use crate::embeddings;
 use crate::encode::{self, Fold, Head};
 use crate::error::{FailureClass, UpstreamFailure};
 use crate::estimate;
@@ -67,12 +67,26 @@ impl ChatCall {
         let response = self.send(target, "text/event-stream").await?;
         let relay = ChunkRelay::new(self.wanted.clone(), self.prompt_estimate(target));
         let mut live = if kind_of(&response)? == Kind::EventStream {
-            Live::new(response.into_body(), target.clone(), relay, self.call.settings.max_frame_bytes, begun, host.clone())
+            Live::new(
+                response.into_body(),
+                target.clone(),
+                relay,
+                self.call.settings.max_frame_bytes,
+                begun,
+                host.clone(),
+            )
         } else {
             // Asked to stream, it answered in one piece.
             let body = self.call.read(response, target, begun).await?;
             if is_event_stream(&body) {
-                Live::new(full(body), target.clone(), relay, self.call.settings.max_frame_bytes, begun, host.clone())
+                Live::new(
+                    full(body),
+                    target.clone(),
+                    relay,
+                    self.call.settings.max_frame_bytes,
+                    begun,
+                    host.clone(),
+                )
             } else {
                 one_piece(&body, target, relay, host.clone())?
             }
@@ -95,16 +109,25 @@ impl ChatCall {
         let response = self.send(target, "application/json").await?;
         let streamed = kind_of(&response)? == Kind::EventStream;
         let body = self.call.read(response, target, begun).await?;
-        if streamed || is_event_stream(&body) { self.fold_stream(body, target) } else { self.completion(body, target) }
+        if streamed || is_event_stream(&body) {
+            self.fold_stream(body, target)
+        } else {
+            self.completion(body, target)
+        }
     }
 
-    async fn send(&self, target: &Target, accept: &'static str) -> Result<http::Response<Body>, UpstreamFailure> {
+    async fn send(
+        &self,
+        target: &Target,
+        accept: &'static str,
+    ) -> Result<http::Response<Body>, UpstreamFailure> {
         let learned = &target.learned;
         let body = self.scan.rewrite(&Rewrite {
             model: Some(&target.model.upstream_id),
             include_usage: true,
             drop_stream_options: learned.drop_stream_options(),
-            drop_reasoning_effort: learned.drop_reasoning_effort() || target.model.capabilities.reasoning == Some(false),
+            drop_reasoning_effort: learned.drop_reasoning_effort()
+                || target.model.capabilities.reasoning == Some(false),
             max_tokens_field: learned.max_tokens_field(),
         });
         self.call.post(&target.upstream, &target.upstream.chat, body, accept).await
@@ -172,7 +195,8 @@ impl ChatCall {
 
     fn finish(&self, answer: Gathered, target: &Target) -> Result<Completed, UpstreamFailure> {
         let estimated = answer.usage.is_none();
-        let usage = answer.usage.unwrap_or_else(|| Usage::new(self.prompt_estimate(target), answer.counter.tokens()));
+        let usage =
+            answer.usage.unwrap_or_else(|| Usage::new(self.prompt_estimate(target), answer.counter.tokens()));
         if !answer.output && usage.completion_tokens == 0 && !answer.filtered {
             return Err(RelayError::Empty.into_failure(&target.upstream));
         }
@@ -231,7 +255,12 @@ impl Gathered {
 }
 
 /// Makes a finished stream of an answer that came in one piece.
-fn one_piece(body: &Bytes, target: &Arc<Target>, mut relay: ChunkRelay, host: Arc<dyn Host>) -> Result<Live, UpstreamFailure> {
+fn one_piece(
+    body: &Bytes,
+    target: &Arc<Target>,
+    mut relay: ChunkRelay,
+    host: Arc<dyn Host>,
+) -> Result<Live, UpstreamFailure> {
     let not_json = || UpstreamFailure::unavailable("The upstream's answer is not a JSON object.");
     if CompletionScan::scan(body).map_err(|_| not_json())?.error {
         return Err(classify_error_object(body, &target.upstream));
@@ -250,28 +279,24 @@ fn one_piece(body: &Bytes, target: &Arc<Target>, mut relay: ChunkRelay, host: Ar
 pub(crate) struct EmbeddingsCall {
     pub call: Call,
     pub scan: EmbeddingsScan,
-    /// The public model name as a JSON string, quotes included.
-    pub model: Bytes,
 }
 
 impl EmbeddingsCall {
     pub(crate) async fn embed(&self, target: &Arc<Target>) -> Result<Completed, UpstreamFailure> {
         let begun = self.call.host.monotonic();
         let body = self.scan.rewrite(&target.model.upstream_id);
-        let response = self.call.post(&target.upstream, &target.upstream.embeddings, body, "application/json").await?;
+        let response =
+            self.call.post(&target.upstream, &target.upstream.embeddings, body, "application/json").await?;
         kind_of(&response)?;
         let body = self.call.read(response, target, begun).await?;
-        let scan = EmbeddingsResponseScan::scan(&body)
-            .map_err(|_| UpstreamFailure::unavailable("The upstream's answer is not a JSON object."))?;
-        if scan.error {
-            return Err(classify_error_object(&body, &target.upstream));
+        let estimate = || estimate::prompt_tokens(&self.call.body);
+        match embeddings::convert(&body, &self.scan.model, self.scan.encoding_format, estimate) {
+            Some((body, usage, estimated)) => Ok(Completed { body, usage, estimated }),
+            None if UpstreamErrorBody::parse(&body).is_some() => {
+                Err(classify_error_object(&body, &target.upstream))
+            }
+            None => Err(UpstreamFailure::unavailable("The upstream's answer holds no embeddings.")),
         }
-        if !scan.has_data {
-            return Err(UpstreamFailure::unavailable("The upstream's answer holds no embeddings."));
-        }
-        let estimated = scan.usage.is_none();
-        let usage = scan.usage.unwrap_or_else(|| Usage::new(estimate::prompt_tokens(&self.call.body), 0));
-        Ok(Completed { body: scan.rewrite(&body, &self.model, &usage), usage, estimated })
     }
 }
 
@@ -308,12 +333,19 @@ impl Call {
     }
 
     /// Reads an answer in one piece. The clock has been running since `begun`.
-    async fn read(&self, response: http::Response<Body>, target: &Target, begun: Duration) -> Result<Bytes, UpstreamFailure> {
+    async fn read(
+        &self,
+        response: http::Response<Body>,
+        target: &Target,
+        begun: Duration,
+    ) -> Result<Bytes, UpstreamFailure> {
         let timeouts = target.upstream.timeouts;
         let gone = self.host.monotonic().saturating_sub(begun);
         let timeouts = ReadTimeouts { idle: timeouts.idle, total: timeouts.total.saturating_sub(gone) };
         let mut body = response.into_body();
-        collect(&mut body, self.settings.max_response_bytes, timeouts, &*self.host).await.map_err(read_failure)
+        collect(&mut body, self.settings.max_response_bytes, timeouts, &*self.host)
+            .await
+            .map_err(read_failure)
     }
 }
 
@@ -339,20 +371,31 @@ async fn send(
     let response = match answered {
         Some(Ok(response)) => response,
         Some(Err(error)) => return Err(call_failure(error)),
-        None => return Err(UpstreamFailure::new(FailureClass::Timeout, "The upstream did not begin to answer in time.")),
+        None => {
+            return Err(UpstreamFailure::new(
+                FailureClass::Timeout,
+                "The upstream did not begin to answer in time.",
+            ));
+        }
     };
     if response.status() == StatusCode::OK {
         return Ok(response);
     }
     let (parts, mut body) = response.into_parts();
-    let timeouts = ReadTimeouts { idle: upstream.timeouts.idle.min(Duration::from_secs(5)), total: Duration::from_secs(10) };
+    let timeouts = ReadTimeouts {
+        idle: upstream.timeouts.idle.min(Duration::from_secs(5)),
+        total: Duration::from_secs(10),
+    };
     // An error body that is too long or broken says nothing; the status still does.
     let body = collect(&mut body, MAX_ERROR_BODY_BYTES, timeouts, host).await.unwrap_or_default();
     Err(classify_response(parts.status, &parts.headers, &body, upstream))
 }
 
 /// `GET /models` of an upstream.
-pub(crate) async fn list_models(upstream: &Upstream, host: &dyn Host) -> Result<UpstreamModels, UpstreamFailure> {
+pub(crate) async fn list_models(
+    upstream: &Upstream,
+    host: &dyn Host,
+) -> Result<UpstreamModels, UpstreamFailure> {
     let mut request = http::Request::new(crate::host::full(Bytes::new()));
     *request.uri_mut() = upstream.models.clone();
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
@@ -360,7 +403,8 @@ pub(crate) async fn list_models(upstream: &Upstream, host: &dyn Host) -> Result<
     let timeouts = ReadTimeouts { idle: upstream.timeouts.idle, total: Duration::from_secs(30) };
     let mut body = response.into_body();
     let body = collect(&mut body, MAX_MODEL_LIST_BYTES, timeouts, host).await.map_err(read_failure)?;
-    UpstreamModels::parse(&body).map_err(|_| UpstreamFailure::unavailable("The upstream's answer to GET /models is no model list."))
+    UpstreamModels::parse(&body)
+        .map_err(|_| UpstreamFailure::unavailable("The upstream's answer to GET /models is no model list."))
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -374,10 +418,13 @@ fn kind_of(response: &http::Response<Body>) -> Result<Kind, UpstreamFailure> {
     let headers = response.headers();
     let is_plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if headers.get(header::CONTENT_ENCODING).is_some_and(|value| !is_plain(value)) {
-        return Err(UpstreamFailure::unavailable("The upstream compressed its answer although it was asked not to."));
+        return Err(UpstreamFailure::unavailable(
+            "The upstream compressed its answer although it was asked not to.",
+        ));
     }
     let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    let starts = |kind: &[u8]| content_type.get(..kind.len()).is_some_and(|head| head.eq_ignore_ascii_case(kind));
+    let starts =
+        |kind: &[u8]| content_type.get(..kind.len()).is_some_and(|head| head.eq_ignore_ascii_case(kind));
     if starts(b"text/event-stream") {
         Ok(Kind::EventStream)
     } else if starts(b"application/json") || content_type.is_empty() || starts(b"text/plain") {
@@ -400,7 +447,9 @@ fn call_failure(error: CallError) -> UpstreamFailure {
             UpstreamFailure::new(FailureClass::Timeout, "Connecting to the upstream took too long.")
         }
         CallError::Connect => UpstreamFailure::unavailable("The upstream cannot be reached."),
-        CallError::Tls => UpstreamFailure::unavailable("The upstream's TLS certificate or handshake was not accepted."),
+        CallError::Tls => {
+            UpstreamFailure::unavailable("The upstream's TLS certificate or handshake was not accepted.")
+        }
         CallError::Closed => UpstreamFailure::closed(),
         CallError::Protocol => UpstreamFailure::unavailable("The upstream does not answer in HTTP."),
     }
@@ -409,9 +458,12 @@ fn call_failure(error: CallError) -> UpstreamFailure {
 fn read_failure(error: ReadError) -> UpstreamFailure {
     match error {
         ReadError::TooLong => UpstreamFailure::unavailable("The upstream's answer is longer than the limit."),
-        ReadError::TimedOut => {
-            UpstreamFailure::new(FailureClass::Timeout, "The upstream stopped in the middle of its answer and was given up.")
+        ReadError::TimedOut => UpstreamFailure::new(
+            FailureClass::Timeout,
+            "The upstream stopped in the middle of its answer and was given up.",
+        ),
+        ReadError::Broken => {
+            UpstreamFailure::unavailable("The upstream's connection broke before the answer was complete.")
         }
-        ReadError::Broken => UpstreamFailure::unavailable("The upstream's connection broke before the answer was complete."),
     }
 }

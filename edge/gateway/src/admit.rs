@@ -70,7 +70,8 @@ impl Permit {
     pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
         let Some((limit, remaining, reset)) = self.requests else { return };
         headers.insert(HeaderName::from_static("x-ratelimit-limit-requests"), HeaderValue::from(limit));
-        headers.insert(HeaderName::from_static("x-ratelimit-remaining-requests"), HeaderValue::from(remaining));
+        headers
+            .insert(HeaderName::from_static("x-ratelimit-remaining-requests"), HeaderValue::from(remaining));
         if let Ok(value) = HeaderValue::from_str(&format!("{}s", reset.as_millis().div_ceil(1000))) {
             headers.insert(HeaderName::from_static("x-ratelimit-reset-requests"), value);
         }
@@ -100,7 +101,12 @@ pub(crate) async fn admit(key: &CachedKey, leases: &dyn Leases, host: &dyn Host)
 }
 
 /// Takes one request out of the current window.
-async fn spend(key: &CachedKey, limit: u32, leases: &dyn Leases, now_ms: u64) -> Result<(u32, u32, Duration), ApiError> {
+async fn spend(
+    key: &CachedKey,
+    limit: u32,
+    leases: &dyn Leases,
+    now_ms: u64,
+) -> Result<(u32, u32, Duration), ApiError> {
     let start_ms = now_ms - now_ms % WINDOW_MS;
     let reset = Duration::from_millis(start_ms + WINDOW_MS - now_ms);
     loop {
@@ -116,7 +122,10 @@ async fn spend(key: &CachedKey, limit: u32, leases: &dyn Leases, now_ms: u64) ->
             }
             if window.dry || window.spent >= limit {
                 return Err(ApiError::rate_limited(
-                    format!("This API key may make {limit} requests per minute, and has. Its next minute begins in {} s.", reset.as_secs() + 1),
+                    format!(
+                        "This API key may make {limit} requests per minute, and has. Its next minute begins in {} s.",
+                        reset.as_secs() + 1
+                    ),
                     reset,
                 ));
             }

@@ -16,7 +16,8 @@ const MAX_LESSONS: usize = 3;
 pub(crate) trait Attempt: Send + Sync {
     type Answer;
 
-    fn attempt<'a>(&'a self, target: &'a Arc<Target>) -> BoxFuture<'a, Result<Self::Answer, UpstreamFailure>>;
+    fn attempt<'a>(&'a self, target: &'a Arc<Target>)
+    -> BoxFuture<'a, Result<Self::Answer, UpstreamFailure>>;
 
     /// Whether the request has what the lesson is about, so that sending it again is another request.
     fn is_changed_by(&self, lesson: Lesson) -> bool;
@@ -76,10 +77,16 @@ pub(crate) async fn try_targets<A: Attempt>(
                 Ok(answer) => return Ok((answer, target.clone())),
                 Err(failure) => failure,
             };
-            if let Some(lesson) = lesson(&failure).filter(|l| request.is_changed_by(*l) && !taught.contains(l))
+            if let Some(lesson) =
+                lesson(&failure).filter(|l| request.is_changed_by(*l) && !taught.contains(l))
                 && taught.len() < MAX_LESSONS
             {
-                tracing::info!(provider = target.upstream.slug.as_str(), model = target.model.upstream_id, ?lesson, "the upstream refused a field; from now on it is sent without");
+                tracing::info!(
+                    provider = target.upstream.slug.as_str(),
+                    model = target.model.upstream_id,
+                    ?lesson,
+                    "the upstream refused a field; from now on it is sent without"
+                );
                 target.learned.learn(lesson);
                 taught.push(lesson);
                 continue;
@@ -95,7 +102,11 @@ pub(crate) async fn try_targets<A: Attempt>(
             model = target.model.upstream_id,
             class = failure.class.as_str(),
             "an upstream failed: {}",
-            if failure.class == FailureClass::InvalidRequest { "it refused the request" } else { &failure.message },
+            if failure.class == FailureClass::InvalidRequest {
+                "it refused the request"
+            } else {
+                &failure.message
+            },
         );
         if !failure.class.may_fall_back() {
             return Err(failure);

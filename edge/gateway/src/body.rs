@@ -64,7 +64,8 @@ pub(crate) async fn collect(
                         first = data;
                     } else {
                         if !first.is_empty() {
-                            let whole = usize::try_from(expected.lower()).unwrap_or(0).min(MAX_RESERVED_BYTES);
+                            let whole =
+                                usize::try_from(expected.lower()).unwrap_or(0).min(MAX_RESERVED_BYTES);
                             rest.reserve(whole.max(first.len() + data.len()));
                             rest.extend_from_slice(&std::mem::take(&mut first));
                         }
@@ -113,7 +114,10 @@ impl RequestBody {
             }
             Err(ReadError::Broken) => {
                 self.body = None;
-                Err(ApiError::invalid_request("incomplete_body", "The request body ended before it was complete, or its framing is broken."))
+                Err(ApiError::invalid_request(
+                    "incomplete_body",
+                    "The request body ended before it was complete, or its framing is broken.",
+                ))
             }
         }
     }
@@ -125,7 +129,9 @@ impl Drop for RequestBody {
             && !body.is_end_stream()
         {
             let host = self.host.clone();
-            self.host.spawn(Box::pin(async move { discard(body, MAX_DRAINED_BYTES, MAX_DRAIN_TIME, &*host).await }));
+            self.host.spawn(Box::pin(async move {
+                discard(body, MAX_DRAINED_BYTES, MAX_DRAIN_TIME, &*host).await
+            }));
         }
     }
 }

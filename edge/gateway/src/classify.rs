@@ -62,7 +62,9 @@ fn classify(
     let class = match status.as_u16() {
         _ if filtered => FailureClass::ContentFilter,
         402 => FailureClass::QuotaExhausted,
-        429 if quota || retry_after.is_some_and(|after| after >= LONGEST_SHORT_WAIT) => FailureClass::QuotaExhausted,
+        429 if quota || retry_after.is_some_and(|after| after >= LONGEST_SHORT_WAIT) => {
+            FailureClass::QuotaExhausted
+        }
         401 | 403 | 407 => FailureClass::Auth,
         // Without an error object this is no API answering: the base URL is wrong.
         404 if told.is_some() => FailureClass::NotFound,
@@ -85,7 +87,8 @@ fn classify(
         failure.param = told.param.as_deref().map(|param| safe_text(param, upstream));
         failure.code = told.code.as_deref().map(|code| safe_text(code, upstream));
     }
-    failure.retry_after = retry_after.filter(|_| matches!(class, FailureClass::RateLimited | FailureClass::Overloaded));
+    failure.retry_after =
+        retry_after.filter(|_| matches!(class, FailureClass::RateLimited | FailureClass::Overloaded));
     failure
 }
 
@@ -107,7 +110,8 @@ fn own_words(class: FailureClass, status: StatusCode) -> String {
 
 /// Cut to a sane length, without control characters, and without our credential, should the upstream quote it.
 fn safe_text(text: &str, upstream: &Upstream) -> String {
-    let text: String = text.chars().filter(|c| !c.is_control() || *c == '\n').take(MAX_MESSAGE_CHARS).collect();
+    let text: String =
+        text.chars().filter(|c| !c.is_control() || *c == '\n').take(MAX_MESSAGE_CHARS).collect();
     match &upstream.credential {
         Some(secret) if !secret.is_empty() => text.replace(secret.expose(), "***"),
         _ => text,
@@ -117,7 +121,8 @@ fn safe_text(text: &str, upstream: &Upstream) -> String {
 /// `retry-after-ms` (OpenAI's) before `retry-after` in seconds. The date form is rare and not worth a clock.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number(header::RETRY_AFTER.as_str()))?;
+    let seconds =
+        number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number(header::RETRY_AFTER.as_str()))?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 
@@ -128,7 +133,8 @@ pub(crate) fn lesson(failure: &UpstreamFailure) -> Option<Lesson> {
         return None;
     }
     let names = |field: &str| {
-        failure.param.as_deref().is_some_and(|param| param.split('.').next() == Some(field)) || failure.message.contains(field)
+        failure.param.as_deref().is_some_and(|param| param.split('.').next() == Some(field))
+            || failure.message.contains(field)
     };
     // The longer name first: it contains the shorter one.
     let wants_completion = failure.message.contains("max_completion_tokens");

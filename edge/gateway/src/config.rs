@@ -62,7 +62,12 @@ pub(crate) struct CachedKey {
 }
 
 impl Config {
-    pub(crate) fn new(store: Arc<dyn Store>, host: Arc<dyn Host>, refresh_after: Duration, max_age: Duration) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        host: Arc<dyn Host>,
+        refresh_after: Duration,
+        max_age: Duration,
+    ) -> Self {
         Self {
             store,
             host,
@@ -101,7 +106,9 @@ impl Config {
         if overdue && !down {
             let refresh = std::pin::pin!(self.refresh());
             let timeout = self.host.sleep(INLINE_REFRESH_TIMEOUT);
-            if let futures_util::future::Either::Right(_) = futures_util::future::select(refresh, timeout).await {
+            if let futures_util::future::Either::Right(_) =
+                futures_util::future::select(refresh, timeout).await
+            {
                 self.store_answers.store(false, Ordering::Relaxed);
             }
             return;

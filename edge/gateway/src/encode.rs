@@ -69,7 +69,12 @@ pub(crate) fn chunk(head: &Head, event: &ChatEvent, first: bool) -> Option<Vec<u
             (*choice, Delta { role, tool_calls: Some([call]), ..Delta::default() }, None, None)
         }
         ChatEvent::ToolCallArguments { choice, call, fragment } => {
-            let call = ToolCall { index: *call, id: None, kind: None, function: Function { name: None, arguments: fragment } };
+            let call = ToolCall {
+                index: *call,
+                id: None,
+                kind: None,
+                function: Function { name: None, arguments: fragment },
+            };
             (*choice, Delta { role, tool_calls: Some([call]), ..Delta::default() }, None, None)
         }
         ChatEvent::Finish { choice, reason } => {
@@ -109,13 +114,15 @@ fn open(head: &Head, object: &str) -> Vec<u8> {
     let mut json = Vec::with_capacity(256);
     json.extend_from_slice(b"{\"id\":");
     write_json(&mut json, &head.id);
-    write!(json, ",\"object\":\"{object}\",\"created\":{},\"model\":", head.created).expect("a vector takes everything");
+    write!(json, ",\"object\":\"{object}\",\"created\":{},\"model\":", head.created)
+        .expect("a vector takes everything");
     json.extend_from_slice(&head.model);
     json
 }
 
 fn write_json(json: &mut Vec<u8>, value: &impl Serialize) {
-    serde_json::to_writer(json, value).expect("these types have string keys only, and a vector takes everything");
+    serde_json::to_writer(json, value)
+        .expect("these types have string keys only, and a vector takes everything");
 }
 
 pub(crate) fn usage_json(usage: &Usage) -> Vec<u8> {

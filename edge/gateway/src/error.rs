@@ -76,7 +76,14 @@ pub(crate) struct UpstreamFailure {
 
 impl UpstreamFailure {
     pub(crate) fn new(class: FailureClass, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { class, message: message.into(), param: None, code: None, retry_after: None, stale_connection: false }
+        Self {
+            class,
+            message: message.into(),
+            param: None,
+            code: None,
+            retry_after: None,
+            stale_connection: false,
+        }
     }
 
     pub(crate) fn unavailable(message: &'static str) -> Self {
@@ -84,7 +91,10 @@ impl UpstreamFailure {
     }
 
     pub(crate) fn closed() -> Self {
-        Self { stale_connection: true, ..Self::unavailable("The upstream closed the connection before it answered.") }
+        Self {
+            stale_connection: true,
+            ..Self::unavailable("The upstream closed the connection before it answered.")
+        }
     }
 }
 
@@ -107,7 +117,15 @@ impl ApiError {
         code: impl Into<Cow<'static, str>>,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self { status, kind, code: code.into(), message: message.into(), param: None, retry_after: None, allow: None }
+        Self {
+            status,
+            kind,
+            code: code.into(),
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            allow: None,
+        }
     }
 
     pub(crate) fn invalid_request(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
@@ -143,7 +161,8 @@ impl ApiError {
 
     pub(crate) fn wrong_method(method: &Method, right: Method) -> Self {
         let message = format!("{method} is not supported here; use {right}.");
-        let mut error = Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message);
+        let mut error =
+            Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message);
         error.allow = Some(right);
         error
     }
@@ -153,15 +172,19 @@ impl ApiError {
             StatusCode::NOT_FOUND,
             "invalid_request_error",
             "model_not_found",
-            format!("The model '{model}' does not exist or your API key may not use it. GET /v1/models lists what it may use."),
+            format!(
+                "The model '{model}' does not exist or your API key may not use it. GET /v1/models lists what it may use."
+            ),
         );
         error.param = Some("model".to_owned());
         error
     }
 
     pub(crate) fn cannot_embed(model: &str) -> Self {
-        let mut error =
-            Self::invalid_request("model_cannot_embed", format!("The model '{model}' does not make embeddings."));
+        let mut error = Self::invalid_request(
+            "model_cannot_embed",
+            format!("The model '{model}' does not make embeddings."),
+        );
         error.param = Some("model".to_owned());
         error
     }
@@ -185,7 +208,8 @@ impl ApiError {
     }
 
     pub(crate) fn rate_limited(message: String, retry_after: Duration) -> Self {
-        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message);
+        let mut error =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message);
         error.retry_after = Some(retry_after);
         error
     }
@@ -202,7 +226,12 @@ impl ApiError {
     }
 
     pub(crate) fn body(&self) -> ErrorBody<'_> {
-        ErrorBody { message: &self.message, kind: self.kind, code: Some(&self.code), param: self.param.as_deref() }
+        ErrorBody {
+            message: &self.message,
+            kind: self.kind,
+            code: Some(&self.code),
+            param: self.param.as_deref(),
+        }
     }
 
     pub(crate) fn to_json(&self) -> Bytes {
@@ -215,13 +244,17 @@ impl ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64));
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64),
+            );
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(allow) = self.allow {
-            headers.insert(header::ALLOW, HeaderValue::from_str(allow.as_str()).expect("a method is a token"));
+            headers
+                .insert(header::ALLOW, HeaderValue::from_str(allow.as_str()).expect("a method is a token"));
         }
         response
     }
@@ -242,17 +275,28 @@ impl From<UpstreamFailure> for ApiError {
         let UpstreamFailure { class, message, param, code, retry_after, stale_connection: _ } = failure;
         let (status, kind, default_code) = match class {
             FailureClass::Auth => (StatusCode::FORBIDDEN, "upstream_error", "upstream_auth_failed"),
-            FailureClass::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded"),
-            FailureClass::QuotaExhausted => (StatusCode::FORBIDDEN, "insufficient_quota", "insufficient_quota"),
-            FailureClass::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "upstream_overloaded"),
+            FailureClass::RateLimited => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded")
+            }
+            FailureClass::QuotaExhausted => {
+                (StatusCode::FORBIDDEN, "insufficient_quota", "insufficient_quota")
+            }
+            FailureClass::Overloaded => {
+                (StatusCode::SERVICE_UNAVAILABLE, "server_error", "upstream_overloaded")
+            }
             FailureClass::Timeout => (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout"),
-            FailureClass::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_request"),
+            FailureClass::InvalidRequest => {
+                (StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_request")
+            }
             FailureClass::NotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
-            FailureClass::ContentFilter => (StatusCode::BAD_REQUEST, "invalid_request_error", "content_filter"),
+            FailureClass::ContentFilter => {
+                (StatusCode::BAD_REQUEST, "invalid_request_error", "content_filter")
+            }
             FailureClass::Unavailable => (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable"),
             FailureClass::Internal => (StatusCode::BAD_GATEWAY, "server_error", "upstream_error"),
         };
-        let mut error = Self::new(status, kind, code.map_or(Cow::Borrowed(default_code), Cow::Owned), message);
+        let mut error =
+            Self::new(status, kind, code.map_or(Cow::Borrowed(default_code), Cow::Owned), message);
         error.param = param;
         error.retry_after = retry_after.or(match class {
             FailureClass::RateLimited => Some(Duration::from_secs(5)),

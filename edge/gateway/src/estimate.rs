@@ -86,12 +86,42 @@ impl TokenCounter {
             // A capital begins the word that the small letters go on with.
             Class::Lower if first && self.class == Class::Upper => 0,
             Class::Lower | Class::Upper if run == 0 => 100,
-            Class::Lower => if run >= 7 { 14 } else { 0 },
+            Class::Lower => {
+                if run >= 7 {
+                    14
+                } else {
+                    0
+                }
+            }
             Class::Upper => 30,
-            Class::Digit => if run.is_multiple_of(3) { 100 } else { 0 },
-            Class::Space => if run == 1 { 60 } else { 0 },
-            Class::Newline => if run == 0 { 70 } else { 10 },
-            Class::Punctuation => if run == 0 { 75 } else { 35 },
+            Class::Digit => {
+                if run.is_multiple_of(3) {
+                    100
+                } else {
+                    0
+                }
+            }
+            Class::Space => {
+                if run == 1 {
+                    60
+                } else {
+                    0
+                }
+            }
+            Class::Newline => {
+                if run == 0 {
+                    70
+                } else {
+                    10
+                }
+            }
+            Class::Punctuation => {
+                if run == 0 {
+                    75
+                } else {
+                    35
+                }
+            }
             Class::Wide => match byte {
                 ..=0xDF => 33,
                 ..=0xEF => 80,

@@ -7,13 +7,35 @@ use serde_json::value::RawValue;
 #[derive(Clone, Debug)]
 pub enum ChatEvent {
     /// What the upstream calls this answer.
-    Start { id: Option<String>, created: Option<u64> },
-    Text { choice: u32, text: String, logprobs: Option<Box<RawValue>> },
-    Reasoning { choice: u32, text: String },
+    Start {
+        id: Option<String>,
+        created: Option<u64>,
+    },
+    Text {
+        choice: u32,
+        text: String,
+        logprobs: Option<Box<RawValue>>,
+    },
+    Reasoning {
+        choice: u32,
+        text: String,
+    },
     /// `call` counts a choice's calls from 0, in order of appearance.
-    ToolCallStart { choice: u32, call: u32, id: String, name: String },
+    ToolCallStart {
+        choice: u32,
+        call: u32,
+        id: String,
+        name: String,
+    },
     /// A piece of the call's arguments, a JSON text.
-    ToolCallArguments { choice: u32, call: u32, fragment: String },
-    Finish { choice: u32, reason: FinishReason },
+    ToolCallArguments {
+        choice: u32,
+        call: u32,
+        fragment: String,
+    },
+    Finish {
+        choice: u32,
+        reason: FinishReason,
+    },
     Usage(Usage),
 }

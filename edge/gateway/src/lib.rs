@@ -12,6 +12,7 @@ mod body;
 mod classify;
 mod config;
 mod cors;
+mod embeddings;
 mod encode;
 mod error;
 mod estimate;

@@ -72,7 +72,12 @@ impl Normalizer {
         let refused: Vec<u32> = completion
             .choices
             .iter()
-            .filter(|c| c.message.as_ref().or(c.delta.as_ref()).is_some_and(|m| m.refusal.as_ref().is_some_and(|r| !r.is_empty())))
+            .filter(|c| {
+                c.message
+                    .as_ref()
+                    .or(c.delta.as_ref())
+                    .is_some_and(|m| m.refusal.as_ref().is_some_and(|r| !r.is_empty()))
+            })
             .map(|c| c.index)
             .collect();
         let at = events.len();
@@ -122,7 +127,9 @@ impl Normalizer {
                 mine(c) && c.upstream_index == index && c.upstream_id.as_ref().is_none_or(|known| known == id)
             }),
             (Some(_), None) => self.calls.iter().rposition(|c| mine(c) && c.upstream_index == index),
-            (None, Some(id)) => self.calls.iter().rposition(|c| mine(c) && c.upstream_id.as_ref() == Some(id)),
+            (None, Some(id)) => {
+                self.calls.iter().rposition(|c| mine(c) && c.upstream_id.as_ref() == Some(id))
+            }
             (None, None) => self.calls.iter().rposition(mine),
         };
         if let Some(at) = found {
@@ -154,7 +161,11 @@ impl Normalizer {
             called = true;
             if !call.arguments_sent {
                 call.arguments_sent = true;
-                events.push(ChatEvent::ToolCallArguments { choice, call: call.index, fragment: "{}".to_owned() });
+                events.push(ChatEvent::ToolCallArguments {
+                    choice,
+                    call: call.index,
+                    fragment: "{}".to_owned(),
+                });
             }
         }
         let reason = match reason {

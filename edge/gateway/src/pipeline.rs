@@ -17,8 +17,8 @@ use openai_wire::request::{ChatScan, EmbeddingsScan};
 use serde::Serialize;
 
 use crate::adapter::{self, Call, ChatCall, Completed, EmbeddingsCall};
-use crate::attempt::{Streamed, Whole, try_targets};
 use crate::admit::{Leases, admit};
+use crate::attempt::{Streamed, Whole, try_targets};
 use crate::authenticate::authenticate;
 use crate::body::RequestBody;
 use crate::config::{CachedKey, Config};
@@ -92,7 +92,8 @@ impl Gateway {
         let GatewayParts { host, store, hasher, leases, settings } = parts;
         let mut random = [0; 8];
         host.fill_random(&mut random);
-        let config = Arc::new(Config::new(store, host.clone(), settings.config_refresh, settings.config_max_age));
+        let config =
+            Arc::new(Config::new(store, host.clone(), settings.config_refresh, settings.config_max_age));
         Self(Arc::new(Inner {
             config,
             hasher,
@@ -125,8 +126,11 @@ impl Gateway {
 
     async fn discover_one(&self, provider: &Provider) -> Result<usize, String> {
         let upstream = self.upstream(provider)?;
-        let listed = adapter::list_models(&upstream, &*self.0.host).await.map_err(|failure| failure.message.into_owned())?;
-        let models: Vec<Model> = listed.data.into_iter().take(MAX_DISCOVERED_MODELS).filter_map(discovered_model).collect();
+        let listed = adapter::list_models(&upstream, &*self.0.host)
+            .await
+            .map_err(|failure| failure.message.into_owned())?;
+        let models: Vec<Model> =
+            listed.data.into_iter().take(MAX_DISCOVERED_MODELS).filter_map(discovered_model).collect();
         let count = models.len();
         self.0.config.set_discovered(provider.slug.clone(), models);
         Ok(count)
@@ -149,14 +153,19 @@ impl Gateway {
     async fn reach(&self, provider: &Provider) -> Result<(), String> {
         let upstream = self.upstream(provider)?;
         match adapter::list_models(&upstream, &*self.0.host).await {
-            Err(failure) if matches!(failure.class, FailureClass::NotFound | FailureClass::InvalidRequest) => Ok(()),
+            Err(failure)
+                if matches!(failure.class, FailureClass::NotFound | FailureClass::InvalidRequest) =>
+            {
+                Ok(())
+            }
             Err(failure) => Err(failure.message.into_owned()),
             Ok(_) => Ok(()),
         }
     }
 
     fn upstream(&self, provider: &Provider) -> Result<Upstream, String> {
-        let mut upstream = Upstream::build(provider, &*self.0.host).ok_or("its base URL or credential cannot be used")?;
+        let mut upstream =
+            Upstream::build(provider, &*self.0.host).ok_or("its base URL or credential cannot be used")?;
         // Nobody waits minutes for a list.
         upstream.timeouts.first_byte = upstream.timeouts.first_byte.min(LIST_TIMEOUT);
         upstream.timeouts.idle = upstream.timeouts.idle.min(LIST_TIMEOUT);
@@ -165,7 +174,10 @@ impl Gateway {
 
     pub fn models(&self) -> Vec<ServedModel> {
         let routes = self.0.config.routes();
-        routes.all().map(|(id, target)| ServedModel { id: id.to_owned(), provider: target.upstream.slug.clone() }).collect()
+        routes
+            .all()
+            .map(|(id, target)| ServedModel { id: id.to_owned(), provider: target.upstream.slug.clone() })
+            .collect()
     }
 
     /// Answers one request. Every route passes through here.
@@ -182,10 +194,20 @@ impl Gateway {
         response
     }
 
-    async fn answer(&self, head: &Parts, body: RequestBody, id: &HeaderValue) -> Result<http::Response<Body>, ApiError> {
+    async fn answer(
+        &self,
+        head: &Parts,
+        body: RequestBody,
+        id: &HeaderValue,
+    ) -> Result<http::Response<Body>, ApiError> {
         // Two lengths for one body are how requests are smuggled.
-        if head.headers.contains_key(header::CONTENT_LENGTH) && head.headers.contains_key(header::TRANSFER_ENCODING) {
-            return Err(ApiError::invalid_request("ambiguous_length", "Send Content-Length or Transfer-Encoding, not both."));
+        if head.headers.contains_key(header::CONTENT_LENGTH)
+            && head.headers.contains_key(header::TRANSFER_ENCODING)
+        {
+            return Err(ApiError::invalid_request(
+                "ambiguous_length",
+                "Send Content-Length or Transfer-Encoding, not both.",
+            ));
         }
         let route = route(head.uri.path()).ok_or_else(|| ApiError::unknown_route(head.uri.path()))?;
         let method = if head.method == Method::HEAD { &Method::GET } else { &head.method };
@@ -237,7 +259,8 @@ impl Gateway {
         let opening: BoxFuture<'static, _> =
             Box::pin(async move { try_targets(&Streamed(chat), &targets).await.map(|(live, _)| live) });
         // The status is kept open until the first content, but not longer than a client bears silence.
-        let (state, live) = self.open_within_keepalive(opening).await.inspect_err(|e| settlement.refused(e))?;
+        let (state, live) =
+            self.open_within_keepalive(opening).await.inspect_err(|e| settlement.refused(e))?;
         let mut response = http::Response::new(full(Bytes::new()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -261,7 +284,8 @@ impl Gateway {
     ) -> Result<http::Response<Body>, ApiError> {
         let mut settlement = self.admit(key, "embeddings", id).await?;
         let body = body.read(&self.0.settings).await.inspect_err(|e| settlement.refused(e))?;
-        let scan = EmbeddingsScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
+        let scan =
+            EmbeddingsScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
         settlement.model(&scan.model, false);
         let targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
         if targets.iter().all(|target| target.model.capabilities.embeddings == Some(false)) {
@@ -269,11 +293,16 @@ impl Gateway {
             settlement.refused(&error);
             return Err(error);
         }
-        let embed = EmbeddingsCall { call: self.call(head, id, body), model: json_string(&scan.model), scan };
+        let embed = EmbeddingsCall { call: self.call(head, id, body), scan };
         settled(try_targets(&embed, &targets).await, settlement)
     }
 
-    async fn admit(&self, key: &CachedKey, operation: &'static str, id: &HeaderValue) -> Result<Settlement, ApiError> {
+    async fn admit(
+        &self,
+        key: &CachedKey,
+        operation: &'static str,
+        id: &HeaderValue,
+    ) -> Result<Settlement, ApiError> {
         let permit = admit(key, &*self.0.leases, &*self.0.host).await?;
         let id = id.to_str().unwrap_or_default().into();
         Ok(Settlement::new(self.0.host.clone(), id, operation, key.record.id.clone(), permit))
@@ -345,7 +374,8 @@ impl Gateway {
     /// The client's own id where it is sane, so that its log and ours can be laid side by side.
     fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let sane = |value: &&HeaderValue| {
-            (1..=MAX_REQUEST_ID_BYTES).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+            (1..=MAX_REQUEST_ID_BYTES).contains(&value.len())
+                && value.as_bytes().iter().all(u8::is_ascii_graphic)
         };
         if let Some(given) = headers.get(REQUEST_ID).filter(sane) {
             return given.clone();
@@ -420,7 +450,10 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> http::Response<Bo
 
 fn discovered_model(listed: UpstreamModel) -> Option<Model> {
     let id = listed.id;
-    let sane = !id.is_empty() && id.len() <= MAX_MODEL_ID_BYTES && !id.chars().any(char::is_control) && id.trim() == id;
+    let sane = !id.is_empty()
+        && id.len() <= MAX_MODEL_ID_BYTES
+        && !id.chars().any(char::is_control)
+        && id.trim() == id;
     sane.then(|| Model {
         upstream_id: id.clone(),
         id,

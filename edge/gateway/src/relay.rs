@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use openai_wire::{ChatChunk, ChunkScan, FinishReason, Shape, Usage, sse};
+use openai_wire::response::{ChunkScan, ChunkScanner, Shape};
+use openai_wire::{ChatChunk, FinishReason, Usage, sse};
 
 use crate::encode::{self, Head};
 use crate::error::UpstreamFailure;
@@ -33,11 +34,13 @@ pub(crate) struct ChunkRelay {
     id: String,
     created: Option<u64>,
     normalizer: Normalizer,
+    scanner: ChunkScanner,
     /// Choices (by index, up to 64) whose first delta is out.
     begun: u64,
     /// The frame with the finish reason, kept back until the usage is known, which belongs on it.
     held: Option<Held>,
-    finished: Option<FinishReason>,
+    finished: bool,
+    filtered: bool,
     output: bool,
     usage: Option<(Usage, Bytes)>,
     usage_sent: bool,
@@ -67,9 +70,11 @@ impl ChunkRelay {
             id: String::new(),
             created: None,
             normalizer: Normalizer::default(),
+            scanner: ChunkScanner::new(),
             begun: 0,
             held: None,
-            finished: None,
+            finished: false,
+            filtered: false,
             output: false,
             usage: None,
             usage_sent: false,
@@ -89,16 +94,16 @@ impl ChunkRelay {
 
     /// Whether the answer is complete, so that the upstream's end is no failure however it comes.
     pub(crate) fn is_finished(&self) -> bool {
-        self.finished.is_some()
+        self.finished
     }
 
     /// Takes the data of one upstream event. `Err` is final.
     pub(crate) fn data(&mut self, data: &Bytes, out: &mut BytesMut) -> Result<(), RelayError> {
-        let Ok(scan) = ChunkScan::scan(data) else { return Err(RelayError::NotJson) };
+        let Ok(scan) = self.scanner.scan(data) else { return Err(RelayError::NotJson) };
         if scan.error {
             return Err(RelayError::ErrorObject(data.clone()));
         }
-        if let Some((span, usage)) = &scan.usage {
+        if let Some((span, usage)) = scan.usage.as_ref().filter(|(_, usage)| usage.total_tokens > 0) {
             self.usage = Some((*usage, Bytes::copy_from_slice(&data[span.clone()])));
         }
         if scan.choices_empty && scan.shape == Shape::Conformant {
@@ -106,32 +111,39 @@ impl ChunkRelay {
             return Ok(());
         }
         if scan.output {
-            for text in scan.texts() {
-                self.completion.add(&data[text]);
+            for text in &scan.text {
+                self.completion.add(text.as_bytes());
             }
         }
         if !self.may_pass(&scan) {
             return self.normalize(data, out);
         }
-        if self.held.is_some() && !scan.output && scan.finish_reason.is_none() {
+        if self.held.is_some() && !scan.output && !scan.finished {
             // Nothing, after the finish: the usage is still to be put on that.
             return Ok(());
         }
         self.output |= scan.output;
         self.begun |= 1;
         if self.id.is_empty() {
-            scan.id().clone_into(&mut self.id);
-            self.created = scan.created;
+            // Once per stream: for the frames that are made here.
+            let head = ChatChunk::parse(data).map_err(|_| RelayError::NotJson)?;
+            self.id = head.id.unwrap_or_default();
+            self.created = head.created;
         }
         if let Some(held) = self.held.take() {
             self.send(&held, None, out);
         }
         let model = scan.model.clone();
-        if let Some(reason) = scan.finish_reason {
-            self.finished = Some(reason);
+        if scan.finished {
+            self.finished = true;
             self.usage_sent |= scan.usage.is_some();
             if !self.wanted.include_usage && scan.usage.is_none() {
-                self.held = Some(Held { json: data.clone(), model, usage_null: scan.usage_null.clone(), close: scan.close });
+                self.held = Some(Held {
+                    json: data.clone(),
+                    model,
+                    usage_null: scan.usage_null.clone(),
+                    close: scan.close,
+                });
                 return Ok(());
             }
         }
@@ -146,11 +158,13 @@ impl ChunkRelay {
 
     /// The upstream has said `[DONE]`, or has ended.
     pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<Summary, RelayError> {
-        let Some(reason) = self.finished else { return Err(RelayError::Unfinished) };
+        if !self.finished {
+            return Err(RelayError::Unfinished);
+        }
         let reported = self.usage.take();
         let produced = reported.as_ref().is_some_and(|(usage, _)| usage.completion_tokens > 0);
         // A model may spend its tokens on what it does not show; but nothing at all is no answer.
-        if !self.output && !produced && reason != FinishReason::ContentFilter {
+        if !self.output && !produced && !self.filtered {
             return Err(RelayError::Empty);
         }
         let estimated = reported.is_none();
@@ -177,7 +191,7 @@ impl ChunkRelay {
             // With several choices, who has begun is kept by the long way only.
             && self.wanted.choices == 1
             && (self.begun == 1 || scan.has_role)
-            && !(scan.finish_reason.is_some() && self.normalizer.has_calls())
+            && !(scan.finished && self.normalizer.has_calls())
     }
 
     fn normalize(&mut self, data: &Bytes, out: &mut BytesMut) -> Result<(), RelayError> {
@@ -226,7 +240,8 @@ impl ChunkRelay {
             self.send(&held, None, out);
         }
         if let ChatEvent::Finish { reason, .. } = event {
-            self.finished = Some(reason);
+            self.finished = true;
+            self.filtered |= reason == FinishReason::ContentFilter;
             if !self.wanted.include_usage {
                 let close = json.len() - 1;
                 self.held = Some(Held { json: json.into(), model: None, usage_null: None, close });
@@ -282,9 +297,13 @@ pub(crate) enum RelayError {
 impl RelayError {
     pub(crate) fn into_failure(self, upstream: &crate::routes::Upstream) -> UpstreamFailure {
         match self {
-            Self::NotJson => UpstreamFailure::unavailable("The upstream's stream is broken: an event is not a JSON object."),
+            Self::NotJson => UpstreamFailure::unavailable(
+                "The upstream's stream is broken: an event is not a JSON object.",
+            ),
             Self::ErrorObject(data) => crate::classify::classify_error_object(&data, upstream),
-            Self::Unfinished => UpstreamFailure::unavailable("The upstream's stream ended before the answer was complete."),
+            Self::Unfinished => {
+                UpstreamFailure::unavailable("The upstream's stream ended before the answer was complete.")
+            }
             Self::Empty => UpstreamFailure::unavailable("The upstream answered with nothing at all."),
         }
     }

@@ -22,7 +22,6 @@ impl Route<'_> {
             Self::Models | Self::Model(_) | Self::Health | Self::Ready => Method::GET,
         }
     }
-
 }
 
 /// The operations live under `/v1` and at the root, and a base URL that was pasted with the whole
@@ -38,7 +37,8 @@ pub(crate) fn route(path: &str) -> Option<Route<'_>> {
     while let Some(shorter) = rest.strip_prefix("/v1").filter(|s| s.is_empty() || s.starts_with('/')) {
         rest = shorter;
     }
-    if let Some(pasted) = rest.strip_prefix("/chat/completions").filter(|s| s.len() > 1 && s.starts_with('/')) {
+    if let Some(pasted) = rest.strip_prefix("/chat/completions").filter(|s| s.len() > 1 && s.starts_with('/'))
+    {
         rest = pasted;
     }
     match rest.strip_suffix('/').unwrap_or(rest) {
@@ -84,7 +84,18 @@ mod tests {
 
     #[test]
     fn everything_else_is_unknown() {
-        for path in ["", "/", "/v1", "/v1/", "/v12/models", "/v1/chat", "/chat/completionsx", "/v1/healthz", "/admin", "*"] {
+        for path in [
+            "",
+            "/",
+            "/v1",
+            "/v1/",
+            "/v12/models",
+            "/v1/chat",
+            "/chat/completionsx",
+            "/v1/healthz",
+            "/admin",
+            "*",
+        ] {
             assert_eq!(route(path), None, "{path}");
         }
     }

@@ -64,7 +64,9 @@ impl Learned {
         match lesson {
             Lesson::DropReasoningEffort => self.drop_reasoning_effort.store(true, Ordering::Relaxed),
             Lesson::DropStreamOptions => self.drop_stream_options.store(true, Ordering::Relaxed),
-            Lesson::MaxTokensField(MaxTokensField::MaxTokens) => self.max_tokens_field.store(1, Ordering::Relaxed),
+            Lesson::MaxTokensField(MaxTokensField::MaxTokens) => {
+                self.max_tokens_field.store(1, Ordering::Relaxed)
+            }
             Lesson::MaxTokensField(MaxTokensField::MaxCompletionTokens) => {
                 self.max_tokens_field.store(2, Ordering::Relaxed);
             }
@@ -118,7 +120,8 @@ impl Routes {
         for (provider, models) in providers {
             let Some(upstream) = Upstream::build(&provider, host).map(Arc::new) else { continue };
             for model in models {
-                let target = Arc::new(Target { upstream: upstream.clone(), model, learned: Learned::default() });
+                let target =
+                    Arc::new(Target { upstream: upstream.clone(), model, learned: Learned::default() });
                 let targets = routes.by_name.entry(target.model.id.clone()).or_default();
                 if targets.is_empty() {
                     routes.listed.push((target.model.id.clone(), target.clone()));
@@ -141,7 +144,10 @@ impl Routes {
     }
 
     pub(crate) fn listed<'a>(&'a self, key: &'a ApiKeyRecord) -> impl Iterator<Item = (&'a str, &'a Target)> {
-        self.listed.iter().filter(|(name, target)| allows(key, name, std::slice::from_ref(target))).map(|(name, target)| (name.as_str(), &**target))
+        self.listed
+            .iter()
+            .filter(|(name, target)| allows(key, name, std::slice::from_ref(target)))
+            .map(|(name, target)| (name.as_str(), &**target))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Target)> {
@@ -156,13 +162,21 @@ impl Routes {
     pub(crate) fn keep_lessons(&self, before: &Self) {
         for (name, target) in &self.listed {
             let Some(old) = before.by_name.get(name).and_then(|targets| {
-                targets.iter().find(|t| t.upstream.slug == target.upstream.slug && t.upstream.chat == target.upstream.chat)
+                targets.iter().find(|t| {
+                    t.upstream.slug == target.upstream.slug && t.upstream.chat == target.upstream.chat
+                })
             }) else {
                 continue;
             };
-            target.learned.drop_reasoning_effort.store(old.learned.drop_reasoning_effort(), Ordering::Relaxed);
+            target
+                .learned
+                .drop_reasoning_effort
+                .store(old.learned.drop_reasoning_effort(), Ordering::Relaxed);
             target.learned.drop_stream_options.store(old.learned.drop_stream_options(), Ordering::Relaxed);
-            target.learned.max_tokens_field.store(old.learned.max_tokens_field.load(Ordering::Relaxed), Ordering::Relaxed);
+            target
+                .learned
+                .max_tokens_field
+                .store(old.learned.max_tokens_field.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 }
@@ -178,7 +192,9 @@ impl Upstream {
     pub(crate) fn build(provider: &Provider, host: &dyn Host) -> Option<Self> {
         let base = &provider.adapter.base_url;
         let uri = |path: &str| format!("{base}{path}").parse::<Uri>();
-        let (Ok(chat), Ok(embeddings), Ok(models)) = (uri("/chat/completions"), uri("/embeddings"), uri("/models")) else {
+        let (Ok(chat), Ok(embeddings), Ok(models)) =
+            (uri("/chat/completions"), uri("/embeddings"), uri("/models"))
+        else {
             tracing::error!(provider = %provider.slug, "the provider's base URL cannot be used; it is left out");
             return None;
         };
@@ -209,7 +225,12 @@ impl Upstream {
             models,
             authorization,
             credential,
-            forward_headers: provider.adapter.forward_headers.iter().filter_map(|name| name.parse().ok()).collect(),
+            forward_headers: provider
+                .adapter
+                .forward_headers
+                .iter()
+                .filter_map(|name| name.parse().ok())
+                .collect(),
             timeouts: Timeouts {
                 connect: ms(t.connect_ms),
                 first_byte: ms(t.first_byte_ms),

@@ -135,7 +135,10 @@ impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
         self.settlement.outcome("ok");
         Poll::Ready(Some(Ok(Frame::data(bytes))))

@@ -61,7 +61,13 @@ impl Live {
     }
 
     /// An answer that came in one piece.
-    pub(crate) fn ended(target: Arc<Target>, relay: ChunkRelay, out: BytesMut, summary: Summary, host: Arc<dyn Host>) -> Self {
+    pub(crate) fn ended(
+        target: Arc<Target>,
+        relay: ChunkRelay,
+        out: BytesMut,
+        summary: Summary,
+        host: Arc<dyn Host>,
+    ) -> Self {
         let begun = host.monotonic();
         Self {
             upstream: None,
@@ -131,7 +137,8 @@ impl Live {
             }
             Poll::Pending => {
                 let timeouts = &self.target.upstream.timeouts;
-                let silent_until = self.last_byte.map_or(self.begun + timeouts.first_byte, |at| at + timeouts.idle);
+                let silent_until =
+                    self.last_byte.map_or(self.begun + timeouts.first_byte, |at| at + timeouts.idle);
                 let deadline = silent_until.min(self.begun + timeouts.total);
                 ready!(self.timer.poll(deadline, &*self.host, cx));
                 let message = if self.last_byte.is_some() {
@@ -197,8 +204,9 @@ impl Live {
         }
         if Pin::new(&mut upstream).poll_frame(cx).is_pending() {
             let host = self.host.clone();
-            self.host
-                .spawn(Box::pin(async move { discard(upstream, MAX_TRAILING_BYTES, MAX_TRAILING_TIME, &*host).await }));
+            self.host.spawn(Box::pin(async move {
+                discard(upstream, MAX_TRAILING_BYTES, MAX_TRAILING_TIME, &*host).await
+            }));
         }
     }
 }
@@ -220,7 +228,12 @@ pub(crate) enum State {
 }
 
 impl ChatStream {
-    pub(crate) fn new(state: State, host: Arc<dyn Host>, keepalive: Duration, settlement: Settlement) -> Self {
+    pub(crate) fn new(
+        state: State,
+        host: Arc<dyn Host>,
+        keepalive: Duration,
+        settlement: Settlement,
+    ) -> Self {
         let last_sent = host.monotonic();
         Self { state, host, keepalive, last_sent, timer: LazyTimer::default(), settlement }
     }
@@ -274,7 +287,10 @@ impl http_body::Body for ChatStream {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         match this.poll_bytes(cx) {
             Poll::Ready(Some(bytes)) => {

@@ -17,8 +17,15 @@ use crate::output::Output;
 
 /// One OpenAI-compatible URL in front of vendors, proxies and local models.
 #[derive(Debug, Parser)]
-#[command(name = "dyad-gateway", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-#[command(after_help = "Without a command, 'up' is run. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+#[command(
+    name = "dyad-gateway",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+#[command(
+    after_help = "Without a command, 'up' is run. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -117,7 +124,7 @@ impl Cli {
 pub(crate) async fn open_store(data_dir: &DataDir) -> Result<DynamoStore, Failure> {
     let shown = data_dir.path().display();
     data_dir.create().map_err(|error| Failure::failed(&format!("the data directory {shown}"), error))?;
-    let opened = store::open_embedded(&data_dir.store_file()).await;
+    let opened = DynamoStore::open_embedded(data_dir.store_file()).await;
     opened.map_err(|error| Failure::failed(&format!("the store in {shown}"), error))
 }
 

@@ -25,8 +25,11 @@ pub(crate) fn read(path: &Path) -> Result<FileConfig, Vec<String>> {
         return Err(vec![format!("{shown}: the file is longer than {MAX_FILE_BYTES} bytes")]);
     }
     let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{shown}: {error}")])?;
-    let table: Table = text.parse().map_err(|error: toml::de::Error| vec![format!("{shown}: {}", error.to_string().trim_end())])?;
-    check(table).map_err(|violations| violations.0.iter().map(|violation| format!("{shown}: {violation}")).collect())
+    let table: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| vec![format!("{shown}: {}", error.to_string().trim_end())])?;
+    check(table)
+        .map_err(|violations| violations.0.iter().map(|violation| format!("{shown}: {violation}")).collect())
 }
 
 fn check(table: Table) -> Result<FileConfig, Violations> {
@@ -34,24 +37,29 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
     let mut violations = Violations(Vec::new());
     let mut slugs: Vec<(String, usize)> = Vec::new();
     for (key, value) in table {
-        let result = match key.as_str() {
-            "keepalive_ms" => number(&value, 10, 300_000).map(|ms| config.settings.keepalive = Duration::from_millis(ms)),
-            "max_body_bytes" => number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_body_bytes = size(bytes)),
-            "max_response_bytes" => number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_response_bytes = size(bytes)),
-            "max_frame_bytes" => number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_frame_bytes = size(bytes)),
-            "body_idle_timeout_ms" => {
-                number(&value, 10, 3_600_000).map(|ms| config.settings.body_idle_timeout = Duration::from_millis(ms))
-            }
-            "body_total_timeout_ms" => {
-                number(&value, 10, 86_400_000).map(|ms| config.settings.body_total_timeout = Duration::from_millis(ms))
-            }
-            "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
-            "provider" => {
-                providers(value, &mut config.providers, &mut slugs, &mut violations);
-                Ok(())
-            }
-            _ => Err("is not a setting of this version; see the README for those there are".to_owned()),
-        };
+        let result =
+            match key.as_str() {
+                "keepalive_ms" => number(&value, 10, 300_000)
+                    .map(|ms| config.settings.keepalive = Duration::from_millis(ms)),
+                "max_body_bytes" => {
+                    number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_body_bytes = size(bytes))
+                }
+                "max_response_bytes" => number(&value, 1_024, 1 << 30)
+                    .map(|bytes| config.settings.max_response_bytes = size(bytes)),
+                "max_frame_bytes" => {
+                    number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_frame_bytes = size(bytes))
+                }
+                "body_idle_timeout_ms" => number(&value, 10, 3_600_000)
+                    .map(|ms| config.settings.body_idle_timeout = Duration::from_millis(ms)),
+                "body_total_timeout_ms" => number(&value, 10, 86_400_000)
+                    .map(|ms| config.settings.body_total_timeout = Duration::from_millis(ms)),
+                "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
+                "provider" => {
+                    providers(value, &mut config.providers, &mut slugs, &mut violations);
+                    Ok(())
+                }
+                _ => Err("is not a setting of this version; see the README for those there are".to_owned()),
+            };
         if let Err(message) = result {
             violations.0.push(Violation { path: key, message });
         }
@@ -59,7 +67,12 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
     if violations.0.is_empty() { Ok(config) } else { Err(violations) }
 }
 
-fn providers(value: Value, checked: &mut Vec<Provider>, slugs: &mut Vec<(String, usize)>, violations: &mut Violations) {
+fn providers(
+    value: Value,
+    checked: &mut Vec<Provider>,
+    slugs: &mut Vec<(String, usize)>,
+    violations: &mut Violations,
+) {
     let Value::Array(entries) = value else {
         let message = "must be a list: write each provider as [[provider]]".to_owned();
         return violations.0.push(Violation { path: "provider".to_owned(), message });
@@ -70,7 +83,10 @@ fn providers(value: Value, checked: &mut Vec<Provider>, slugs: &mut Vec<(String,
         match Provider::check(&RawProvider::from(json)) {
             Ok(provider) => {
                 if let Some((_, other)) = slugs.iter().find(|(slug, _)| slug == provider.slug.as_str()) {
-                    let message = format!("'{}' is the slug of provider[{other}] too; give one of them another", provider.slug);
+                    let message = format!(
+                        "'{}' is the slug of provider[{other}] too; give one of them another",
+                        provider.slug
+                    );
                     violations.0.push(Violation { path: format!("{path}.slug"), message });
                 }
                 slugs.push((provider.slug.as_str().to_owned(), index));
@@ -83,7 +99,9 @@ fn providers(value: Value, checked: &mut Vec<Provider>, slugs: &mut Vec<(String,
 
 fn number(value: &Value, min: u64, max: u64) -> Result<u64, String> {
     let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
-    number.filter(|number| (min..=max).contains(number)).ok_or_else(|| format!("must be a whole number from {min} to {max}"))
+    number
+        .filter(|number| (min..=max).contains(number))
+        .ok_or_else(|| format!("must be a whole number from {min} to {max}"))
 }
 
 fn size(bytes: u64) -> usize {
@@ -98,7 +116,9 @@ fn origins(value: &Value) -> Result<Cors, String> {
         Value::Array(list) if list.is_empty() => Ok(Cors::Off),
         Value::Array(list) => {
             let origin = |value: &Value| {
-                let text = value.as_str().filter(|text| text.starts_with("http://") || text.starts_with("https://"))?;
+                let text = value
+                    .as_str()
+                    .filter(|text| text.starts_with("http://") || text.starts_with("https://"))?;
                 let host = text.split_once("://")?.1;
                 if host.is_empty() || host.contains('/') { None } else { HeaderValue::from_str(text).ok() }
             };
@@ -134,7 +154,9 @@ mod tests {
             colour = "red"
             "#,
         );
-        for path in ["keepalive_ms", "max_body_byts", "cors_origins", "provider[0].base_url", "provider[1].colour"] {
+        for path in
+            ["keepalive_ms", "max_body_byts", "cors_origins", "provider[0].base_url", "provider[1].colour"]
+        {
             assert!(found.iter().any(|line| line.starts_with(path)), "{path} is missing in {found:#?}");
         }
         assert_eq!(found.len(), 5, "{found:#?}");

@@ -37,7 +37,10 @@ impl DataDir {
         let path = self.0.join(HASH_SECRET_FILE);
         match fs::read_to_string(&path) {
             Ok(text) if text.trim().len() == 64 => Ok(ApiKeyHasher::new(Secret::new(text.trim()))),
-            Ok(_) => Err(io::Error::other(format!("{} is damaged: it must hold 64 hexadecimal digits", path.display()))),
+            Ok(_) => Err(io::Error::other(format!(
+                "{} is damaged: it must hold 64 hexadecimal digits",
+                path.display()
+            ))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut random = [0; 32];
                 getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -58,7 +61,8 @@ impl DataDir {
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let draft = path.with_extension(format!("draft-{}", std::process::id()));
     let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         // Unlike a rename, a link does not replace what another process has put there meanwhile.

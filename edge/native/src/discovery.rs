@@ -17,8 +17,10 @@ const VENDORS: [(&str, &str, &str, &str, Option<&str>); 10] = [
 ];
 
 /// Servers that are looked for on this machine: slug, name, base URL.
-const LOCAL: [(&str, &str, &str); 2] =
-    [("ollama", "Ollama", "http://127.0.0.1:11434/v1"), ("lmstudio", "LM Studio", "http://127.0.0.1:1234/v1")];
+const LOCAL: [(&str, &str, &str); 2] = [
+    ("ollama", "Ollama", "http://127.0.0.1:11434/v1"),
+    ("lmstudio", "LM Studio", "http://127.0.0.1:1234/v1"),
+];
 
 /// Later than everything that was asked for by name.
 const DISCOVERED_RANK: u32 = 1_000;
@@ -31,7 +33,13 @@ pub(crate) fn vendors() -> Vec<Provider> {
         .filter_map(|(variable, slug, name, base_url, override_by)| {
             let base_url = override_by.and_then(set).unwrap_or_else(|| (*base_url).to_owned());
             provider(slug, name, ProviderKind::Proxy, &base_url, CredentialRef::Env((*variable).to_owned()))
-                .inspect_err(|problem| tracing::warn!(variable, problem, "a vendor's key is set, but its base URL cannot be used"))
+                .inspect_err(|problem| {
+                    tracing::warn!(
+                        variable,
+                        problem,
+                        "a vendor's key is set, but its base URL cannot be used"
+                    )
+                })
                 .ok()
         })
         .collect()
@@ -39,7 +47,12 @@ pub(crate) fn vendors() -> Vec<Provider> {
 
 /// Candidates on this machine; whether they run shows when they are asked for their models.
 pub(crate) fn local_servers() -> Vec<Provider> {
-    LOCAL.iter().filter_map(|(slug, name, url)| provider(slug, name, ProviderKind::Local, url, CredentialRef::None).ok()).collect()
+    LOCAL
+        .iter()
+        .filter_map(|(slug, name, url)| {
+            provider(slug, name, ProviderKind::Local, url, CredentialRef::None).ok()
+        })
+        .collect()
 }
 
 pub(crate) fn is_local_candidate(slug: &str) -> bool {
@@ -66,7 +79,13 @@ fn is_private(url: &str) -> bool {
     url.starts_with("http://")
 }
 
-fn provider(slug: &str, name: &str, kind: ProviderKind, base_url: &str, credential: CredentialRef) -> Result<Provider, String> {
+fn provider(
+    slug: &str,
+    name: &str,
+    kind: ProviderKind,
+    base_url: &str,
+    credential: CredentialRef,
+) -> Result<Provider, String> {
     let kind = match kind {
         ProviderKind::Proxy => "proxy",
         ProviderKind::Local => "local",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use catalog::{CredentialRef, Secret};
-use gateway::{BoxFuture, Body, CallError, Host};
+use gateway::{Body, BoxFuture, CallError, Host};
 use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;

@@ -29,7 +29,8 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
     for (index, argument) in args.upstreams.iter().enumerate() {
         match discovery::upstream(argument, index) {
             Ok(provider) => providers.push(provider),
-            Err(lines) => problems.extend(lines.lines().map(|line| format!("--upstream (number {}): {line}", index + 1))),
+            Err(lines) => problems
+                .extend(lines.lines().map(|line| format!("--upstream (number {}): {line}", index + 1))),
         }
     }
     if !problems.is_empty() {
@@ -37,7 +38,11 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
     }
     if !args.no_discovery {
         let found = discovery::vendors().into_iter().chain(discovery::local_servers());
-        let new: Vec<_> = found.filter(|f| providers.iter().all(|p| p.slug != f.slug && p.adapter.base_url != f.adapter.base_url)).collect();
+        let new: Vec<_> = found
+            .filter(|f| {
+                providers.iter().all(|p| p.slug != f.slug && p.adapter.base_url != f.adapter.base_url)
+            })
+            .collect();
         providers.extend(new);
     }
     Ok(Given { settings: file.settings, providers })
@@ -46,8 +51,10 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
 /// A gateway over the embedded store of the data directory.
 pub(crate) async fn open_gateway(data_dir: &DataDir, given: Given) -> Result<Gateway, Failure> {
     let store = crate::cli::open_store(data_dir).await?;
-    let hasher = data_dir.hasher().map_err(|error| Failure::failed("the secret for hashing API keys", error))?;
-    let host = NativeHost::new().map_err(|error| Failure::failed("TLS for upstreams cannot be set up", error))?;
+    let hasher =
+        data_dir.hasher().map_err(|error| Failure::failed("the secret for hashing API keys", error))?;
+    let host =
+        NativeHost::new().map_err(|error| Failure::failed("TLS for upstreams cannot be set up", error))?;
     let gateway = Gateway::new(GatewayParts {
         host: Arc::new(host),
         store: Arc::new(store),
@@ -56,6 +63,9 @@ pub(crate) async fn open_gateway(data_dir: &DataDir, given: Given) -> Result<Gat
         settings: given.settings,
     });
     gateway.set_providers(given.providers);
-    gateway.load().await.map_err(|error| Failure::failed("the configuration cannot be read from the store", error))?;
+    gateway
+        .load()
+        .await
+        .map_err(|error| Failure::failed("the configuration cannot be read from the store", error))?;
     Ok(gateway)
 }

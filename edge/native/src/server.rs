@@ -26,15 +26,15 @@ const MAX_H2_STREAMS: u32 = 512;
 /// Pause after accepting failed, as it does while file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-pub struct ServerOptions {
-    pub tls: Option<Arc<rustls::ServerConfig>>,
-    pub workers: usize,
+pub(crate) struct ServerOptions {
+    pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(crate) workers: usize,
     /// Connections open at once; further ones wait in the kernel's backlog.
-    pub max_connections: usize,
+    pub(crate) max_connections: usize,
 }
 
 /// A server that runs. Dropping it does not stop it.
-pub struct Server {
+pub(crate) struct Server {
     local_addr: SocketAddr,
     drain: watch::Sender<bool>,
     acceptor: tokio::task::JoinHandle<()>,
@@ -49,7 +49,11 @@ struct Worker {
 
 impl Server {
     /// Begins to accept. Must be called in a tokio runtime, which runs the acceptor only.
-    pub fn start(listener: TcpListener, router: axum::Router, options: &ServerOptions) -> io::Result<Self> {
+    pub(crate) fn start(
+        listener: TcpListener,
+        router: axum::Router,
+        options: &ServerOptions,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let local_addr = listener.local_addr()?;
         let (drain, draining) = watch::channel(false);
@@ -60,7 +64,8 @@ impl Server {
             let (sender, receiver) = mpsc::unbounded_channel();
             let load = Arc::new(AtomicUsize::new(0));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (router, tls, draining, counter) = (router.clone(), tls.clone(), draining.clone(), load.clone());
+            let (router, tls, draining, counter) =
+                (router.clone(), tls.clone(), draining.clone(), load.clone());
             let work = move || runtime.block_on(work(receiver, router, tls, draining, counter));
             threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
             workers.push(Worker { sender, load });
@@ -70,13 +75,13 @@ impl Server {
         Ok(Self { local_addr, drain, acceptor, workers: threads })
     }
 
-    pub fn local_addr(&self) -> SocketAddr {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
     /// Stops accepting, lets every request under way finish, and returns when the last connection is closed. Drop the
     /// future to stop waiting.
-    pub async fn drain(self) {
+    pub(crate) async fn drain(self) {
         // Nobody listening means that all have ended already.
         let _ = self.drain.send(true);
         let _ = self.acceptor.await;
@@ -91,7 +96,12 @@ impl Server {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, workers: Vec<Worker>, max: usize, mut draining: watch::Receiver<bool>) {
+async fn accept(
+    listener: tokio::net::TcpListener,
+    workers: Vec<Worker>,
+    max: usize,
+    mut draining: watch::Receiver<bool>,
+) {
     loop {
         let (least, total) = least_loaded(&workers);
         if total >= max {
@@ -122,7 +132,8 @@ async fn accept(listener: tokio::net::TcpListener, workers: Vec<Worker>, max: us
 fn least_loaded(workers: &[Worker]) -> (&Worker, usize) {
     let loads = workers.iter().map(|w| w.load.load(Ordering::Relaxed));
     let total = loads.fold(0, usize::saturating_add);
-    let least = workers.iter().min_by_key(|w| w.load.load(Ordering::Relaxed)).expect("there is at least one worker");
+    let least =
+        workers.iter().min_by_key(|w| w.load.load(Ordering::Relaxed)).expect("there is at least one worker");
     (least, total)
 }
 
@@ -161,7 +172,8 @@ async fn work(
         };
         let Some(stream) = stream else { break };
         let counted = Counted(load.clone());
-        let (builder, router, tls, watcher) = (builder.clone(), router.clone(), tls.clone(), graceful.watcher());
+        let (builder, router, tls, watcher) =
+            (builder.clone(), router.clone(), tls.clone(), graceful.watcher());
         let mut stop = draining.clone();
         tokio::spawn(async move {
             let _counted = counted;
@@ -173,13 +185,19 @@ async fn work(
             };
             let io = match opened {
                 Ok(Ok(io)) => io,
-                Ok(Err(error)) => return tracing::debug!(%error, "a connection ended before its first request"),
+                Ok(Err(error)) => {
+                    return tracing::debug!(%error, "a connection ended before its first request");
+                }
                 Err(_) => return tracing::debug!("a connection said nothing in time"),
             };
             let service = TowerToHyperService::new(router);
             let ended = match io {
-                Opened::Plain(io) => watcher.watch(builder.serve_connection(TokioIo::new(io), service).into_owned()).await,
-                Opened::Tls(io) => watcher.watch(builder.serve_connection(TokioIo::new(*io), service).into_owned()).await,
+                Opened::Plain(io) => {
+                    watcher.watch(builder.serve_connection(TokioIo::new(io), service).into_owned()).await
+                }
+                Opened::Tls(io) => {
+                    watcher.watch(builder.serve_connection(TokioIo::new(*io), service).into_owned()).await
+                }
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");

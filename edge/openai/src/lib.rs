@@ -13,6 +13,11 @@ mod lenient;
 pub mod request;
 pub mod response;
 pub mod sse;
+mod types;
 mod usage;
 
+pub use types::{
+    ChatChunk, ChatCompletion, Choice, Delta, ErrorBody, FinishReason, FunctionDelta, ParseError,
+    ToolCallDelta, UpstreamErrorBody, UpstreamModel, UpstreamModels,
+};
 pub use usage::{CompletionTokensDetails, PromptTokensDetails, Usage};

@@ -8,9 +8,11 @@ mod models;
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny};
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+use crate::Usage;
 
 pub use error::{ErrorBody, UpstreamErrorBody};
 pub use models::{UpstreamModel, UpstreamModels};
@@ -19,20 +21,6 @@ pub use models::{UpstreamModel, UpstreamModels};
 #[derive(Debug, thiserror::Error)]
 #[error("not the JSON that was expected")]
 pub struct ParseError(#[from] serde_json::Error);
-
-/// Tokens of one answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    pub prompt_tokens: u64,
-    pub completion_tokens: u64,
-    pub total_tokens: u64,
-}
-
-impl Usage {
-    pub fn new(prompt_tokens: u64, completion_tokens: u64) -> Self {
-        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens.saturating_add(completion_tokens) }
-    }
-}
 
 /// Why a choice ended, in OpenAI's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +61,8 @@ impl FinishReason {
         Self::parse(word).unwrap_or_else(|| match word.to_ascii_lowercase().as_str() {
             "length" | "max_tokens" | "model_length" | "max_output_tokens" => Self::Length,
             "tool_calls" | "tool_use" | "tool_call" => Self::ToolCalls,
-            "content_filter" | "safety" | "refusal" | "recitation" | "blocklist" | "prohibited_content" | "spii" => {
-                Self::ContentFilter
-            }
+            "content_filter" | "safety" | "refusal" | "recitation" | "blocklist" | "prohibited_content"
+            | "spii" => Self::ContentFilter,
             "function_call" => Self::FunctionCall,
             _ => Self::Stop,
         })
@@ -202,7 +189,11 @@ fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
             Ok(u64::try_from(value).ok())
         }
 
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is meant")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, which is meant"
+        )]
         fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
             Ok((value >= 0.0).then_some(value as u64))
         }
@@ -257,21 +248,9 @@ fn arguments<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Er
     Ok(raw.map(|raw| serde_json::from_str::<String>(raw.get()).unwrap_or_else(|_| raw.get().to_owned())))
 }
 
+/// All zeros say nothing.
 fn usage<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Usage>, D::Error> {
-    #[derive(Deserialize)]
-    struct Lenient {
-        #[serde(default, deserialize_with = "number")]
-        prompt_tokens: Option<u64>,
-        #[serde(default, deserialize_with = "number")]
-        completion_tokens: Option<u64>,
-        #[serde(default, deserialize_with = "number")]
-        total_tokens: Option<u64>,
-    }
-    let Some(usage) = or_absent::<D, Lenient>(from)? else { return Ok(None) };
-    let (Some(prompt), completion) = (usage.prompt_tokens, usage.completion_tokens.unwrap_or(0)) else { return Ok(None) };
-    let mut whole = Usage::new(prompt, completion);
-    whole.total_tokens = usage.total_tokens.unwrap_or(whole.total_tokens);
-    Ok(Some(whole))
+    Ok(or_absent::<D, Usage>(from)?.filter(|usage| usage.total_tokens > 0))
 }
 
 #[cfg(test)]

@@ -53,13 +53,23 @@ impl Report {
 pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let mut report = Report { output: Output::new(args.common.json), failed: 0 };
     block_on(examine(args, &mut report))?;
-    if report.failed == 0 { Ok(()) } else { Err(Failure::Failed(format!("{} things need attention", report.failed))) }
+    if report.failed == 0 {
+        Ok(())
+    } else {
+        Err(Failure::Failed(format!("{} things need attention", report.failed)))
+    }
 }
 
 async fn examine(args: &DoctorArgs, report: &mut Report) {
     let data_dir = DataDir::locate(args.common.data_dir.as_deref());
     match super::open_store(&data_dir).await {
-        Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, "Give another directory with --data-dir, or mend this one."),
+        Err(Failure::Failed(line)) => {
+            return report.add(
+                Verdict::Fails,
+                &line,
+                "Give another directory with --data-dir, or mend this one.",
+            );
+        }
         Err(Failure::Usage(lines)) => return report.add(Verdict::Fails, &lines.join("; "), ""),
         Ok(store) => {
             report.add(Verdict::Works, &format!("the store in {}", data_dir.path().display()), "");
@@ -67,8 +77,14 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
                 Ok(keys) if keys.iter().any(|key| key.value.revoked_at_ms.is_none()) => {
                     report.add(Verdict::Works, &format!("{} API keys", keys.len()), "");
                 }
-                Ok(_) => report.add(Verdict::Hint, "there is no API key", "'dyad-gateway up' makes one on its first start; 'keys create' at any time."),
-                Err(error) => report.add(Verdict::Fails, &format!("the API keys cannot be read: {error}"), ""),
+                Ok(_) => report.add(
+                    Verdict::Hint,
+                    "there is no API key",
+                    "'dyad-gateway up' makes one on its first start; 'keys create' at any time.",
+                ),
+                Err(error) => {
+                    report.add(Verdict::Fails, &format!("the API keys cannot be read: {error}"), "")
+                }
             }
         }
     }
@@ -83,7 +99,9 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
     let given = match gather(&args.providers) {
         Ok(given) => given,
         Err(Failure::Usage(lines)) => {
-            return lines.iter().for_each(|line| report.add(Verdict::Fails, line, "'up' refuses to start with it."));
+            return lines
+                .iter()
+                .for_each(|line| report.add(Verdict::Fails, line, "'up' refuses to start with it."));
         }
         Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
     };
@@ -97,12 +115,24 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
         match &check.models {
             Ok(count) => report.add(Verdict::Works, &format!("provider {slug}: {count} models at {url}"), ""),
             Err(_) if discovery::is_local_candidate(slug) => {
-                report.add(Verdict::Hint, &format!("{} does not run at {url}", check.provider.name), "Start it, and its models are served within half a minute.");
+                report.add(
+                    Verdict::Hint,
+                    &format!("{} does not run at {url}", check.provider.name),
+                    "Start it, and its models are served within half a minute.",
+                );
             }
-            Err(reason) => report.add(Verdict::Fails, &format!("provider {slug} at {url}: {reason}"), "Check its base URL and its credential."),
+            Err(reason) => report.add(
+                Verdict::Fails,
+                &format!("provider {slug} at {url}: {reason}"),
+                "Check its base URL and its credential.",
+            ),
         }
     }
     if gateway.models().is_empty() {
-        report.add(Verdict::Fails, "no model is served", "Set OPENAI_API_KEY, start Ollama or LM Studio, or give --upstream URL[=KEY] or --config FILE.");
+        report.add(
+            Verdict::Fails,
+            "no model is served",
+            "Set OPENAI_API_KEY, start Ollama or LM Studio, or give --upstream URL[=KEY] or --config FILE.",
+        );
     }
 }

@@ -59,21 +59,37 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
     block_on(async {
         let store = super::open_store(&data_dir).await?;
         match command {
-            KeysCommand::Create { label, expires_in, models, requests_per_minute, concurrent_requests, .. } => {
-                let limits = ApiKeyLimits { requests_per_minute: *requests_per_minute, concurrent_requests: *concurrent_requests };
+            KeysCommand::Create {
+                label,
+                expires_in,
+                models,
+                requests_per_minute,
+                concurrent_requests,
+                ..
+            } => {
+                let limits = ApiKeyLimits {
+                    requests_per_minute: *requests_per_minute,
+                    concurrent_requests: *concurrent_requests,
+                };
                 let key = create(&store, &data_dir, label, *expires_in, models.clone(), limits).await?;
                 output.object(&json!({"id": key.id().as_str(), "api_key": key.expose(), "label": label}));
                 output.say(key.expose());
                 if !output.is_json() {
-                    anstream::eprintln!("Keep it now: it is stored only as a hash and cannot be shown again.");
+                    anstream::eprintln!(
+                        "Keep it now: it is stored only as a hash and cannot be shown again."
+                    );
                 }
             }
             KeysCommand::List { .. } => list(&store, output).await?,
             KeysCommand::Revoke { id, .. } => {
-                let id = ApiKeyId::parse(id).map_err(|error| Failure::Usage(vec![format!("{id}: {error}")]))?;
+                let id =
+                    ApiKeyId::parse(id).map_err(|error| Failure::Usage(vec![format!("{id}: {error}")]))?;
                 revoke(&store, &id).await?;
                 output.object(&json!({"id": id.as_str(), "revoked": true}));
-                output.say(format!("Revoked {}. A running gateway refuses it within ten seconds.", id.as_str()));
+                output.say(format!(
+                    "Revoked {}. A running gateway refuses it within ten seconds.",
+                    id.as_str()
+                ));
             }
         }
         Ok(())
@@ -89,7 +105,8 @@ pub(super) async fn create(
     allowed_models: Option<Vec<String>>,
     limits: ApiKeyLimits,
 ) -> Result<ApiKey, Failure> {
-    let hasher = data_dir.hasher().map_err(|error| Failure::failed("the secret for hashing API keys", error))?;
+    let hasher =
+        data_dir.hasher().map_err(|error| Failure::failed("the secret for hashing API keys", error))?;
     let mut random = [0; 32];
     getrandom::fill(&mut random).map_err(|error| Failure::failed("the system has no randomness", error))?;
     let key = ApiKey::from_random(&random);
@@ -99,20 +116,27 @@ pub(super) async fn create(
         hash: hasher.hash(&key),
         label: label.to_owned(),
         created_at_ms: now,
-        expires_at_ms: expires_in.map(|life| now.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX))),
+        expires_at_ms: expires_in
+            .map(|life| now.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX))),
         revoked_at_ms: None,
         allowed_models,
         limits,
     };
-    record.check().map_err(|violations| Failure::Usage(violations.0.iter().map(ToString::to_string).collect()))?;
-    store.put_key(&record, None).await.map_err(|error| Failure::failed("the key could not be stored", error))?;
+    record
+        .check()
+        .map_err(|violations| Failure::Usage(violations.0.iter().map(ToString::to_string).collect()))?;
+    store
+        .put_key(&record, None)
+        .await
+        .map_err(|error| Failure::failed("the key could not be stored", error))?;
     Ok(key)
 }
 
 async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
     let keys = store.keys().await.map_err(|error| Failure::failed("the keys could not be read", error))?;
     let now = now_ms();
-    let mut rows = vec![["ID", "LABEL", "STATE", "MODELS", "REQUESTS/MIN", "CONCURRENT"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["ID", "LABEL", "STATE", "MODELS", "REQUESTS/MIN", "CONCURRENT"].map(str::to_owned).to_vec()];
     for key in keys.iter().map(|key| &key.value) {
         let state = match (key.revoked_at_ms, key.expires_at_ms) {
             (Some(_), _) => "revoked",
@@ -145,8 +169,11 @@ async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
 
 async fn revoke(store: &dyn KeyStore, id: &ApiKeyId) -> Result<(), Failure> {
     loop {
-        let found = store.find_key(id).await.map_err(|error| Failure::failed("the key could not be read", error))?;
-        let mut key = found.ok_or_else(|| Failure::Failed(format!("there is no API key {}; 'keys list' shows those there are", id.as_str())))?;
+        let found =
+            store.find_key(id).await.map_err(|error| Failure::failed("the key could not be read", error))?;
+        let mut key = found.ok_or_else(|| {
+            Failure::Failed(format!("there is no API key {}; 'keys list' shows those there are", id.as_str()))
+        })?;
         key.value.revoked_at_ms.get_or_insert_with(now_ms);
         match store.put_key(&key.value, Some(key.version)).await {
             Ok(_) => return Ok(()),
@@ -188,7 +215,9 @@ mod tests {
     fn life_times() {
         assert_eq!(life_time("90d"), Ok(Duration::from_secs(90 * 86_400)));
         assert_eq!(life_time("45s"), Ok(Duration::from_secs(45)));
-        for wrong in ["", "d", "0d", "-1d", "1w", "1.5h", "99999999999999999999d", "18446744073709551615d", "1é"] {
+        for wrong in
+            ["", "d", "0d", "-1d", "1w", "1.5h", "99999999999999999999d", "18446744073709551615d", "1é"]
+        {
             assert!(life_time(wrong).is_err(), "{wrong}");
         }
     }

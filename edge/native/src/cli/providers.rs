@@ -36,7 +36,8 @@ impl ProvidersCommand {
 }
 
 pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
-    let (ProvidersCommand::List { providers, common } | ProvidersCommand::Check { providers, common }) = command;
+    let (ProvidersCommand::List { providers, common } | ProvidersCommand::Check { providers, common }) =
+        command;
     let output = Output::new(common.json);
     let given = gather(providers)?;
     block_on(async {
@@ -51,7 +52,8 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
             if check.models.is_err() && discovery::is_local_candidate(slug) {
                 continue;
             }
-            let served: Vec<&str> = models.iter().filter(|m| m.provider.as_str() == slug).map(|m| m.id.as_str()).collect();
+            let served: Vec<&str> =
+                models.iter().filter(|m| m.provider.as_str() == slug).map(|m| m.id.as_str()).collect();
             let (state, detail) = match &check.models {
                 Ok(count) => ("ok", format!("{count} models")),
                 Err(reason) => ("failed", reason.clone()),
@@ -61,11 +63,14 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
                 "slug": slug, "name": check.provider.name, "base_url": check.provider.adapter.base_url,
                 "enabled": check.provider.enabled, "state": state, "detail": detail, "models": served,
             }));
-            let last = if matches!(command, ProvidersCommand::List { .. }) { served.join(", ") } else { detail };
+            let last =
+                if matches!(command, ProvidersCommand::List { .. }) { served.join(", ") } else { detail };
             rows.push(vec![slug.to_owned(), state.to_owned(), check.provider.adapter.base_url.clone(), last]);
         }
         if rows.is_empty() {
-            output.say("There are no providers. Set OPENAI_API_KEY, start Ollama, or give --upstream or --config.");
+            output.say(
+                "There are no providers. Set OPENAI_API_KEY, start Ollama, or give --upstream or --config.",
+            );
         }
         table(&rows).iter().for_each(|line| output.say(line));
         if failed > 0 && matches!(command, ProvidersCommand::Check { .. }) {

@@ -57,21 +57,29 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     // Everything that can be wrong is looked at before a port is bound.
     let given = gather(&args.providers)?;
     let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => Some(tls::server_config(cert, key).map_err(|line| Failure::Usage(vec![line]))?),
+        (Some(cert), Some(key)) => {
+            Some(tls::server_config(cert, key).map_err(|line| Failure::Usage(vec![line]))?)
+        }
         _ => None,
     };
-    logging::start(&args.log, args.common.json).map_err(|line| Failure::Usage(vec![format!("--log: {line}")]))?;
+    logging::start(&args.log, args.common.json)
+        .map_err(|line| Failure::Usage(vec![format!("--log: {line}")]))?;
     // Two sockets per stream: the usual soft limit of 1,024 is soon reached.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let data_dir = DataDir::locate(args.common.data_dir.as_deref());
     block_on(async {
         let gateway = open_gateway(&data_dir, given).await?;
         let listener = TcpListener::bind(args.listen).map_err(|error| {
-            Failure::Failed(format!("{} cannot be listened on: {error}; choose another with --listen", args.listen))
+            Failure::Failed(format!(
+                "{} cannot be listened on: {error}; choose another with --listen",
+                args.listen
+            ))
         })?;
-        let mut signals = Signals::new().map_err(|error| Failure::failed("signals cannot be handled", error))?;
+        let mut signals =
+            Signals::new().map_err(|error| Failure::failed("signals cannot be handled", error))?;
         let first_key = first_key(&data_dir).await?;
-        let discovered = tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
+        let discovered =
+            tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
         let options = ServerOptions {
             workers: args.workers.map_or_else(cores, usize::from),
             max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
@@ -83,7 +91,11 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         let rediscovery = tokio::spawn(rediscover(gateway));
         let signal = signals.next().await;
         rediscovery.abort();
-        tracing::info!(signal, timeout_s = args.drain_timeout, "draining: no new requests; those under way may finish");
+        tracing::info!(
+            signal,
+            timeout_s = args.drain_timeout,
+            "draining: no new requests; those under way may finish"
+        );
         tokio::select! {
             () = server.drain() => {
                 tracing::info!("drained");
@@ -124,11 +136,14 @@ impl Signals {
 /// A key, if there is none yet: otherwise nobody could use the gateway.
 async fn first_key(data_dir: &DataDir) -> Result<Option<String>, Failure> {
     let store = super::open_store(data_dir).await?;
-    let keys = catalog::KeyStore::keys(&store).await.map_err(|error| Failure::failed("the keys cannot be read", error))?;
+    let keys = catalog::KeyStore::keys(&store)
+        .await
+        .map_err(|error| Failure::failed("the keys cannot be read", error))?;
     if !keys.is_empty() {
         return Ok(None);
     }
-    let key = keys::create(&store, data_dir, "first key", None, None, catalog::ApiKeyLimits::default()).await?;
+    let key =
+        keys::create(&store, data_dir, "first key", None, None, catalog::ApiKeyLimits::default()).await?;
     Ok(Some(key.expose().to_owned()))
 }
 
@@ -137,7 +152,12 @@ async fn rediscover(gateway: Gateway) {
     let mut before: Vec<(String, bool)> = Vec::new();
     loop {
         tokio::time::sleep(DISCOVERY_INTERVAL).await;
-        let now: Vec<_> = gateway.discover().await.into_iter().map(|d| (d.slug.as_str().to_owned(), d.models.is_ok())).collect();
+        let now: Vec<_> = gateway
+            .discover()
+            .await
+            .into_iter()
+            .map(|d| (d.slug.as_str().to_owned(), d.models.is_ok()))
+            .collect();
         for (slug, answers) in now.iter().filter(|state| !before.is_empty() && !before.contains(state)) {
             tracing::info!(provider = slug, answers, "a provider came or went");
         }
@@ -145,12 +165,19 @@ async fn rediscover(gateway: Gateway) {
     }
 }
 
-fn greet(args: &UpArgs, gateway: &Gateway, address: SocketAddr, first_key: Option<&str>, discovered: &[Discovered]) {
+fn greet(
+    args: &UpArgs,
+    gateway: &Gateway,
+    address: SocketAddr,
+    first_key: Option<&str>,
+    discovered: &[Discovered],
+) {
     let output = Output::new(args.common.json);
     let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
     let base_url = format!("{scheme}://{address}/v1");
     let models = gateway.models();
-    let listed: Vec<_> = models.iter().map(|m| json!({"id": m.id, "provider": m.provider.as_str()})).collect();
+    let listed: Vec<_> =
+        models.iter().map(|m| json!({"id": m.id, "provider": m.provider.as_str()})).collect();
     let mut ready = json!({"event": "ready", "base_url": base_url, "models": listed});
     if let Some(key) = first_key {
         ready["api_key"] = key.into();
@@ -160,7 +187,9 @@ fn greet(args: &UpArgs, gateway: &Gateway, address: SocketAddr, first_key: Optio
     output.say(format!("Dyad Gateway {} is serving.\n", env!("CARGO_PKG_VERSION")));
     output.say(format!("  Base URL  {base_url}"));
     match first_key {
-        Some(key) => output.say(format!("  API key   {key}\n            (shown this once; 'dyad-gateway keys create' makes more)")),
+        Some(key) => output.say(format!(
+            "  API key   {key}\n            (shown this once; 'dyad-gateway keys create' makes more)"
+        )),
         None => output.say("  API key   one you have ('dyad-gateway keys create' makes another)"),
     }
     output.say("");
@@ -171,7 +200,8 @@ fn greet(args: &UpArgs, gateway: &Gateway, address: SocketAddr, first_key: Optio
         }
     }
     for slug in &slugs {
-        let of: Vec<&str> = models.iter().filter(|m| m.provider.as_str() == *slug).map(|m| m.id.as_str()).collect();
+        let of: Vec<&str> =
+            models.iter().filter(|m| m.provider.as_str() == *slug).map(|m| m.id.as_str()).collect();
         let more = of.len().saturating_sub(MODELS_SHOWN);
         let tail = if more > 0 { format!(", and {more} more") } else { String::new() };
         output.say(format!("  {slug}: {}{tail}", of[..of.len().min(MODELS_SHOWN)].join(", ")));

@@ -9,7 +9,8 @@ use crate::json::{Cursor, JsonStr, Kind};
 const MAX_MEMBERS: usize = 256;
 
 /// The members that are looked for again when a body is rewritten.
-const REWRITABLE: [&str; 5] = ["model", "stream_options", "max_tokens", "max_completion_tokens", "reasoning_effort"];
+const REWRITABLE: [&str; 5] =
+    ["model", "stream_options", "max_tokens", "max_completion_tokens", "reasoning_effort"];
 
 /// Characters of a model's name.
 const MAX_MODEL_CHARS: usize = 256;
@@ -62,7 +63,12 @@ impl Members {
                 read(cursor, &name)?;
             }
             let known = REWRITABLE.into_iter().find(|known| *known == name);
-            members.list.push(Member { name: known, key: key.span(), value: start..cursor.offset(), is_null });
+            members.list.push(Member {
+                name: known,
+                key: key.span(),
+                value: start..cursor.offset(),
+                is_null,
+            });
             seen.push(name);
         }
         cursor.end()?;

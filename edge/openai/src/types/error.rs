@@ -42,10 +42,13 @@ impl UpstreamErrorBody {
         // Google wraps its error in a list.
         let whole = whole.as_array().and_then(|list| list.first()).unwrap_or(&whole);
         let members = whole.as_object()?;
-        let error = ["error", "detail"].iter().find_map(|name| members.get(*name).filter(|error| !error.is_null()));
+        let error =
+            ["error", "detail"].iter().find_map(|name| members.get(*name).filter(|error| !error.is_null()));
         match error {
             Some(Value::Object(_)) => Some(Self::from_members(error?)),
-            Some(Value::String(text)) => Some(Self { message: Some(text.clone()), ..Self::from_members(whole) }),
+            Some(Value::String(text)) => {
+                Some(Self { message: Some(text.clone()), ..Self::from_members(whole) })
+            }
             // FastAPI's list of violations.
             Some(Value::Array(list)) => {
                 let texts: Vec<&str> = list.iter().filter_map(|item| item.get("msg")?.as_str()).collect();

@@ -2,8 +2,13 @@ use super::*;
 
 #[test]
 fn null_wrong_and_missing_members_are_absent() {
-    let chunk = ChatChunk::parse(br#"{"id":7,"created":"1700000000","choices":null,"usage":null,"other":[1]}"#).unwrap();
-    assert_eq!((chunk.id, chunk.created, chunk.choices.len(), chunk.usage), (None, Some(1_700_000_000), 0, None));
+    let chunk =
+        ChatChunk::parse(br#"{"id":7,"created":"1700000000","choices":null,"usage":null,"other":[1]}"#)
+            .unwrap();
+    assert_eq!(
+        (chunk.id, chunk.created, chunk.choices.len(), chunk.usage),
+        (None, Some(1_700_000_000), 0, None)
+    );
     assert!(ChatChunk::parse(b"[1]").is_err());
     assert!(ChatChunk::parse(b"not json").is_err());
 }
@@ -24,7 +29,10 @@ fn numbers_are_taken_however_they_are_written() {
 
 #[test]
 fn content_parts_are_joined() {
-    let chunk = ChatChunk::parse(br#"{"choices":[{"delta":{"content":[{"type":"text","text":"a"},{"type":"x"},{"text":"b"}]}}]}"#).unwrap();
+    let chunk = ChatChunk::parse(
+        br#"{"choices":[{"delta":{"content":[{"type":"text","text":"a"},{"type":"x"},{"text":"b"}]}}]}"#,
+    )
+    .unwrap();
     assert_eq!(chunk.choices[0].delta.as_ref().unwrap().content.as_deref(), Some("ab"));
 }
 
@@ -32,7 +40,10 @@ fn content_parts_are_joined() {
 fn every_shape_of_error_is_understood() {
     let parse = |json: &str| UpstreamErrorBody::parse(json.as_bytes());
     let whole = parse(r#"{"error":{"message":"m","type":"t","param":"p","code":429}}"#).unwrap();
-    assert_eq!((whole.message.as_deref(), whole.kind.as_deref(), whole.param.as_deref(), whole.code.as_deref()), (Some("m"), Some("t"), Some("p"), Some("429")));
+    assert_eq!(
+        (whole.message.as_deref(), whole.kind.as_deref(), whole.param.as_deref(), whole.code.as_deref()),
+        (Some("m"), Some("t"), Some("p"), Some("429"))
+    );
     for json in [
         r#"{"error":"m"}"#,
         r#"{"detail":"m"}"#,
