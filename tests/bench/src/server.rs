@@ -113,7 +113,9 @@ impl Server {
         let process = Process::new(child);
         let until = Instant::now() + START;
         loop {
-            let line = lines.recv_timeout(until.saturating_duration_since(Instant::now()))?;
+            let line = lines
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+                .map_err(|_| "the gateway ended, or waited, without saying that it is ready")?;
             let Ok(Ready { event, base_url: Some(base_url), api_key }) = serde_json::from_str(&line) else {
                 continue;
             };
