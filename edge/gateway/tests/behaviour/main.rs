@@ -7,4 +7,5 @@ mod access;
 mod bodies;
 mod config;
 mod limits;
+mod streams;
 mod support;
