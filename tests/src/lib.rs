@@ -14,6 +14,7 @@ pub mod config;
 pub mod dyad;
 pub mod fixture;
 pub mod gateway;
+pub mod h2;
 pub mod http1;
 pub mod raw;
 pub mod secrets;

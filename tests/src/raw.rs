@@ -125,6 +125,12 @@ impl Connection {
         Response { status: head.status, headers: head.headers, body: Bytes::new() }
     }
 
+    /// Reads an interim response; its status.
+    pub async fn interim(&mut self) -> u16 {
+        let head = within(SOON, "an interim response", self.reader.response_head()).await;
+        head.expect("the gateway speaks HTTP").expect("the gateway did not close").status
+    }
+
     /// The next piece of the body (an HTTP chunk); `None` at its proper end, an error when it was
     /// cut short.
     pub async fn try_piece(&mut self, limit: Duration) -> io::Result<Option<Bytes>> {
@@ -173,6 +179,36 @@ impl Connection {
     pub async fn request(&mut self, request: &Request) -> Response {
         self.send(request.bytes()).await;
         self.response().await
+    }
+
+    /// Checks that after an answer the connection is either of further use or closed, never half of it.
+    pub async fn assert_usable_or_closed(&mut self, gateway: &Gateway) {
+        if self.try_send(Request::new(gateway, "GET", "/v1/models").bytes()).await.is_err() {
+            return;
+        }
+        if let Ok(Some(head)) =
+            within(SOON, "an answer or the end of the connection", self.reader.response_head()).await
+        {
+            assert_eq!(head.status, 200, "a connection that is kept answers the next request properly");
+            self.framing = Framing::of(&head.headers);
+            self.rest().await;
+        }
+    }
+
+    /// The statuses of all answers to what was sent, up to the end of the connection or until the
+    /// gateway waits for more.
+    pub async fn statuses_until_closed_or_idle(&mut self) -> Vec<u16> {
+        // It was all sent at once; answers that take longer than this would be answers to nothing.
+        const IDLE: Duration = Duration::from_secs(2);
+        let mut statuses = Vec::new();
+        while let Ok(Ok(Some(head))) = tokio::time::timeout(IDLE, self.reader.response_head()).await {
+            statuses.push(head.status);
+            self.framing = Framing::of(&head.headers);
+            if tokio::time::timeout(IDLE, self.rest()).await.is_err() {
+                break;
+            }
+        }
+        statuses
     }
 
     /// Waits until the peer has closed, discarding what it still says.

@@ -53,6 +53,7 @@ impl EventStream {
 
     /// The stream, which must have ended well and conform (see [`assert_conformant`]).
     #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "often called for its checks alone")]
     pub fn ok(self, model: &str) -> Self {
         assert!(self.done, "the stream ended with an error: {:?}", self.error);
         assert_conformant(&self.chunks, model);

@@ -22,46 +22,11 @@ pub(crate) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D
     Ok(optional_count(deserializer)?.unwrap_or_default())
 }
 
-/// A string; a number or boolean becomes one (some upstreams' ids and codes), anything else is none.
-pub(crate) fn optional_string<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<String>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::String(text) => Some(text),
-        scalar @ (Value::Number(_) | Value::Bool(_)) => Some(scalar.to_string()),
-        _ => None,
-    })
-}
-
-/// As [`optional_string`], with the empty string for none.
-pub(crate) fn string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(optional_string(deserializer)?.unwrap_or_default())
-}
-
 /// A value of another type than `T` is none.
 pub(crate) fn optional<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
-}
-
-/// As [`optional`], with the default for none.
-pub(crate) fn or_default<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(optional(deserializer)?.unwrap_or_default())
-}
-
-/// Elements that are no `T` are left out; anything but an array is an empty one.
-pub(crate) fn array<'de, D: Deserializer<'de>, T: DeserializeOwned>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    Ok(match Value::deserialize(deserializer)? {
-        Value::Array(elements) => {
-            elements.into_iter().filter_map(|element| serde_json::from_value(element).ok()).collect()
-        }
-        _ => Vec::new(),
-    })
 }
 
 /// As a count; the fraction is dropped.

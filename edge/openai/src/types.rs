@@ -122,7 +122,7 @@ pub struct ToolCallDelta {
     pub index: Option<u64>,
     #[serde(default, deserialize_with = "or_absent")]
     pub id: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub function: FunctionDelta,
 }
 
@@ -165,6 +165,11 @@ fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, ParseError> {
 fn or_absent<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
     let raw = Option::<Box<RawValue>>::deserialize(from)?;
     Ok(raw.and_then(|raw| serde_json::from_str(raw.get()).ok()))
+}
+
+/// The default where it is null or of another type.
+fn or_default<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(from: D) -> Result<T, D::Error> {
+    Ok(or_absent(from)?.unwrap_or_default())
 }
 
 fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {

@@ -35,9 +35,10 @@
 //! # Failures
 //!
 //! An attempt may take [`Timing::attempt`], a whole call with all its pages and retries [`Timing::call`]. Throttling,
-//! 5xx answers, lost connections and transactions that collided are tried up to 6 times in all, after a random
-//! pause of up to 50 ms that doubles up to 1 s (25 ms where nothing was throttled). A write that is tried again carries the same
-//! idempotency token, so it takes place once. Then:
+//! 5xx answers, lost connections and transactions that collided are tried up to 6 times in all, after random pauses
+//! of up to 50, 100, 200, 400 and 800 ms, as long as the SDK's budget for retries lasts (a long outage empties it,
+//! answers fill it again). A write that is tried again carries the same idempotency token, so it takes place once.
+//! Then:
 //!
 //! - `Conflict`: the record was not at the expected version;
 //! - `Unavailable`: no answer in time, no connection, throttled, or a 5xx. A write may have taken place all the same;

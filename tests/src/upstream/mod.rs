@@ -244,11 +244,10 @@ async fn answer(
             return Ok(end);
         }
     }
-    match reply.framing {
-        Framing::Chunked => output.write_all(b"0\r\n\r\n").await.map(|()| End::KeepAlive),
-        Framing::Length(_) => Ok(End::KeepAlive),
-        Framing::UntilClose => Ok(End::Close),
+    if reply.framing == Framing::Chunked {
+        output.write_all(b"0\r\n\r\n").await?;
     }
+    Ok(if reply.closes || reply.framing == Framing::UntilClose { End::Close } else { End::KeepAlive })
 }
 
 async fn perform(

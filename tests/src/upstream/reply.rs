@@ -80,6 +80,7 @@ pub struct Reply {
     first_frames: Option<usize>,
     piece_bytes: Option<usize>,
     after: Vec<Step>,
+    closes: bool,
 }
 
 /// A reply made out for one request: head, and what happens before and after it.
@@ -89,6 +90,7 @@ pub(crate) struct Rendered {
     pub(crate) head: String,
     pub(crate) framing: Framing,
     pub(crate) steps: Vec<Step>,
+    pub(crate) closes: bool,
 }
 
 impl Reply {
@@ -104,6 +106,7 @@ impl Reply {
             first_frames: None,
             piece_bytes: None,
             after: Vec::new(),
+            closes: false,
         }
     }
 
@@ -243,6 +246,13 @@ impl Reply {
         self
     }
 
+    /// Closes the connection after a complete answer, without having announced it.
+    #[must_use]
+    pub fn then_close_unannounced(mut self) -> Self {
+        self.closes = true;
+        self
+    }
+
     pub(crate) fn render(&self, model: &str, request: &Value, authorization: &str) -> Rendered {
         let asked_stream = request["stream"] == json!(true);
         let include_usage = request["stream_options"]["include_usage"] == json!(true);
@@ -288,7 +298,7 @@ impl Reply {
             headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = format!("HTTP/1.1 {} Fake\r\n{}\r\n", self.status, headers.concat());
         let steps = pieces.into_iter().map(Step::Send).chain(self.after.iter().cloned()).collect();
-        Rendered { before_head: self.before_head.clone(), head, framing, steps }
+        Rendered { before_head: self.before_head.clone(), head, framing, steps, closes: self.closes }
     }
 }
 

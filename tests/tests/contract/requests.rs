@@ -13,7 +13,7 @@ fn received(fixture: &Fixture) -> Value {
     let mut body = fixture.upstream.last_request().json();
     assert_eq!(body["model"], UPSTREAM_MODEL);
     body["model"] = MODEL.into();
-    body.as_object_mut().unwrap().remove("stream_options");
+    body.as_object_mut().expect("a request is an object").remove("stream_options");
     body
 }
 

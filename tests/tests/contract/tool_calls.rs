@@ -23,8 +23,10 @@ fn calls(stream: &EventStream) -> Vec<(String, String)> {
     let mut calls: Vec<(String, String)> = Vec::new();
     let mut ids = HashSet::new();
     for delta in stream.tool_call_deltas() {
-        let index =
-            usize::try_from(delta["index"].as_u64().unwrap_or_else(|| panic!("index: {delta}"))).unwrap();
+        let index: usize = delta["index"]
+            .as_u64()
+            .and_then(|index| index.try_into().ok())
+            .unwrap_or_else(|| panic!("index: {delta}"));
         let arguments =
             delta["function"]["arguments"].as_str().unwrap_or_else(|| panic!("arguments: {delta}"));
         if index == calls.len() {
@@ -59,7 +61,11 @@ async fn assert_one_call(fixture: &Fixture, what: &str, arguments: &str) {
         assert_eq!(call.name, "tool_00", "{what}: {client:?}");
         let parsed: Value =
             serde_json::from_str(&call.arguments).unwrap_or_else(|_| panic!("{what}: {client:?}: {call:?}"));
-        assert_eq!(parsed, serde_json::from_str::<Value>(arguments).unwrap(), "{what}: {client:?}");
+        assert_eq!(
+            parsed,
+            serde_json::from_str::<Value>(arguments).expect("the test gives JSON"),
+            "{what}: {client:?}"
+        );
         assert!(call.id.as_ref().is_some_and(|id| !id.is_empty()), "{what}: {client:?}");
         assert_eq!(answer.finish_reason.as_deref(), Some("tool_calls"), "{what}: {client:?}");
     }

@@ -35,7 +35,7 @@ pub struct UpstreamErrorBody {
 }
 
 impl UpstreamErrorBody {
-    /// Understands OpenAI's `{"error":{…}}`, `{"error":"text"}`, FastAPI's `{"detail":…}`, and members at the top;
+    /// Understands OpenAI's `{"error":{…}}`, `{"error":"text"}`, `FastAPI`'s `{"detail":…}`, and members at the top;
     /// `None` for what is no error object. A tree is fine here: error bodies are short and rare.
     pub fn parse(body: &[u8]) -> Option<Self> {
         let whole: Value = serde_json::from_slice(body).ok()?;

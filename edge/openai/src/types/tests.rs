@@ -9,6 +9,8 @@ fn null_wrong_and_missing_members_are_absent() {
         (chunk.id, chunk.created, chunk.choices.len(), chunk.usage),
         (None, Some(1_700_000_000), 0, None)
     );
+    let call = br#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":null}]}}]}"#;
+    assert!(ChatChunk::parse(call).is_ok());
     assert!(ChatChunk::parse(b"[1]").is_err());
     assert!(ChatChunk::parse(b"not json").is_err());
 }

@@ -1,0 +1,9 @@
+//! Bytes on the wire: what client libraries hide or prevent.
+
+mod connections;
+mod disconnects;
+mod drain;
+mod fallback;
+mod http2;
+mod streams;
+mod upstreams;
