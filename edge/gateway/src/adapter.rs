@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use openai_wire::request::{ChatScan, EmbeddingsScan, MaxTokensField, Rewrite};
+use openai_wire::request::{ChatScan, EmbeddingsScan, Rewrite};
 use openai_wire::response::{CompletionScan, Shape};
 use openai_wire::sse::{self, SseDecoder};
 use openai_wire::{ChatCompletion, UpstreamErrorBody, UpstreamModels, Usage};
@@ -99,8 +99,10 @@ impl ChatCall {
         match lesson {
             Lesson::DropReasoningEffort => self.scan.reasoning_effort.is_some(),
             Lesson::DropStreamOptions => self.scan.stream,
-            Lesson::MaxTokensField(MaxTokensField::MaxTokens) => self.scan.max_completion_tokens.is_some(),
-            Lesson::MaxTokensField(MaxTokensField::MaxCompletionTokens) => self.scan.max_tokens.is_some(),
+            // Whichever name the client used: it may have been sent under the other one, as an earlier lesson said.
+            Lesson::MaxTokensField(_) => {
+                self.scan.max_tokens.is_some() || self.scan.max_completion_tokens.is_some()
+            }
         }
     }
 

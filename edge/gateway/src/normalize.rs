@@ -11,6 +11,8 @@ const MAX_CALLS: usize = 512;
 #[derive(Debug, Default)]
 pub(crate) struct Normalizer {
     calls: Vec<Call>,
+    /// Choices that refused: however the upstream calls their end, it is a content filter's.
+    refused: Vec<u32>,
     started: bool,
 }
 
@@ -28,9 +30,9 @@ struct Call {
 }
 
 impl Normalizer {
-    /// Whether calls are under way, so that the finish needs this path too.
-    pub(crate) fn has_calls(&self) -> bool {
-        !self.calls.is_empty()
+    /// Whether the finish needs this path too, however regular it looks.
+    pub(crate) fn changes_finish(&self) -> bool {
+        !self.calls.is_empty() || !self.refused.is_empty()
     }
 
     /// `seed` makes ids for calls that have none; it differs between answers.
@@ -43,7 +45,6 @@ impl Normalizer {
             let index = choice.index;
             // Some put a whole message where a delta belongs.
             let delta = choice.delta.or(choice.message).unwrap_or_default();
-            let mut refused = false;
             if let Some(text) = delta.reasoning_content.or(delta.reasoning).filter(|t| !t.is_empty()) {
                 events.push(ChatEvent::Reasoning { choice: index, text });
             }
@@ -51,7 +52,7 @@ impl Normalizer {
                 events.push(ChatEvent::Text { choice: index, text, logprobs: choice.logprobs });
             }
             if let Some(text) = delta.refusal.filter(|t| !t.is_empty()) {
-                refused = true;
+                self.refused.push(index);
                 events.push(ChatEvent::Text { choice: index, text, logprobs: None });
             }
             let legacy = delta.function_call.map(ToolCallDelta::from_legacy);
@@ -59,7 +60,7 @@ impl Normalizer {
                 self.call(index, call, seed, events);
             }
             if let Some(reason) = choice.finish_reason.as_deref().filter(|r| !r.is_empty()) {
-                self.finish(index, FinishReason::from_upstream(reason), refused, events);
+                self.finish(index, FinishReason::from_upstream(reason), events);
             }
         }
         if let Some(usage) = chunk.usage {
@@ -69,38 +70,24 @@ impl Normalizer {
 
     /// A whole answer, as the events it would have been streamed as.
     pub(crate) fn completion(completion: ChatCompletion, seed: &str, events: &mut Vec<ChatEvent>) {
-        let refused: Vec<u32> = completion
-            .choices
-            .iter()
-            .filter(|c| {
-                c.message
-                    .as_ref()
-                    .or(c.delta.as_ref())
-                    .is_some_and(|m| m.refusal.as_ref().is_some_and(|r| !r.is_empty()))
-            })
-            .map(|c| c.index)
-            .collect();
-        let at = events.len();
         Self::default().chunk(completion, seed, events);
-        for event in &mut events[at..] {
-            if let ChatEvent::Finish { choice, reason } = event
-                && refused.contains(choice)
-            {
-                *reason = FinishReason::ContentFilter;
-            }
-        }
     }
 
     fn call(&mut self, choice: u32, delta: ToolCallDelta, seed: &str, events: &mut Vec<ChatEvent>) {
         let id = delta.id.filter(|id| !id.is_empty());
         let Some(at) = self.find_or_begin(choice, delta.index, id) else { return };
         let total = self.calls.len();
+        // Some give all calls the same id; clients answer calls by it.
+        let taken = |id: &String| {
+            self.calls[..at].iter().any(|c| c.choice == choice && c.upstream_id.as_ref() == Some(id))
+        };
+        let own_id = self.calls[at].upstream_id.clone().filter(|id| !taken(id));
         let call = &mut self.calls[at];
         if let Some(name) = delta.function.name.filter(|name| !name.is_empty())
             && !call.name_sent
         {
             call.name_sent = true;
-            let id = call.upstream_id.clone().unwrap_or_else(|| format!("call_{seed}_{total}"));
+            let id = own_id.unwrap_or_else(|| format!("call_{seed}_{total}"));
             events.push(ChatEvent::ToolCallStart { choice, call: call.index, id, name });
         }
         call.pending.push_str(delta.function.arguments.as_deref().unwrap_or(""));
@@ -155,7 +142,7 @@ impl Normalizer {
         Some(self.calls.len() - 1)
     }
 
-    fn finish(&mut self, choice: u32, reason: FinishReason, refused: bool, events: &mut Vec<ChatEvent>) {
+    fn finish(&mut self, choice: u32, reason: FinishReason, events: &mut Vec<ChatEvent>) {
         let mut called = false;
         for call in self.calls.iter_mut().filter(|c| c.choice == choice && c.name_sent) {
             called = true;
@@ -169,7 +156,7 @@ impl Normalizer {
             }
         }
         let reason = match reason {
-            _ if refused => FinishReason::ContentFilter,
+            _ if self.refused.contains(&choice) => FinishReason::ContentFilter,
             FinishReason::Stop | FinishReason::FunctionCall if called => FinishReason::ToolCalls,
             reason => reason,
         };

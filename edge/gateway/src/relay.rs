@@ -43,7 +43,6 @@ pub(crate) struct ChunkRelay {
     filtered: bool,
     output: bool,
     usage: Option<(Usage, Bytes)>,
-    usage_sent: bool,
     completion: TokenCounter,
     prompt_estimate: u64,
 }
@@ -52,7 +51,8 @@ pub(crate) struct ChunkRelay {
 struct Held {
     json: Bytes,
     model: Option<Range<usize>>,
-    usage_null: Option<Range<usize>>,
+    /// The value of `usage`, null or not.
+    usage: Option<Range<usize>>,
     close: usize,
 }
 
@@ -77,7 +77,6 @@ impl ChunkRelay {
             filtered: false,
             output: false,
             usage: None,
-            usage_sent: false,
             completion: TokenCounter::default(),
             prompt_estimate,
         }
@@ -103,7 +102,9 @@ impl ChunkRelay {
         if scan.error {
             return Err(RelayError::ErrorObject(data.clone()));
         }
-        if let Some((span, usage)) = scan.usage.as_ref().filter(|(_, usage)| usage.total_tokens > 0) {
+        let reported = scan.usage.as_ref().filter(|(_, usage)| usage.total_tokens > 0);
+        if let (Some((span, usage)), Shape::Conformant) = (reported, scan.shape) {
+            // As it is written: it may tell more than the three counts.
             self.usage = Some((*usage, Bytes::copy_from_slice(&data[span.clone()])));
         }
         if scan.choices_empty && scan.shape == Shape::Conformant {
@@ -136,16 +137,15 @@ impl ChunkRelay {
         let model = scan.model.clone();
         if scan.finished {
             self.finished = true;
-            self.usage_sent |= scan.usage.is_some();
-            if !self.wanted.include_usage && scan.usage.is_none() {
-                self.held = Some(Held {
-                    json: data.clone(),
-                    model,
-                    usage_null: scan.usage_null.clone(),
-                    close: scan.close,
-                });
-                return Ok(());
+            let usage = scan.usage.as_ref().map(|(span, _)| span).or(scan.usage_null.as_ref()).cloned();
+            let held = Held { json: data.clone(), model, usage, close: scan.close };
+            match (self.wanted.include_usage, reported) {
+                // It comes in a chunk of its own, and only there.
+                (true, Some(_)) => self.send(&held, Some(b"null"), out),
+                (true, None) | (false, Some(_)) => self.send(&held, None, out),
+                (false, None) => self.held = Some(held),
             }
+            return Ok(());
         }
         match model {
             Some(model) => {
@@ -191,7 +191,7 @@ impl ChunkRelay {
             // With several choices, who has begun is kept by the long way only.
             && self.wanted.choices == 1
             && (self.begun == 1 || scan.has_role)
-            && !(scan.finished && self.normalizer.has_calls())
+            && !(scan.finished && self.normalizer.changes_finish())
     }
 
     fn normalize(&mut self, data: &Bytes, out: &mut BytesMut) -> Result<(), RelayError> {
@@ -244,7 +244,7 @@ impl ChunkRelay {
             self.filtered |= reason == FinishReason::ContentFilter;
             if !self.wanted.include_usage {
                 let close = json.len() - 1;
-                self.held = Some(Held { json: json.into(), model: None, usage_null: None, close });
+                self.held = Some(Held { json: json.into(), model: None, usage: None, close });
                 return;
             }
         }
@@ -265,8 +265,8 @@ impl ChunkRelay {
             edits.push((model, [b"", &self.wanted.model]));
         }
         if let Some(usage) = usage {
-            edits.push(match &held.usage_null {
-                Some(null) => (null, [b"", usage]),
+            edits.push(match &held.usage {
+                Some(span) => (span, [b"", usage]),
                 None => (&at_close, [b",\"usage\":", usage]),
             });
         }
