@@ -104,9 +104,10 @@ impl Suite {
 }
 
 fn fmt(context: &Context) -> Result<Tally, Problem> {
-    let workspace = context.cargo(QUICK).args(["fmt", "--all", "--check"]);
+    let workspace = context.cargo(QUICK).args(["fmt", "--all", "--check", "--", "--color", "never"]);
     // Not a member of the workspace.
-    let fuzz = context.cargo(QUICK).args(["fmt", "--check", "--manifest-path", "tests/fuzz/Cargo.toml"]);
+    let manifest = ["--manifest-path", "tests/fuzz/Cargo.toml"];
+    let fuzz = context.cargo(QUICK).args(["fmt", "--check"]).args(manifest).args(["--", "--color", "never"]);
     Ok(one(workspace)? + one(fuzz)?)
 }
 
