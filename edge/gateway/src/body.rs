@@ -78,7 +78,7 @@ pub(crate) async fn collect(
                     let now = host.monotonic();
                     let (begun, last) = *waiting.get_or_insert((now, now));
                     let deadline = (last + timeouts.idle).min(begun + timeouts.total);
-                    return timer.poll(deadline, host, cx).map(|()| Err(ReadError::TimedOut));
+                    return timer.poll(deadline, now, host, cx).map(|()| Err(ReadError::TimedOut));
                 }
             }
         }
@@ -151,7 +151,7 @@ pub(crate) async fn discard(mut body: Body, max_bytes: usize, max_time: Duration
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return timer.poll(deadline, host, cx),
+                Poll::Pending => return timer.poll(deadline, host.monotonic(), host, cx),
             }
         }
     })
