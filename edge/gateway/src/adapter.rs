@@ -121,7 +121,7 @@ impl ChatCall {
         if streamed || is_event_stream(&body) {
             self.fold_stream(body, target)
         } else {
-            self.completion(body, target)
+            self.completion(&body, target)
         }
     }
 
@@ -151,11 +151,11 @@ impl ChatCall {
         }
     }
 
-    fn completion(&self, body: Bytes, target: &Target) -> Result<Completed, UpstreamFailure> {
+    fn completion(&self, body: &Bytes, target: &Target) -> Result<Completed, UpstreamFailure> {
         let not_json = || UpstreamFailure::unavailable("The upstream's answer is not a JSON object.");
-        let scan = CompletionScan::scan(&body).map_err(|_| not_json())?;
+        let scan = CompletionScan::scan(body).map_err(|_| not_json())?;
         if scan.error {
-            return Err(classify_error_object(&body, &target.upstream));
+            return Err(classify_error_object(body, &target.upstream));
         }
         if let (Shape::Conformant, Some(model), Some((_, usage)), 1, 0, true) =
             (scan.shape, &scan.model, &scan.usage, self.wanted.choices, scan.max_index, scan.output)
@@ -167,7 +167,7 @@ impl ChatCall {
             out.extend_from_slice(&body[model.end..]);
             return Ok(Completed { body: out.freeze(), usage: *usage, estimated: false });
         }
-        let completion = ChatCompletion::parse(&body).map_err(|_| not_json())?;
+        let completion = ChatCompletion::parse(body).map_err(|_| not_json())?;
         let mut events = Vec::new();
         Normalizer::completion(completion, self.wanted.seed, &mut events);
         let mut answer = Gathered::default();
@@ -238,7 +238,7 @@ impl Gathered {
         use crate::event::ChatEvent as E;
         match &event {
             E::Start { id, created } => {
-                self.id = id.clone();
+                self.id.clone_from(id);
                 self.created = *created;
             }
             E::Usage(usage) => self.usage = Some(*usage),
