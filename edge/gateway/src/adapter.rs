@@ -150,8 +150,8 @@ impl ChatCall {
         if scan.error {
             return Err(classify_error_object(&body, &target.upstream));
         }
-        if let (Shape::Conformant, Some(model), Some((_, usage)), 1, true) =
-            (scan.shape, &scan.model, &scan.usage, self.wanted.choices, scan.output)
+        if let (Shape::Conformant, Some(model), Some((_, usage)), 1, 0, true) =
+            (scan.shape, &scan.model, &scan.usage, self.wanted.choices, scan.max_index, scan.output)
         {
             target.learned.reports_usage();
             let mut out = BytesMut::with_capacity(body.len() + self.wanted.model.len());
@@ -246,7 +246,7 @@ impl Gathered {
             | E::ToolCallStart { choice, name: text, .. }
             | E::ToolCallArguments { choice, fragment: text, .. } => {
                 self.output = true;
-                self.counter.add(text.as_bytes());
+                self.counter.add_text(text);
                 if u64::from(*choice) >= choices {
                     return;
                 }

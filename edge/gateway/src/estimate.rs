@@ -46,26 +46,38 @@ impl TokenCounter {
         self.hundredths.div_ceil(100)
     }
 
-    pub(crate) fn add(&mut self, json_text: &[u8]) {
-        for &byte in json_text {
-            match self.escape {
-                Escape::None if byte == b'\\' => self.escape = Escape::Backslash,
-                Escape::None => self.step(byte),
-                Escape::Backslash => {
-                    self.escape = Escape::None;
-                    match byte {
-                        b'n' | b'r' => self.step(b'\n'),
-                        b't' => self.step(b' '),
-                        b'u' => self.escape = Escape::Hex(4),
-                        other => self.step(other),
-                    }
+    /// JSON as it is written, or the inside of a JSON string: escapes count as what they stand for.
+    pub(crate) fn add_json(&mut self, json: &[u8]) {
+        for &byte in json {
+            self.json_byte(byte);
+        }
+    }
+
+    /// Text as it is.
+    pub(crate) fn add_text(&mut self, text: &str) {
+        for &byte in text.as_bytes() {
+            self.step(byte);
+        }
+    }
+
+    fn json_byte(&mut self, byte: u8) {
+        match self.escape {
+            Escape::None if byte == b'\\' => self.escape = Escape::Backslash,
+            Escape::None => self.step(byte),
+            Escape::Backslash => {
+                self.escape = Escape::None;
+                match byte {
+                    b'n' | b'r' => self.step(b'\n'),
+                    b't' => self.step(b' '),
+                    b'u' => self.escape = Escape::Hex(4),
+                    other => self.step(other),
                 }
-                Escape::Hex(1) => {
-                    self.escape = Escape::None;
-                    self.step(0xE4);
-                }
-                Escape::Hex(left) => self.escape = Escape::Hex(left - 1),
             }
+            Escape::Hex(1) => {
+                self.escape = Escape::None;
+                self.step(0xE4);
+            }
+            Escape::Hex(left) => self.escape = Escape::Hex(left - 1),
         }
     }
 
@@ -140,11 +152,11 @@ pub(crate) fn prompt_tokens(body: &[u8]) -> u64 {
     let mut flat = 0;
     let mut rest = body;
     while let Some(at) = memmem::find(rest, b"\"data:") {
-        counter.add(&rest[..at]);
+        counter.add_json(&rest[..at]);
         flat += TOKENS_PER_DATA_URI;
         let uri = &rest[at + 1..];
         rest = &uri[memchr::memchr(b'"', uri).unwrap_or(uri.len())..];
     }
-    counter.add(rest);
+    counter.add_json(rest);
     counter.tokens() + flat
 }

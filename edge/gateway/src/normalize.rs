@@ -23,7 +23,8 @@ struct Call {
     index: u32,
     upstream_index: Option<u64>,
     upstream_id: Option<String>,
-    name_sent: bool,
+    /// Empty until it has come and been sent.
+    name: String,
     arguments_sent: bool,
     /// Arguments that came before the name, or an empty object that may turn out to be only a placeholder.
     pending: String,
@@ -75,7 +76,21 @@ impl Normalizer {
 
     fn call(&mut self, choice: u32, delta: ToolCallDelta, seed: &str, events: &mut Vec<ChatEvent>) {
         let id = delta.id.filter(|id| !id.is_empty());
-        let Some(at) = self.find_or_begin(choice, delta.index, id) else { return };
+        let name = delta.function.name.filter(|name| !name.is_empty());
+        let arguments = delta.function.arguments.unwrap_or_default();
+        let known = self.find(choice, delta.index, id.as_deref()).filter(|&at| {
+            // Without an id, another name is another call, and so is the same one whose arguments begin anew.
+            let call = &self.calls[at];
+            let begins_anew = |name: &String| {
+                !call.name.is_empty()
+                    && (call.name != *name || call.arguments_sent && arguments.starts_with('{'))
+            };
+            id.is_some() || !name.as_ref().is_some_and(begins_anew)
+        });
+        let Some(at) = known.or_else(|| self.begin(choice, delta.index)) else { return };
+        if self.calls[at].upstream_id.is_none() && self.calls[at].name.is_empty() {
+            self.calls[at].upstream_id = id;
+        }
         let total = self.calls.len();
         // Some give all calls the same id; clients answer calls by it.
         let taken = |id: &String| {
@@ -83,16 +98,16 @@ impl Normalizer {
         };
         let own_id = self.calls[at].upstream_id.clone().filter(|id| !taken(id));
         let call = &mut self.calls[at];
-        if let Some(name) = delta.function.name.filter(|name| !name.is_empty())
-            && !call.name_sent
+        if let Some(name) = name
+            && call.name.is_empty()
         {
-            call.name_sent = true;
+            call.name.clone_from(&name);
             let id = own_id.unwrap_or_else(|| format!("call_{seed}_{total}"));
             events.push(ChatEvent::ToolCallStart { choice, call: call.index, id, name });
         }
-        call.pending.push_str(delta.function.arguments.as_deref().unwrap_or(""));
+        call.pending.push_str(&arguments);
         // "{}" is held: some send it first and the real arguments after.
-        if call.name_sent && !call.pending.is_empty() && call.pending.trim() != "{}" {
+        if !call.name.is_empty() && !call.pending.is_empty() && call.pending.trim() != "{}" {
             let mut fragment = std::mem::take(&mut call.pending);
             if !call.arguments_sent
                 && let Some(real) = fragment.strip_prefix("{}")
@@ -106,36 +121,33 @@ impl Normalizer {
     }
 
     /// Upstreams tell calls apart by index, by id, by both, or not at all.
-    fn find_or_begin(&mut self, choice: u32, index: Option<u64>, id: Option<String>) -> Option<usize> {
-        let mine = |call: &Call| call.choice == choice;
-        let found = match (&index, &id) {
-            // The same index under another id is another call.
-            (Some(_), Some(id)) => self.calls.iter().rposition(|c| {
-                mine(c) && c.upstream_index == index && c.upstream_id.as_ref().is_none_or(|known| known == id)
-            }),
-            (Some(_), None) => self.calls.iter().rposition(|c| mine(c) && c.upstream_index == index),
-            (None, Some(id)) => {
-                self.calls.iter().rposition(|c| mine(c) && c.upstream_id.as_ref() == Some(id))
-            }
-            (None, None) => self.calls.iter().rposition(mine),
-        };
-        if let Some(at) = found {
-            let call = &mut self.calls[at];
-            if call.upstream_id.is_none() && !call.name_sent {
-                call.upstream_id = id;
-            }
-            return Some(at);
-        }
+    fn find(&self, choice: u32, index: Option<u64>, id: Option<&str>) -> Option<usize> {
+        self.calls.iter().rposition(|call| {
+            let same_id = || call.upstream_id.as_deref() == id;
+            call.choice == choice
+                && match (index, id) {
+                    // The same index under another id is another call.
+                    (Some(_), Some(_)) => {
+                        call.upstream_index == index && (call.upstream_id.is_none() || same_id())
+                    }
+                    (Some(_), None) => call.upstream_index == index,
+                    (None, Some(_)) => same_id(),
+                    (None, None) => true,
+                }
+        })
+    }
+
+    fn begin(&mut self, choice: u32, upstream_index: Option<u64>) -> Option<usize> {
         if self.calls.len() == MAX_CALLS {
             return None;
         }
-        let own = self.calls.iter().filter(|c| mine(c)).count();
+        let own = self.calls.iter().filter(|call| call.choice == choice).count();
         self.calls.push(Call {
             choice,
             index: u32::try_from(own).ok()?,
-            upstream_index: index,
-            upstream_id: id,
-            name_sent: false,
+            upstream_index,
+            upstream_id: None,
+            name: String::new(),
             arguments_sent: false,
             pending: String::new(),
         });
@@ -144,7 +156,7 @@ impl Normalizer {
 
     fn finish(&mut self, choice: u32, reason: FinishReason, events: &mut Vec<ChatEvent>) {
         let mut called = false;
-        for call in self.calls.iter_mut().filter(|c| c.choice == choice && c.name_sent) {
+        for call in self.calls.iter_mut().filter(|c| c.choice == choice && !c.name.is_empty()) {
             called = true;
             if !call.arguments_sent {
                 call.arguments_sent = true;

@@ -35,11 +35,12 @@ pub(crate) struct ChunkRelay {
     created: Option<u64>,
     normalizer: Normalizer,
     scanner: ChunkScanner,
-    /// Choices (by index, up to 64) whose first delta is out.
-    begun: u64,
+    /// Choices whose first delta is out, one bit each: no more than 128 can be asked for.
+    begun: u128,
+    /// Choices that have a finish reason, likewise.
+    finished: u128,
     /// The frame with the finish reason, kept back until the usage is known, which belongs on it.
     held: Option<Held>,
-    finished: bool,
     filtered: bool,
     output: bool,
     usage: Option<(Usage, Bytes)>,
@@ -72,8 +73,8 @@ impl ChunkRelay {
             normalizer: Normalizer::default(),
             scanner: ChunkScanner::new(),
             begun: 0,
+            finished: 0,
             held: None,
-            finished: false,
             filtered: false,
             output: false,
             usage: None,
@@ -93,7 +94,7 @@ impl ChunkRelay {
 
     /// Whether the answer is complete, so that the upstream's end is no failure however it comes.
     pub(crate) fn is_finished(&self) -> bool {
-        self.finished
+        self.finished != 0 && self.finished == self.begun
     }
 
     /// Takes the data of one upstream event. `Err` is final.
@@ -111,13 +112,11 @@ impl ChunkRelay {
             // Only the usage, or something of the vendor's own that no client knows.
             return Ok(());
         }
-        if scan.output {
-            for text in &scan.text {
-                self.completion.add(text.as_bytes());
-            }
-        }
         if !self.may_pass(&scan) {
             return self.normalize(data, out);
+        }
+        for text in &scan.text {
+            self.completion.add_json(text.as_bytes());
         }
         if self.held.is_some() && !scan.output && !scan.finished {
             // Nothing, after the finish: the usage is still to be put on that.
@@ -136,7 +135,7 @@ impl ChunkRelay {
         }
         let model = scan.model.clone();
         if scan.finished {
-            self.finished = true;
+            self.finished |= 1;
             let usage = scan.usage.as_ref().map(|(span, _)| span).or(scan.usage_null.as_ref()).cloned();
             let held = Held { json: data.clone(), model, usage, close: scan.close };
             match (self.wanted.include_usage, reported) {
@@ -158,7 +157,7 @@ impl ChunkRelay {
 
     /// The upstream has said `[DONE]`, or has ended.
     pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<Summary, RelayError> {
-        if !self.finished {
+        if !self.is_finished() {
             return Err(RelayError::Unfinished);
         }
         let reported = self.usage.take();
@@ -191,7 +190,8 @@ impl ChunkRelay {
             // With several choices, who has begun is kept by the long way only.
             && self.wanted.choices == 1
             && (self.begun == 1 || scan.has_role)
-            && !(scan.finished && self.normalizer.changes_finish())
+            // The finish of an answer that said nothing: why it says nothing decides whether it is one.
+            && !(scan.finished && (self.normalizer.changes_finish() || !(self.output || scan.output)))
     }
 
     fn normalize(&mut self, data: &Bytes, out: &mut BytesMut) -> Result<(), RelayError> {
@@ -215,24 +215,26 @@ impl ChunkRelay {
                 return;
             }
             ChatEvent::Usage(usage) => {
-                if self.usage.is_none() {
+                // What was read from the frame as it is written stays.
+                if self.usage.as_ref().is_none_or(|(known, _)| known != usage) {
                     self.usage = Some((*usage, encode::usage_json(usage).into()));
                 }
                 return;
             }
             ChatEvent::Finish { choice, .. } => *choice,
-            ChatEvent::Text { choice, .. }
-            | ChatEvent::Reasoning { choice, .. }
-            | ChatEvent::ToolCallStart { choice, .. }
-            | ChatEvent::ToolCallArguments { choice, .. } => {
+            ChatEvent::Text { choice, text, .. }
+            | ChatEvent::Reasoning { choice, text }
+            | ChatEvent::ToolCallStart { choice, name: text, .. }
+            | ChatEvent::ToolCallArguments { choice, fragment: text, .. } => {
                 self.output = true;
+                self.completion.add_text(text);
                 *choice
             }
         };
         if u64::from(choice) >= self.wanted.choices {
             return;
         }
-        let bit = 1_u64.checked_shl(choice).unwrap_or(0);
+        let bit = 1_u128.checked_shl(choice).unwrap_or(0);
         let first = bit != 0 && self.begun & bit == 0;
         self.begun |= bit;
         let Some(json) = encode::chunk(&self.head(), &event, first) else { return };
@@ -240,7 +242,7 @@ impl ChunkRelay {
             self.send(&held, None, out);
         }
         if let ChatEvent::Finish { reason, .. } = event {
-            self.finished = true;
+            self.finished |= bit;
             self.filtered |= reason == FinishReason::ContentFilter;
             if !self.wanted.include_usage {
                 let close = json.len() - 1;

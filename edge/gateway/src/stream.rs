@@ -87,10 +87,15 @@ impl Live {
         &self.target
     }
 
-    /// Reads until the first content for the client, or the end. A failure up to here has cost nothing.
+    /// Reads until the first content for the client, or the end. A failure up to here has cost nothing. One after the
+    /// content belongs into the stream even if both came in one piece: the answer does not depend on how bytes were
+    /// cut.
     pub(crate) fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamFailure>> {
         while !self.relay.has_output() && self.end.is_none() {
             ready!(self.poll_read(cx));
+        }
+        if self.relay.has_output() {
+            return Poll::Ready(Ok(()));
         }
         match self.end.take_if(|end| end.is_err()) {
             Some(Err(failure)) => Poll::Ready(Err(failure)),

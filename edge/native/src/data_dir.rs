@@ -42,9 +42,7 @@ impl DataDir {
                 path.display()
             ))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut random = [0; 32];
-                getrandom::fill(&mut random).map_err(io::Error::other)?;
-                let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+                let text = crate::random::hex::<32>()?;
                 match write_new(&path, &text) {
                     Ok(()) => Ok(ApiKeyHasher::new(Secret::new(text))),
                     // Another process was first: its secret is the one.

@@ -38,7 +38,7 @@ pub(crate) fn vendors() -> Vec<Provider> {
                         variable,
                         problem,
                         "a vendor's key is set, but its base URL cannot be used"
-                    )
+                    );
                 })
                 .ok()
         })

@@ -23,6 +23,13 @@ impl Output {
         }
     }
 
+    /// Rows in columns, for people.
+    pub(crate) fn table(self, rows: &[Vec<String>]) {
+        for line in table(rows) {
+            self.say(line);
+        }
+    }
+
     /// One object for programs; people do not get it.
     pub(crate) fn object(self, value: &impl Serialize) {
         if self.json {
@@ -44,7 +51,7 @@ impl Output {
 }
 
 /// Rows in columns, two spaces apart.
-pub(crate) fn table(rows: &[Vec<String>]) -> Vec<String> {
+fn table(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|r| r.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)

@@ -16,10 +16,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// How long a new connection may say nothing, and its TLS handshake may take.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long the head of a request may take; also how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+use crate::http1_guard::Http1Guard;
+
 /// Longest request head.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 const MAX_H2_STREAMS: u32 = 512;
@@ -31,6 +29,31 @@ pub(crate) struct ServerOptions {
     pub(crate) workers: usize,
     /// Connections open at once; further ones wait in the kernel's backlog.
     pub(crate) max_connections: usize,
+    pub(crate) timeouts: ServerTimeouts,
+}
+
+/// How long a peer may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerTimeouts {
+    /// For its TLS handshake, and then again for its first request's head.
+    pub(crate) greeting: Duration,
+    /// For each further head, counted from the last answer: so it is also how long an idle connection is kept.
+    pub(crate) head: Duration,
+    /// To HTTP/2 pings, and between them.
+    pub(crate) http2_ping: Duration,
+    /// To stop sending a request that was answered before its end.
+    pub(crate) linger: Duration,
+}
+
+impl Default for ServerTimeouts {
+    fn default() -> Self {
+        Self {
+            greeting: Duration::from_secs(20),
+            head: Duration::from_secs(75),
+            http2_ping: Duration::from_secs(25),
+            linger: Duration::from_secs(3),
+        }
+    }
 }
 
 /// A server that runs. Dropping it does not stop it.
@@ -51,7 +74,7 @@ impl Server {
     /// Begins to accept. Must be called in a tokio runtime, which runs the acceptor only.
     pub(crate) fn start(
         listener: TcpListener,
-        router: axum::Router,
+        router: &axum::Router,
         options: &ServerOptions,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
@@ -64,9 +87,10 @@ impl Server {
             let (sender, receiver) = mpsc::unbounded_channel();
             let load = Arc::new(AtomicUsize::new(0));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let timeouts = options.timeouts;
             let (router, tls, draining, counter) =
                 (router.clone(), tls.clone(), draining.clone(), load.clone());
-            let work = move || runtime.block_on(work(receiver, router, tls, draining, counter));
+            let work = move || runtime.block_on(work(receiver, router, tls, timeouts, draining, counter));
             threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
             workers.push(Worker { sender, load });
         }
@@ -150,18 +174,19 @@ async fn work(
     mut streams: mpsc::UnboundedReceiver<TcpStream>,
     router: axum::Router,
     tls: Option<TlsAcceptor>,
+    timeouts: ServerTimeouts,
     draining: watch::Receiver<bool>,
     load: Arc<AtomicUsize>,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(timeouts.head).max_buf_size(MAX_HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_H2_STREAMS)
         .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).expect("64 KiB fit"))
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20));
+        .keep_alive_interval(timeouts.http2_ping)
+        .keep_alive_timeout(timeouts.http2_ping);
     let builder = Arc::new(builder);
     let graceful = GracefulShutdown::new();
     let mut stop = draining.clone();
@@ -177,26 +202,33 @@ async fn work(
         let mut stop = draining.clone();
         tokio::spawn(async move {
             let _counted = counted;
-            let opened = tokio::time::timeout(GREETING_TIMEOUT, open(stream, tls));
-            // A connection that has not spoken yet has no request to finish.
-            let opened = tokio::select! {
-                opened = opened => opened,
-                _ = stop.wait_for(|drain| *drain) => return,
-            };
-            let io = match opened {
-                Ok(Ok(io)) => io,
-                Ok(Err(error)) => {
-                    return tracing::debug!(%error, "a connection ended before its first request");
-                }
-                Err(_) => return tracing::debug!("a connection said nothing in time"),
+            let stream = tokio::net::TcpStream::from_std(stream)
+                .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%error, "an accepted connection cannot be used"),
             };
             let service = TowerToHyperService::new(router);
-            let ended = match io {
-                Opened::Plain(io) => {
-                    watcher.watch(builder.serve_connection(TokioIo::new(io), service).into_owned()).await
+            let ended = match tls {
+                None => {
+                    let io = guarded(stream, timeouts);
+                    watcher.watch(builder.serve_connection(io, service).into_owned()).await
                 }
-                Opened::Tls(io) => {
-                    watcher.watch(builder.serve_connection(TokioIo::new(*io), service).into_owned()).await
+                Some(tls) => {
+                    let handshake = tokio::time::timeout(timeouts.greeting, tls.accept(stream));
+                    // A connection that has not been opened yet has no request to finish.
+                    let opened = tokio::select! {
+                        opened = handshake => opened,
+                        _ = stop.wait_for(|drain| *drain) => return,
+                    };
+                    let stream = match opened {
+                        Ok(Ok(stream)) => stream,
+                        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+                        Err(_) => return tracing::debug!("a TLS handshake took too long"),
+                    };
+                    // In a box: every connection's task would have room for it, with or without TLS.
+                    let io = guarded(Box::new(stream), timeouts);
+                    watcher.watch(builder.serve_connection(io, service).into_owned()).await
                 }
             };
             if let Err(error) = ended {
@@ -209,20 +241,9 @@ async fn work(
     graceful.shutdown().await;
 }
 
-enum Opened {
-    Plain(tokio::net::TcpStream),
-    Tls(Box<tokio_rustls::server::TlsStream<tokio::net::TcpStream>>),
+fn guarded<S>(stream: S, timeouts: ServerTimeouts) -> TokioIo<Http1Guard<S>> {
+    TokioIo::new(Http1Guard::new(stream, timeouts.greeting, timeouts.linger))
 }
 
-async fn open(stream: TcpStream, tls: Option<TlsAcceptor>) -> io::Result<Opened> {
-    stream.set_nodelay(true)?;
-    let stream = tokio::net::TcpStream::from_std(stream)?;
-    match tls {
-        Some(tls) => Ok(Opened::Tls(Box::new(tls.accept(stream).await?))),
-        None => {
-            // hyper's timers begin with the first byte; before it, this one counts.
-            stream.readable().await?;
-            Ok(Opened::Plain(stream))
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

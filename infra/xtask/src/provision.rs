@@ -48,10 +48,9 @@ const fn package(name: &'static str, probe: &'static [&'static str]) -> Need {
 
 pub(crate) const C_COMPILER: Need = package("gcc", &["cc", "--version"]);
 pub(crate) const CPP_COMPILER: Need = package("g++", &["c++", "--version"]);
-pub(crate) const CLANG: Need = package("clang", &["clang++", "--version"]);
 pub(crate) const CMAKE: Need = package("cmake", &["cmake", "--version"]);
 pub(crate) const NINJA: Need = package("ninja-build", &["ninja", "--version"]);
-pub(crate) const NGINX: Need = package("nginx-light", &["sh", "-c", "PATH=$PATH:/usr/sbin exec nginx -v"]);
+pub(crate) const NGINX: Need = package("nginx", &["sh", "-c", "PATH=$PATH:/usr/sbin exec nginx -v"]);
 pub(crate) const NPM: Need = package("npm", &["npm", "--version"]);
 pub(crate) const PYTHON: Need = package("python3-venv", &["python3", "-c", "import venv, ensurepip"]);
 

@@ -83,7 +83,7 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
                     "'dyad-gateway up' makes one on its first start; 'keys create' at any time.",
                 ),
                 Err(error) => {
-                    report.add(Verdict::Fails, &format!("the API keys cannot be read: {error}"), "")
+                    report.add(Verdict::Fails, &format!("the API keys cannot be read: {error}"), "");
                 }
             }
         }

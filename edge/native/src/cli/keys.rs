@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{CommonArgs, Failure, block_on};
 use crate::data_dir::DataDir;
-use crate::output::{Output, table};
+use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
@@ -162,7 +162,7 @@ async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
     if keys.is_empty() {
         output.say("There are no API keys; 'dyad-gateway keys create' makes one.");
     } else {
-        table(&rows).iter().for_each(|line| output.say(line));
+        output.table(&rows);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{CommonArgs, Failure, ProviderArgs, block_on};
 use crate::data_dir::DataDir;
 use crate::discovery;
-use crate::output::{Output, table};
+use crate::output::Output;
 use crate::providers::{gather, open_gateway};
 
 #[derive(Debug, Subcommand)]
@@ -72,7 +72,7 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
                 "There are no providers. Set OPENAI_API_KEY, start Ollama, or give --upstream or --config.",
             );
         }
-        table(&rows).iter().for_each(|line| output.say(line));
+        output.table(&rows);
         if failed > 0 && matches!(command, ProvidersCommand::Check { .. }) {
             return Err(Failure::Failed(format!("{failed} of {} providers do not answer", rows.len())));
         }

@@ -14,7 +14,7 @@ use crate::data_dir::DataDir;
 use crate::output::Output;
 use crate::providers::{gather, open_gateway};
 use crate::router::gateway_router;
-use crate::server::{Server, ServerOptions};
+use crate::server::{Server, ServerOptions, ServerTimeouts};
 use crate::{discovery, logging, tls};
 
 /// How often providers are asked for their models again.
@@ -84,8 +84,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             workers: args.workers.map_or_else(cores, usize::from),
             max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
             tls,
+            timeouts: ServerTimeouts::default(),
         };
-        let server = Server::start(listener, gateway_router(gateway.clone()), &options)
+        let server = Server::start(listener, &gateway_router(gateway.clone()), &options)
             .map_err(|error| Failure::failed("the server cannot start", error))?;
         greet(args, &gateway, server.local_addr(), first_key.as_deref(), &discovered);
         let rediscovery = tokio::spawn(rediscover(gateway));
