@@ -279,7 +279,7 @@ fn one_piece(
     Normalizer::completion(completion, relay.seed(), &mut events);
     let mut out = BytesMut::new();
     for event in events {
-        relay.event(event, &mut out);
+        relay.event(&event, &mut out);
     }
     let summary: Summary = relay.end(&mut out).map_err(|error| error.into_failure(&target.upstream))?;
     Ok(Live::ended(target.clone(), relay, out, summary, host))

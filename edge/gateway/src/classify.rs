@@ -146,10 +146,9 @@ pub(crate) fn lesson(failure: &UpstreamFailure) -> Option<Lesson> {
     let newer = failure.message.find("max_completion_tokens");
     let accepted = match (failure.param.as_deref(), older, newer) {
         (Some("max_tokens"), _, Some(_)) => Some(MaxTokensField::MaxCompletionTokens),
-        (Some("max_completion_tokens"), ..) => Some(MaxTokensField::MaxTokens),
         // Gateways drop `param`. What is refused is named before what to use instead.
         (None, Some(older), Some(newer)) if older < newer => Some(MaxTokensField::MaxCompletionTokens),
-        (None, _, Some(_)) => Some(MaxTokensField::MaxTokens),
+        (Some("max_completion_tokens"), ..) | (None, _, Some(_)) => Some(MaxTokensField::MaxTokens),
         _ => None,
     };
     if let Some(field) = accepted {

@@ -129,7 +129,7 @@ impl Normalizer {
                 && let Some(real) = fragment.strip_prefix("{}")
                 && !real.trim().is_empty()
             {
-                fragment = real.to_owned();
+                fragment.drain(..fragment.len() - real.len());
             }
             call.arguments_sent = true;
             events.push(ChatEvent::ToolCallArguments { choice, call: call.index, fragment });

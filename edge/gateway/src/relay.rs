@@ -199,14 +199,14 @@ impl ChunkRelay {
         let mut events = Vec::new();
         self.normalizer.chunk(chunk, self.wanted.seed, &mut events);
         for event in events {
-            self.event(event, out);
+            self.event(&event, out);
         }
         Ok(())
     }
 
     /// Takes an event that was made elsewhere: the upstream answered in one piece.
-    pub(crate) fn event(&mut self, event: ChatEvent, out: &mut BytesMut) {
-        let choice = match &event {
+    pub(crate) fn event(&mut self, event: &ChatEvent, out: &mut BytesMut) {
+        let choice = match event {
             ChatEvent::Start { id, created } => {
                 if self.id.is_empty() {
                     self.id = id.clone().unwrap_or_default();
@@ -237,13 +237,13 @@ impl ChunkRelay {
         let bit = 1_u128.checked_shl(choice).unwrap_or(0);
         let first = bit != 0 && self.begun & bit == 0;
         self.begun |= bit;
-        let Some(json) = encode::chunk(&self.head(), &event, first) else { return };
+        let Some(json) = encode::chunk(&self.head(), event, first) else { return };
         if let Some(held) = self.held.take() {
             self.send(&held, None, out);
         }
         if let ChatEvent::Finish { reason, .. } = event {
             self.finished |= bit;
-            self.filtered |= reason == FinishReason::ContentFilter;
+            self.filtered |= *reason == FinishReason::ContentFilter;
             if !self.wanted.include_usage {
                 let close = json.len() - 1;
                 self.held = Some(Held { json: json.into(), model: None, usage: None, close });

@@ -233,7 +233,7 @@ impl Live {
         if Pin::new(&mut upstream).poll_frame(cx).is_pending() {
             let host = self.host.clone();
             self.host.spawn(Box::pin(async move {
-                discard(upstream, MAX_TRAILING_BYTES, MAX_TRAILING_TIME, &*host).await
+                discard(upstream, MAX_TRAILING_BYTES, MAX_TRAILING_TIME, &*host).await;
             }));
         }
     }

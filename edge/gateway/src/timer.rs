@@ -41,7 +41,7 @@ impl LazyTimer {
             } else {
                 self.armed = Some(Armed {
                     at: deadline,
-                    sleep: host.sleep(deadline - now),
+                    sleep: host.sleep(deadline.saturating_sub(now)),
                     waker: cx.waker().clone(),
                 });
             }
