@@ -19,6 +19,9 @@ use crate::timer::LazyTimer;
 
 /// Output that is gathered before it is handed on, while the upstream has more at once.
 const BATCH_BYTES: usize = 16 * 1024;
+/// Turns that an upstream is given to send more before output goes out. Two, because a server connection may look at
+/// its body twice within one turn of its own.
+const TURNS: u8 = 2;
 /// What an upstream may still send after it has said that it is done, so that its connection can be used again.
 const MAX_TRAILING_BYTES: usize = 64 * 1024;
 const MAX_TRAILING_TIME: Duration = Duration::from_secs(1);
@@ -34,8 +37,8 @@ pub(crate) struct Live {
     last_byte: Option<Duration>,
     /// Something came since the upstream was last silent.
     has_news: bool,
-    /// The upstream was given a turn to send more before what there is goes out.
-    gave_turn: bool,
+    /// How often the upstream was given a turn to send more before what there is goes out.
+    turns: u8,
     timer: LazyTimer,
     host: Arc<dyn Host>,
     end: Option<Result<Summary, UpstreamFailure>>,
@@ -59,7 +62,7 @@ impl Live {
             begun,
             last_byte: None,
             has_news: false,
-            gave_turn: false,
+            turns: 0,
             timer: LazyTimer::default(),
             host,
             end: None,
@@ -84,7 +87,7 @@ impl Live {
             begun,
             last_byte: None,
             has_news: false,
-            gave_turn: false,
+            turns: 0,
             timer: LazyTimer::default(),
             host,
             end: Some(Ok(summary)),
@@ -115,15 +118,16 @@ impl Live {
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.end.is_none() && self.out.len() < BATCH_BYTES {
             if self.poll_read(cx).is_ready() {
-                self.gave_turn = false;
+                self.turns = 0;
             } else if self.out.is_empty() {
                 return Poll::Pending;
-            } else if std::mem::take(&mut self.gave_turn) {
+            } else if self.turns == TURNS {
+                self.turns = 0;
                 return Poll::Ready(());
             } else {
                 // A client connection hands over one frame at a time and must run to hand over the next, which may have
                 // been received already: one write for a burst instead of one for each of its frames.
-                self.gave_turn = true;
+                self.turns += 1;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
