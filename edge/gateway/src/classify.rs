@@ -42,9 +42,10 @@ fn status_told(told: &UpstreamErrorBody) -> Option<StatusCode> {
         "authentication_error" => StatusCode::UNAUTHORIZED,
         "permission_error" => StatusCode::FORBIDDEN,
         "not_found_error" => StatusCode::NOT_FOUND,
-        "rate_limit_error" | "rate_limit_exceeded" | "tokens" | "requests" => StatusCode::TOO_MANY_REQUESTS,
+        "rate_limit_error" | "rate_limit_exceeded" | "tokens" | "requests" | "insufficient_quota" => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         "overloaded_error" => StatusCode::SERVICE_UNAVAILABLE,
-        "insufficient_quota" => StatusCode::TOO_MANY_REQUESTS,
         _ => return None,
     })
 }

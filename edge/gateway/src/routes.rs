@@ -84,7 +84,7 @@ impl Learned {
             Lesson::DropReasoningEffort => self.drop_reasoning_effort.store(true, Ordering::Relaxed),
             Lesson::DropStreamOptions => self.drop_stream_options.store(true, Ordering::Relaxed),
             Lesson::MaxTokensField(MaxTokensField::MaxTokens) => {
-                self.max_tokens_field.store(1, Ordering::Relaxed)
+                self.max_tokens_field.store(1, Ordering::Relaxed);
             }
             Lesson::MaxTokensField(MaxTokensField::MaxCompletionTokens) => {
                 self.max_tokens_field.store(2, Ordering::Relaxed);

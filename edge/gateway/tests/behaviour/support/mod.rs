@@ -91,7 +91,7 @@ impl Setup {
     pub(crate) fn build(self) -> TestGateway {
         let host = FakeHost::new();
         let store = Arc::new(FaultyStore::default());
-        let hasher = ApiKeyHasher::new(Secret::new("hash key"));
+        let hasher = ApiKeyHasher::new(&Secret::new("hash key"));
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
             store: store.clone(),
