@@ -24,7 +24,7 @@ use crate::output::Output;
     subcommand_negates_reqs = true
 )]
 #[command(
-    after_help = "Without a command, 'up' is run. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+    after_help = "Without a command, 'up' is run. Options of another command are written after it. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -52,8 +52,7 @@ enum Command {
 /// Options that every command has.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CommonArgs {
-    /// Where the gateway keeps its store and secrets [default: ~/.local/share/dyad-gateway, or as
-    /// $XDG_DATA_HOME says]
+    /// Where the gateway keeps its store and secrets [default: dyad-gateway in ~/.local/share or `$XDG_DATA_HOME`]
     #[arg(long, value_name = "DIR", env = "DYAD_GATEWAY_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Print JSON, one object per line, for programs
@@ -67,8 +66,8 @@ pub(crate) struct ProviderArgs {
     /// Settings and providers (see the README)
     #[arg(long, value_name = "FILE", env = "DYAD_GATEWAY_CONFIG")]
     pub config: Option<PathBuf>,
-    /// An OpenAI-compatible base URL to serve, with its key, env:NAME or file:PATH if it needs one;
-    /// may be repeated
+    /// An OpenAI-compatible base URL to serve, with its key (or `env:NAME`, `file:PATH`) if it needs one; may be
+    /// repeated
     #[arg(long = "upstream", value_name = "URL[=KEY]")]
     pub upstreams: Vec<String>,
     /// Do not look for keys in the environment, Ollama and LM Studio
