@@ -1,6 +1,7 @@
 //! The command line.
 
 mod doctor;
+mod greeting;
 mod keys;
 mod providers;
 mod up;
@@ -10,9 +11,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use store::DynamoStore;
-
-use crate::data_dir::DataDir;
+use crate::embedded::{CreateKeyError, OpenError};
+use crate::error_chain::error_chain;
 use crate::output::Output;
 
 /// One OpenAI-compatible URL in front of vendors, proxies and local models.
@@ -24,7 +24,7 @@ use crate::output::Output;
     subcommand_negates_reqs = true
 )]
 #[command(
-    after_help = "Without a command, 'up' is run. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+    after_help = "Without a command, 'up' is run. Options of another command are written after it. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -52,7 +52,7 @@ enum Command {
 /// Options that every command has.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CommonArgs {
-    /// Where the gateway keeps its store and secrets [default: $XDG_DATA_HOME/dyad-gateway]
+    /// Where the gateway keeps its store and secrets [default: dyad-gateway in ~/.local/share or `$XDG_DATA_HOME`]
     #[arg(long, value_name = "DIR", env = "DYAD_GATEWAY_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
     /// Print JSON, one object per line, for programs
@@ -66,7 +66,8 @@ pub(crate) struct ProviderArgs {
     /// Settings and providers (see the README)
     #[arg(long, value_name = "FILE", env = "DYAD_GATEWAY_CONFIG")]
     pub config: Option<PathBuf>,
-    /// An OpenAI-compatible base URL to serve, with its key if it needs one; may be repeated
+    /// An OpenAI-compatible base URL to serve, with its key (or `env:NAME`, `file:PATH`) if it needs one; may be
+    /// repeated
     #[arg(long = "upstream", value_name = "URL[=KEY]")]
     pub upstreams: Vec<String>,
     /// Do not look for keys in the environment, Ollama and LM Studio
@@ -84,8 +85,8 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn failed(what: &str, error: impl std::fmt::Display) -> Self {
-        Self::Failed(format!("{what}: {error}"))
+    pub(crate) fn failed(what: &str, error: &dyn std::error::Error) -> Self {
+        Self::Failed(format!("{what}: {}", error_chain(error)))
     }
 }
 
@@ -120,12 +121,23 @@ impl Cli {
     }
 }
 
-/// The embedded store of the data directory, which is made if need be.
-pub(crate) async fn open_store(data_dir: &DataDir) -> Result<DynamoStore, Failure> {
-    let shown = data_dir.path().display();
-    data_dir.create().map_err(|error| Failure::failed(&format!("the data directory {shown}"), error))?;
-    let opened = DynamoStore::open_embedded(data_dir.store_file()).await;
-    opened.map_err(|error| Failure::failed(&format!("the store in {shown}"), error))
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Failed(error_chain(&error))
+    }
+}
+
+impl From<CreateKeyError> for Failure {
+    fn from(error: CreateKeyError) -> Self {
+        match error {
+            CreateKeyError::Refused(violations) => {
+                Self::Usage(violations.0.iter().map(ToString::to_string).collect())
+            }
+            error @ (CreateKeyError::Randomness(_) | CreateKeyError::Store(_)) => {
+                Self::Failed(error_chain(&error))
+            }
+        }
+    }
 }
 
 /// A runtime for commands that talk to the store or to upstreams, and for the listener's control side.
@@ -133,6 +145,6 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Failure>
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed("the runtime cannot start", error))?;
+        .map_err(|error| Failure::failed("the runtime cannot start", &error))?;
     Ok(runtime.block_on(future))
 }

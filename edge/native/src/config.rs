@@ -183,4 +183,56 @@ mod tests {
         assert_eq!(config.settings.max_body_bytes, 2048);
         assert_eq!(config.settings.cors, Cors::Origins(vec![HeaderValue::from_static("https://a.example")]));
     }
+
+    #[test]
+    fn numbers_have_bounds_and_no_fractions() {
+        for value in ["-1", "0", "9", "300001", "1.5", "nan", "true", "\"300\"", "[]", "1979-05-27"] {
+            let found = violations(&format!("keepalive_ms = {value}"));
+            assert_eq!(found, ["keepalive_ms: must be a whole number from 10 to 300000"], "{value}");
+        }
+    }
+
+    #[test]
+    fn origins_are_all_or_a_list() {
+        let cors =
+            |text: &str| check(format!("cors_origins = {text}").parse().unwrap()).map(|c| c.settings.cors);
+        assert_eq!(cors("\"*\"").unwrap(), Cors::Any);
+        assert_eq!(cors("[]").unwrap(), Cors::Off);
+        for wrong in
+            ["\"https://a.example\"", "[\"*\"]", "[\"https://a.example/\"]", "[\"https://\"]", "[1]", "true"]
+        {
+            assert!(cors(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn providers_are_a_list_of_tables() {
+        for (text, path) in [
+            ("provider = \"x\"", "provider:"),
+            ("[provider]\nname = \"x\"", "provider:"),
+            ("provider = [1]", "provider[0]"),
+            ("[[provider]]\nname = 1979-05-27T07:32:00Z", "provider[0].name"),
+            ("[[provider]]\nname = nan\nrank = inf", "provider[0].name"),
+        ] {
+            let found = violations(text);
+            assert!(found.iter().any(|line| line.starts_with(path)), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_a_configuration() {
+        let config = check(Table::new()).unwrap();
+        assert!(config.providers.is_empty());
+        assert_eq!(config.settings.keepalive, Settings::default().keepalive);
+    }
+
+    #[test]
+    fn a_file_must_be_text_and_not_too_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, b"keepalive_ms = 300 # \xff").unwrap();
+        assert!(read(&path).unwrap_err()[0].contains("UTF-8"));
+        std::fs::File::create(&path).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
+        assert!(read(&path).unwrap_err()[0].contains("longer than"));
+    }
 }

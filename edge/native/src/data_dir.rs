@@ -76,3 +76,48 @@ fn default_path() -> PathBuf {
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map_or_else(|| PathBuf::from("dyad-gateway-data"), |base| base.join("dyad-gateway"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use catalog::ApiKey;
+
+    use super::*;
+
+    #[test]
+    fn the_secret_stays_the_same_and_is_for_its_owner_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::locate(Some(&directory.path().join("a/b")));
+        data_dir.create().unwrap();
+        data_dir.create().unwrap();
+        let key = ApiKey::from_random(&[7; 32]);
+        let hash = data_dir.hasher().unwrap().hash(&key);
+        assert_eq!(data_dir.hasher().unwrap().hash(&key), hash);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(data_dir.path()), 0o700);
+        assert_eq!(mode(&data_dir.path().join(HASH_SECRET_FILE)), 0o600);
+        let files = fs::read_dir(data_dir.path()).unwrap().count();
+        assert_eq!(files, 1, "no draft is left behind");
+    }
+
+    #[test]
+    fn processes_that_start_at_once_agree_on_the_secret() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
+        write_new(&path, "first").unwrap();
+        let second = write_new(&path, "second").unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
+    }
+
+    #[test]
+    fn a_damaged_secret_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(HASH_SECRET_FILE);
+        fs::write(&path, "short").unwrap();
+        let error = DataDir::locate(Some(directory.path())).hasher().unwrap_err();
+        assert!(error.to_string().contains("damaged"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "short");
+    }
+}

@@ -1,6 +1,8 @@
 //! What is there already: vendors whose key is in the environment, and servers of local models.
 
-use catalog::{CredentialRef, Provider, ProviderKind, RawProvider};
+use catalog::{CredentialRef, Provider, ProviderKind, RawProvider, Violation, Violations};
+
+use crate::credential;
 
 /// Vendors with an OpenAI-compatible API: environment variable, slug, name, base URL, variable that overrides it.
 const VENDORS: [(&str, &str, &str, &str, Option<&str>); 10] = [
@@ -36,7 +38,7 @@ pub(crate) fn vendors() -> Vec<Provider> {
                 .inspect_err(|problem| {
                     tracing::warn!(
                         variable,
-                        problem,
+                        %problem,
                         "a vendor's key is set, but its base URL cannot be used"
                     );
                 })
@@ -59,24 +61,31 @@ pub(crate) fn is_local_candidate(slug: &str) -> bool {
     LOCAL.iter().any(|(candidate, ..)| *candidate == slug)
 }
 
-/// `--upstream URL[=KEY]`, the `index`-th of them.
-pub(crate) fn upstream(argument: &str, index: usize) -> Result<Provider, String> {
+/// `--upstream URL[=KEY]`, the `index`-th of them. The key may be `env:NAME` or `file:PATH`, as in the configuration
+/// file: what is written on a command line can be seen by everybody on the machine.
+pub(crate) fn upstream(argument: &str, index: usize) -> Result<Provider, Vec<String>> {
     // A URL may hold '=' in itself only in a query, which a base URL does not have.
-    let (url, key) = argument.split_once('=').map_or((argument, None), |(url, key)| (url, Some(key)));
-    let credential = match key {
-        None | Some("") => CredentialRef::None,
-        Some(key) => CredentialRef::Inline(catalog::Secret::new(key)),
+    let (url, key) = argument.split_once('=').map_or((argument, ""), |(url, key)| (url, key.trim()));
+    let credential = match key.split_once(':') {
+        _ if key.is_empty() => CredentialRef::None,
+        Some(("env", name)) => CredentialRef::Env(name.to_owned()),
+        Some(("file", path)) => CredentialRef::File(path.to_owned()),
+        _ => CredentialRef::Inline(catalog::Secret::new(key)),
     };
-    let kind = if is_private(url) { ProviderKind::Local } else { ProviderKind::Proxy };
+    // Plain HTTP is for the local network.
+    let kind =
+        if url.trim_start().starts_with("http://") { ProviderKind::Local } else { ProviderKind::Proxy };
     let slug = if index == 0 { "upstream".to_owned() } else { format!("upstream-{}", index + 1) };
-    let mut provider = provider(&slug, &slug, kind, url, credential)?;
+    let mut provider = provider(&slug, &slug, kind, url, credential).map_err(|violations| {
+        let url_only = |violation: &Violation| match violation.path.as_str() {
+            "base_url" => format!("the URL {}", violation.message),
+            _ => violation.to_string(),
+        };
+        violations.0.iter().map(url_only).collect::<Vec<_>>()
+    })?;
+    credential::read(&provider.credential).map_err(|reason| vec![reason])?;
     provider.rank = u32::try_from(index).unwrap_or(DISCOVERED_RANK);
     Ok(provider)
-}
-
-/// Plain HTTP is for the local network; the catalog's rules decide in the end.
-fn is_private(url: &str) -> bool {
-    url.starts_with("http://")
 }
 
 fn provider(
@@ -85,7 +94,7 @@ fn provider(
     kind: ProviderKind,
     base_url: &str,
     credential: CredentialRef,
-) -> Result<Provider, String> {
+) -> Result<Provider, Violations> {
     let kind = match kind {
         ProviderKind::Proxy => "proxy",
         ProviderKind::Local => "local",
@@ -93,7 +102,87 @@ fn provider(
     let raw = RawProvider::from(serde_json::json!({
         "name": name, "slug": slug, "type": kind, "base_url": base_url, "discover_models": true, "rank": DISCOVERED_RANK,
     }));
-    let mut provider = Provider::check(&raw).map_err(|violations| violations.to_string())?;
+    let mut provider = Provider::check(&raw)?;
     provider.credential = credential;
     Ok(provider)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base_url_and_key(argument: &str) -> (String, String) {
+        let provider = upstream(argument, 0).unwrap();
+        let key = match &provider.credential {
+            CredentialRef::Inline(secret) => secret.expose().to_owned(),
+            CredentialRef::None => String::new(),
+            other => panic!("{other:?}"),
+        };
+        (provider.adapter.base_url, key)
+    }
+
+    #[test]
+    fn a_url_and_its_key_are_told_apart() {
+        for (argument, url, key) in [
+            ("http://127.0.0.1:8080/v1", "http://127.0.0.1:8080/v1", ""),
+            ("http://127.0.0.1:8080/v1=", "http://127.0.0.1:8080/v1", ""),
+            ("https://api.example.com/v1/=sk-1", "https://api.example.com/v1", "sk-1"),
+            ("https://api.example.com/v1=c2stMQ==", "https://api.example.com/v1", "c2stMQ=="),
+            ("https://api.example.com/v1=a=b=c", "https://api.example.com/v1", "a=b=c"),
+            (
+                "https://api.example.com/v1=https://not.a.url/",
+                "https://api.example.com/v1",
+                "https://not.a.url/",
+            ),
+            ("http://[::1]:8080/v1=k", "http://[::1]:8080/v1", "k"),
+            ("https://[2001:db8::1]/v1", "https://[2001:db8::1]/v1", ""),
+            ("https://api.example.com=k", "https://api.example.com", "k"),
+            ("https://api.example.com/v1/chat/completions=k", "https://api.example.com/v1", "k"),
+        ] {
+            assert_eq!(base_url_and_key(argument), (url.to_owned(), key.to_owned()), "{argument}");
+        }
+    }
+
+    #[test]
+    fn plain_http_makes_a_local_provider() {
+        assert_eq!(upstream("http://10.0.0.1/v1=k", 0).unwrap().kind, ProviderKind::Local);
+        assert_eq!(upstream("https://10.0.0.1/v1=k", 0).unwrap().kind, ProviderKind::Proxy);
+    }
+
+    #[test]
+    fn several_upstreams_keep_their_order_and_have_slugs_of_their_own() {
+        let [first, second] = [0, 1].map(|index| upstream("http://127.0.0.1:1/v1", index).unwrap());
+        assert_eq!((first.slug.as_str(), second.slug.as_str()), ("upstream", "upstream-2"));
+        assert!(first.rank < second.rank && second.rank < DISCOVERED_RANK);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_key() {
+        for argument in [
+            "",
+            "=sk-1",
+            "127.0.0.1:8080/v1=sk-1",
+            "ftp://127.0.0.1/v1=sk-1",
+            "https://user:sk-1@example.com/v1",
+            "https://sk-1@example.com/v1=sk-1",
+            "https://example.com/v1?key=sk-1",
+            "https://example.com/v1#sk-1",
+            "https://example.com:99999/v1=sk-1",
+            "https://example.com/v1=sk-1\nsk-1",
+            "https://example.com/v1=env:DYAD_GATEWAY_NO_SUCH_VARIABLE",
+            "https://example.com/v1=file:/no/such/file",
+        ] {
+            let reasons = upstream(argument, 0).unwrap_err().join("\n");
+            assert!(!reasons.is_empty() && !reasons.contains("sk-1"), "{argument:?}: {reasons}");
+        }
+    }
+
+    #[test]
+    fn every_built_in_provider_is_valid() {
+        for (variable, slug, name, url, _) in VENDORS {
+            let credential = CredentialRef::Env(variable.to_owned());
+            assert!(provider(slug, name, ProviderKind::Proxy, url, credential).is_ok(), "{slug}");
+        }
+        assert_eq!(local_servers().len(), LOCAL.len());
+    }
 }

@@ -15,12 +15,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thread_local::ThreadLocal;
 
 use crate::connect::ConnectTimeout;
+use crate::credential;
+use crate::error_chain::error_chain;
 
 /// Connections kept open to one upstream, per worker thread.
 const MAX_IDLE_PER_UPSTREAM: usize = 256;
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest credential file.
-const MAX_CREDENTIAL_BYTES: u64 = 64 * 1024;
 
 type UpstreamClient = Client<ConnectTimeout<HttpsConnector<HttpConnector>>, Body>;
 
@@ -101,7 +101,7 @@ impl Host for NativeHost {
             match call.await {
                 Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
                 Err(error) => {
-                    tracing::debug!(error = %chain(&error), "call failed");
+                    tracing::debug!(error = %error_chain(&error), "call failed");
                     Err(classify(&error))
                 }
             }
@@ -113,25 +113,7 @@ impl Host for NativeHost {
     }
 
     fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
-        match reference {
-            CredentialRef::None => Ok(None),
-            CredentialRef::Inline(secret) => Ok(Some(secret.clone())),
-            CredentialRef::Env(name) => match std::env::var(name) {
-                Ok(value) if !value.trim().is_empty() => Ok(Some(Secret::new(value.trim()))),
-                _ => Err(format!("the environment variable {name} is not set")),
-            },
-            CredentialRef::File(path) => {
-                let read = || {
-                    let length = std::fs::metadata(path)?.len();
-                    if length > MAX_CREDENTIAL_BYTES {
-                        return Err(std::io::Error::other("the file is too long for a credential"));
-                    }
-                    std::fs::read_to_string(path)
-                };
-                let text = read().map_err(|error| format!("the file {path} cannot be read: {error}"))?;
-                Ok(Some(Secret::new(text.trim())))
-            }
-        }
+        credential::read(reference)
     }
 }
 
@@ -161,15 +143,4 @@ fn classify(error: &hyper_util::client::legacy::Error) -> CallError {
         cause = error.source();
     }
     if error.is_connect() { CallError::Connect } else { CallError::Closed }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -20,7 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use memchr::memmem;
-use serde_json::json;
+use openai_wire::ErrorBody;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -203,9 +203,8 @@ fn refusal(bytes: &[u8], has_both: bool) -> Option<Vec<u8>> {
         crate::random::hex::<12>().expect("the operating system has randomness once it has booted");
     let request_id = format!("req_{request_id}");
     tracing::info!(request_id, code, "a request was refused before it could be read");
-    let error =
-        json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": code}});
-    let body = error.to_string();
+    let error = ErrorBody { message, kind: "invalid_request_error", param: None, code: Some(code) };
+    let body = error.to_json();
     let mut answer = format!(
         "{status_line}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\nx-request-id: {request_id}\r\n",
         body.len()
@@ -215,8 +214,9 @@ fn refusal(bytes: &[u8], has_both: bool) -> Option<Vec<u8>> {
         answer.push_str("\r\n");
     }
     answer.push_str("\r\n");
-    answer.push_str(&body);
-    Some(answer.into_bytes())
+    let mut answer = answer.into_bytes();
+    answer.extend_from_slice(&body);
+    Some(answer)
 }
 
 #[cfg(test)]

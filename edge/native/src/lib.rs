@@ -1,11 +1,16 @@
-//! The native host: the all-in-one binary `dyad-gateway`, and a library to mount the gateway in another application
-//! ([`gateway_router`]).
+//! The native host: the all-in-one binary `dyad-gateway`, and a library to mount the gateway in another application.
+//!
+//! A host application opens an [`EmbeddedGateway`] and mounts its router (see `examples/integrated.rs`), or makes a
+//! [`gateway::Gateway`] of its own parts, with [`NativeHost`] among them, and mounts [`gateway_router`].
 
 pub mod cli;
 mod config;
 mod connect;
+mod credential;
 mod data_dir;
 mod discovery;
+mod embedded;
+mod error_chain;
 mod host;
 mod http1_guard;
 mod logging;
@@ -16,5 +21,11 @@ mod router;
 mod server;
 mod tls;
 
+/// The vocabulary of configuration: providers, models, API keys.
+pub use catalog;
+/// The host-free core.
+pub use gateway;
+
+pub use embedded::{CreateKeyError, EmbeddedGateway, NewApiKey, OpenError};
 pub use host::NativeHost;
 pub use router::gateway_router;

@@ -1,14 +1,12 @@
 //! The providers that a start uses besides the stored ones: from the file, the command line and the surroundings.
 
-use std::sync::Arc;
-
 use catalog::Provider;
-use gateway::{Gateway, GatewayParts, Settings, WholeWindow};
+use gateway::{ProviderCheck, Settings};
 
 use crate::cli::{Failure, ProviderArgs};
 use crate::data_dir::DataDir;
-use crate::host::NativeHost;
-use crate::{config, discovery};
+use crate::embedded::EmbeddedGateway;
+use crate::{config, credential, discovery};
 
 pub(crate) struct Given {
     pub settings: Settings,
@@ -28,9 +26,16 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
     let mut providers = file.providers;
     for (index, argument) in args.upstreams.iter().enumerate() {
         match discovery::upstream(argument, index) {
+            Ok(provider) if providers.iter().any(|other| other.slug == provider.slug) => {
+                problems.push(format!(
+                    "--upstream (number {}): its slug '{}' is taken by a provider of the file; give that one another",
+                    index + 1,
+                    provider.slug
+                ));
+            }
             Ok(provider) => providers.push(provider),
-            Err(lines) => problems
-                .extend(lines.lines().map(|line| format!("--upstream (number {}): {line}", index + 1))),
+            Err(reasons) => problems
+                .extend(reasons.iter().map(|reason| format!("--upstream (number {}): {reason}", index + 1))),
         }
     }
     if !problems.is_empty() {
@@ -49,23 +54,23 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
 }
 
 /// A gateway over the embedded store of the data directory.
-pub(crate) async fn open_gateway(data_dir: &DataDir, given: Given) -> Result<Gateway, Failure> {
-    let store = crate::cli::open_store(data_dir).await?;
-    let hasher =
-        data_dir.hasher().map_err(|error| Failure::failed("the secret for hashing API keys", error))?;
-    let host =
-        NativeHost::new().map_err(|error| Failure::failed("TLS for upstreams cannot be set up", error))?;
-    let gateway = Gateway::new(GatewayParts {
-        host: Arc::new(host),
-        store: Arc::new(store),
-        hasher,
-        leases: Arc::new(WholeWindow),
-        settings: given.settings,
-    });
-    gateway.set_providers(given.providers);
-    gateway
-        .load()
-        .await
-        .map_err(|error| Failure::failed("the configuration cannot be read from the store", error))?;
-    Ok(gateway)
+pub(crate) async fn open_gateway(data_dir: &DataDir, given: Given) -> Result<EmbeddedGateway, Failure> {
+    Ok(EmbeddedGateway::open(data_dir.path(), given.settings, given.providers).await?)
+}
+
+/// Why a provider cannot be used, if its check failed: what is wrong with its credential, before all else.
+pub(crate) fn reason(check: &ProviderCheck) -> Option<String> {
+    let reason = check.models.as_ref().err()?;
+    Some(credential::read(&check.provider.credential).err().unwrap_or_else(|| reason.clone()))
+}
+
+/// Enabled providers whose credential cannot be read, and why: slug, reason.
+pub(crate) fn without_credential(providers: &[Provider]) -> Vec<(String, String)> {
+    let enabled = providers.iter().filter(|provider| provider.enabled);
+    enabled
+        .filter_map(|provider| {
+            let reason = credential::read(&provider.credential).err()?;
+            Some((provider.slug.as_str().to_owned(), reason))
+        })
+        .collect()
 }

@@ -1,14 +1,16 @@
 //! `dyad-gateway doctor`: what works, what does not, what to do.
 
-use catalog::KeyStore as _;
+use catalog::{ApiKeyRecord, KeyStore as _};
 use clap::Args;
 use serde_json::json;
 
 use super::{CommonArgs, Failure, ProviderArgs, block_on};
 use crate::data_dir::DataDir;
 use crate::discovery;
-use crate::output::Output;
-use crate::providers::{gather, open_gateway};
+use crate::embedded::{now_ms, open_store};
+use crate::error_chain::error_chain;
+use crate::output::{Output, count};
+use crate::providers::{gather, open_gateway, reason};
 
 /// Descriptors below which a busy gateway runs out: two per stream.
 const WANTED_DESCRIPTORS: u64 = 8_192;
@@ -56,27 +58,34 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     if report.failed == 0 {
         Ok(())
     } else {
-        Err(Failure::Failed(format!("{} things need attention", report.failed)))
+        let problems = count(report.failed, "problem");
+        Err(Failure::Failed(format!("{problems} to mend; see the lines marked FAIL")))
     }
+}
+
+fn is_active(key: &ApiKeyRecord) -> bool {
+    key.revoked_at_ms.is_none() && key.expires_at_ms.is_none_or(|at| at > now_ms())
 }
 
 async fn examine(args: &DoctorArgs, report: &mut Report) {
     let data_dir = DataDir::locate(args.common.data_dir.as_deref());
-    match super::open_store(&data_dir).await {
-        Err(Failure::Failed(line)) => {
-            return report.add(
-                Verdict::Fails,
-                &line,
-                "Give another directory with --data-dir, or mend this one.",
-            );
+    match open_store(&data_dir).await {
+        Err(error) => {
+            let advice = "Give another directory with --data-dir, or mend this one.";
+            return report.add(Verdict::Fails, &error_chain(&error), advice);
         }
-        Err(Failure::Usage(lines)) => return report.add(Verdict::Fails, &lines.join("; "), ""),
         Ok(store) => {
             report.add(Verdict::Works, &format!("the store in {}", data_dir.path().display()), "");
             match store.keys().await {
-                Ok(keys) if keys.iter().any(|key| key.value.revoked_at_ms.is_none()) => {
-                    report.add(Verdict::Works, &format!("{} API keys", keys.len()), "");
+                Ok(keys) if keys.iter().any(|key| is_active(&key.value)) => {
+                    let active = keys.iter().filter(|key| is_active(&key.value)).count();
+                    report.add(Verdict::Works, &count(active, "API key"), "");
                 }
+                Ok(keys) if !keys.is_empty() => report.add(
+                    Verdict::Hint,
+                    "every API key is revoked or expired",
+                    "'dyad-gateway keys create' makes another.",
+                ),
                 Ok(_) => report.add(
                     Verdict::Hint,
                     "there is no API key",
@@ -105,15 +114,19 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
         }
         Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
     };
-    let gateway = match open_gateway(&data_dir, given).await {
-        Ok(gateway) => gateway,
+    let opened = match open_gateway(&data_dir, given).await {
+        Ok(opened) => opened,
         Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
         Err(Failure::Usage(lines)) => return report.add(Verdict::Fails, &lines.join("; "), ""),
     };
+    let gateway = opened.gateway();
     for check in gateway.check_providers().await {
         let (slug, url) = (check.provider.slug.as_str(), &check.provider.adapter.base_url);
         match &check.models {
-            Ok(count) => report.add(Verdict::Works, &format!("provider {slug}: {count} models at {url}"), ""),
+            Ok(models) => {
+                let models = count(*models, "model");
+                report.add(Verdict::Works, &format!("provider {slug}: {models} at {url}"), "");
+            }
             Err(_) if discovery::is_local_candidate(slug) => {
                 report.add(
                     Verdict::Hint,
@@ -121,11 +134,11 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
                     "Start it, and its models are served within half a minute.",
                 );
             }
-            Err(reason) => report.add(
-                Verdict::Fails,
-                &format!("provider {slug} at {url}: {reason}"),
-                "Check its base URL and its credential.",
-            ),
+            Err(_) => {
+                let reason = reason(&check).unwrap_or_default();
+                let advice = "Check its base URL and its credential.";
+                report.add(Verdict::Fails, &format!("provider {slug} at {url}: {reason}"), advice);
+            }
         }
     }
     if gateway.models().is_empty() {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use catalog::{ApiKey, ApiKeyId, ApiKeyLimits, ApiKeyRecord, KeyStore, StoreError};
+use catalog::{ApiKeyId, ApiKeyLimits, KeyStore, StoreError};
 use clap::Subcommand;
 use serde_json::json;
 
 use super::{CommonArgs, Failure, block_on};
 use crate::data_dir::DataDir;
+use crate::embedded::{NewApiKey, create_key, now_ms, open_store};
 use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
@@ -20,11 +21,13 @@ pub(crate) enum KeysCommand {
         /// Life time, such as 90d, 12h or 30m; without it the key does not expire
         #[arg(long, value_name = "DURATION", value_parser = life_time)]
         expires_in: Option<Duration>,
-        /// Models that the key may use; all if not given
+        /// Models that the key may use, separated by commas; all if not given
         #[arg(long, value_name = "MODEL", value_delimiter = ',')]
         models: Option<Vec<String>>,
+        /// Requests that the key may make in a minute; any number if not given
         #[arg(long, value_name = "N")]
         requests_per_minute: Option<u32>,
+        /// Requests of the key that may be under way at once; any number if not given
         #[arg(long, value_name = "N")]
         concurrent_requests: Option<u32>,
         #[command(flatten)]
@@ -57,7 +60,7 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
     let output = Output::new(common.json);
     let data_dir = DataDir::locate(common.data_dir.as_deref());
     block_on(async {
-        let store = super::open_store(&data_dir).await?;
+        let store = open_store(&data_dir).await?;
         match command {
             KeysCommand::Create {
                 label,
@@ -67,18 +70,28 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
                 concurrent_requests,
                 ..
             } => {
-                let limits = ApiKeyLimits {
-                    requests_per_minute: *requests_per_minute,
-                    concurrent_requests: *concurrent_requests,
+                let hasher = data_dir
+                    .hasher()
+                    .map_err(|error| Failure::failed("the secret for hashing API keys", &error))?;
+                let new = NewApiKey {
+                    label: label.clone(),
+                    expires_in: *expires_in,
+                    allowed_models: models.clone(),
+                    limits: ApiKeyLimits {
+                        requests_per_minute: *requests_per_minute,
+                        concurrent_requests: *concurrent_requests,
+                    },
                 };
-                let key = create(&store, &data_dir, label, *expires_in, models.clone(), limits).await?;
-                output.object(&json!({"id": key.id().as_str(), "api_key": key.expose(), "label": label}));
-                output.say(key.expose());
-                if !output.is_json() {
-                    anstream::eprintln!(
-                        "Keep it now: it is stored only as a hash and cannot be shown again."
-                    );
-                }
+                let key = create_key(&store, &hasher, new).await?;
+                let id = key.id().as_str();
+                let shown = json!({"id": id, "api_key": key.expose(), "label": label});
+                // A key that nobody saw is of no use to anybody.
+                output.deliver(key.expose(), &shown).map_err(|error| {
+                    Failure::Failed(format!(
+                        "the key could not be shown ({error}); revoke it: keys revoke {id}"
+                    ))
+                })?;
+                output.remark("Keep it now: it is stored only as a hash and cannot be shown again.");
             }
             KeysCommand::List { .. } => list(&store, output).await?,
             KeysCommand::Revoke { id, .. } => {
@@ -96,44 +109,8 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
     })?
 }
 
-/// Makes a key and stores its hash.
-pub(super) async fn create(
-    store: &dyn KeyStore,
-    data_dir: &DataDir,
-    label: &str,
-    expires_in: Option<Duration>,
-    allowed_models: Option<Vec<String>>,
-    limits: ApiKeyLimits,
-) -> Result<ApiKey, Failure> {
-    let hasher =
-        data_dir.hasher().map_err(|error| Failure::failed("the secret for hashing API keys", error))?;
-    let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|error| Failure::failed("the system has no randomness", error))?;
-    let key = ApiKey::from_random(&random);
-    let now = now_ms();
-    let record = ApiKeyRecord {
-        id: key.id().clone(),
-        hash: hasher.hash(&key),
-        label: label.to_owned(),
-        created_at_ms: now,
-        expires_at_ms: expires_in
-            .map(|life| now.saturating_add(u64::try_from(life.as_millis()).unwrap_or(u64::MAX))),
-        revoked_at_ms: None,
-        allowed_models,
-        limits,
-    };
-    record
-        .check()
-        .map_err(|violations| Failure::Usage(violations.0.iter().map(ToString::to_string).collect()))?;
-    store
-        .put_key(&record, None)
-        .await
-        .map_err(|error| Failure::failed("the key could not be stored", error))?;
-    Ok(key)
-}
-
 async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
-    let keys = store.keys().await.map_err(|error| Failure::failed("the keys could not be read", error))?;
+    let keys = store.keys().await.map_err(|error| Failure::failed("the keys could not be read", &error))?;
     let now = now_ms();
     let mut rows =
         vec![["ID", "LABEL", "STATE", "MODELS", "REQUESTS/MIN", "CONCURRENT"].map(str::to_owned).to_vec()];
@@ -170,7 +147,7 @@ async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
 async fn revoke(store: &dyn KeyStore, id: &ApiKeyId) -> Result<(), Failure> {
     loop {
         let found =
-            store.find_key(id).await.map_err(|error| Failure::failed("the key could not be read", error))?;
+            store.find_key(id).await.map_err(|error| Failure::failed("the key could not be read", &error))?;
         let mut key = found.ok_or_else(|| {
             Failure::Failed(format!("there is no API key {}; 'keys list' shows those there are", id.as_str()))
         })?;
@@ -179,14 +156,9 @@ async fn revoke(store: &dyn KeyStore, id: &ApiKeyId) -> Result<(), Failure> {
             Ok(_) => return Ok(()),
             // Somebody changed it in between: look again.
             Err(StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(Failure::failed("the key could not be revoked", error)),
+            Err(error) => return Err(Failure::failed("the key could not be revoked", &error)),
         }
     }
-}
-
-pub(super) fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn life_time(text: &str) -> Result<Duration, String> {

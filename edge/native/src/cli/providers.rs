@@ -6,8 +6,8 @@ use serde_json::json;
 use super::{CommonArgs, Failure, ProviderArgs, block_on};
 use crate::data_dir::DataDir;
 use crate::discovery;
-use crate::output::Output;
-use crate::providers::{gather, open_gateway};
+use crate::output::{Output, count};
+use crate::providers::{gather, open_gateway, reason};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProvidersCommand {
@@ -41,7 +41,8 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
     let output = Output::new(common.json);
     let given = gather(providers)?;
     block_on(async {
-        let gateway = open_gateway(&DataDir::locate(common.data_dir.as_deref()), given).await?;
+        let opened = open_gateway(&DataDir::locate(common.data_dir.as_deref()), given).await?;
+        let gateway = opened.gateway();
         let checks = gateway.check_providers().await;
         let models = gateway.models();
         let mut rows = Vec::new();
@@ -54,17 +55,17 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
             }
             let served: Vec<&str> =
                 models.iter().filter(|m| m.provider.as_str() == slug).map(|m| m.id.as_str()).collect();
-            let (state, detail) = match &check.models {
-                Ok(count) => ("ok", format!("{count} models")),
-                Err(reason) => ("failed", reason.clone()),
+            let (state, detail) = match (&check.models, reason(check)) {
+                (Ok(models), _) => ("ok", count(*models, "model")),
+                (Err(_), reason) => ("failed", reason.unwrap_or_default()),
             };
             failed += usize::from(check.models.is_err());
             output.object(&json!({
                 "slug": slug, "name": check.provider.name, "base_url": check.provider.adapter.base_url,
                 "enabled": check.provider.enabled, "state": state, "detail": detail, "models": served,
             }));
-            let last =
-                if matches!(command, ProvidersCommand::List { .. }) { served.join(", ") } else { detail };
+            let lists = matches!(command, ProvidersCommand::List { .. }) && check.models.is_ok();
+            let last = if lists { served.join(", ") } else { detail };
             rows.push(vec![slug.to_owned(), state.to_owned(), check.provider.adapter.base_url.clone(), last]);
         }
         if rows.is_empty() {
@@ -74,7 +75,10 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
         }
         output.table(&rows);
         if failed > 0 && matches!(command, ProvidersCommand::Check { .. }) {
-            return Err(Failure::Failed(format!("{failed} of {} providers do not answer", rows.len())));
+            return Err(Failure::Failed(format!(
+                "{failed} of {} cannot be used",
+                count(rows.len(), "provider")
+            )));
         }
         Ok(())
     })?

@@ -1,18 +1,20 @@
 //! `dyad-gateway up`: serve.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use catalog::ApiKey;
 use clap::Args;
 use gateway::{Discovered, Gateway};
-use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{CommonArgs, Failure, ProviderArgs, block_on, keys};
+use super::greeting::{Greeting, base_url};
+use super::{CommonArgs, Failure, ProviderArgs, block_on};
 use crate::data_dir::DataDir;
+use crate::embedded::{EmbeddedGateway, NewApiKey};
 use crate::output::Output;
-use crate::providers::{gather, open_gateway};
+use crate::providers::{gather, open_gateway, without_credential};
 use crate::router::GatewayService;
 use crate::server::{Server, ServerOptions, ServerTimeouts};
 use crate::{discovery, logging, tls};
@@ -21,13 +23,11 @@ use crate::{discovery, logging, tls};
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the start waits for the answers; those that come later count from then on.
 const DISCOVERY_PATIENCE: Duration = Duration::from_secs(3);
-/// Models named per provider in the greeting.
-const MODELS_SHOWN: usize = 6;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UpArgs {
     /// Address to listen on
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4100", env = "DYAD_GATEWAY_LISTEN")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4100", env = "DYAD_GATEWAY_LISTEN", value_parser = listen_address)]
     listen: SocketAddr,
     /// Serve HTTPS with this certificate chain (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
@@ -56,6 +56,7 @@ pub(crate) struct UpArgs {
 pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     // Everything that can be wrong is looked at before a port is bound.
     let given = gather(&args.providers)?;
+    let without_credential = without_credential(&given.providers);
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(cert), Some(key)) => {
             Some(tls::server_config(cert, key).map_err(|line| Failure::Usage(vec![line]))?)
@@ -68,7 +69,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let data_dir = DataDir::locate(args.common.data_dir.as_deref());
     block_on(async {
-        let gateway = open_gateway(&data_dir, given).await?;
+        let opened = open_gateway(&data_dir, given).await?;
+        let gateway = opened.gateway();
         let listener = TcpListener::bind(args.listen).map_err(|error| {
             Failure::Failed(format!(
                 "{} cannot be listened on: {error}; choose another with --listen",
@@ -76,8 +78,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             ))
         })?;
         let mut signals =
-            Signals::new().map_err(|error| Failure::failed("signals cannot be handled", error))?;
-        let first_key = first_key(&data_dir).await?;
+            Signals::new().map_err(|error| Failure::failed("signals cannot be handled", &error))?;
         let discovered =
             tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
         let options = ServerOptions {
@@ -87,9 +88,19 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             timeouts: ServerTimeouts::default(),
         };
         let server = Server::start(listener, &GatewayService(gateway.clone()), &options)
-            .map_err(|error| Failure::failed("the server cannot start", error))?;
-        greet(args, &gateway, server.local_addr(), first_key.as_deref(), &discovered);
-        let rediscovery = tokio::spawn(rediscover(gateway));
+            .map_err(|error| Failure::failed("the server cannot start", &error))?;
+        // Last of all, so that no key is made that nobody gets to see.
+        let first_key = first_key(&opened).await?;
+        let greeting = Greeting {
+            base_url: base_url(server.local_addr(), args.tls_cert.is_some()),
+            first_key: first_key.as_ref().map(ApiKey::expose),
+            models: gateway.models(),
+            unusable: unusable(without_credential, &discovered),
+        };
+        greeting
+            .show(Output::new(args.common.json))
+            .map_err(|error| Failure::failed("the greeting", &error))?;
+        let rediscovery = tokio::spawn(rediscover(gateway.clone()));
         let signal = signals.next().await;
         rediscovery.abort();
         tracing::info!(
@@ -110,6 +121,12 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             }
         }
     })?
+}
+
+/// An address, or a name of this machine such as `localhost`, with a port.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || "write an address and a port, such as 127.0.0.1:4100 or [::]:4100".to_owned();
+    text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
 }
 
 fn cores() -> usize {
@@ -135,17 +152,28 @@ impl Signals {
 }
 
 /// A key, if there is none yet: otherwise nobody could use the gateway.
-async fn first_key(data_dir: &DataDir) -> Result<Option<String>, Failure> {
-    let store = super::open_store(data_dir).await?;
-    let keys = catalog::KeyStore::keys(&store)
-        .await
-        .map_err(|error| Failure::failed("the keys cannot be read", error))?;
-    if !keys.is_empty() {
+async fn first_key(opened: &EmbeddedGateway) -> Result<Option<ApiKey>, Failure> {
+    let has_keys = opened.has_keys().await;
+    if has_keys.map_err(|error| Failure::failed("the keys cannot be read", &error))? {
         return Ok(None);
     }
-    let key =
-        keys::create(&store, data_dir, "first key", None, None, catalog::ApiKeyLimits::default()).await?;
-    Ok(Some(key.expose().to_owned()))
+    let new = NewApiKey { label: "first key".to_owned(), ..NewApiKey::default() };
+    Ok(Some(opened.create_key(new).await?))
+}
+
+/// Providers that serve nothing now, and why. What was only looked for, and is not there, is no provider.
+fn unusable(without_credential: Vec<(String, String)>, discovered: &[Discovered]) -> Vec<(String, String)> {
+    let mut unusable = without_credential;
+    for found in discovered {
+        let slug = found.slug.as_str();
+        if let Err(reason) = &found.models
+            && !discovery::is_local_candidate(slug)
+            && unusable.iter().all(|(known, _)| known != slug)
+        {
+            unusable.push((slug.to_owned(), reason.clone()));
+        }
+    }
+    unusable
 }
 
 /// Providers come and go: Ollama is started later, a vendor adds a model.
@@ -164,66 +192,4 @@ async fn rediscover(gateway: Gateway) {
         }
         before = now;
     }
-}
-
-fn greet(
-    args: &UpArgs,
-    gateway: &Gateway,
-    address: SocketAddr,
-    first_key: Option<&str>,
-    discovered: &[Discovered],
-) {
-    let output = Output::new(args.common.json);
-    let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
-    let base_url = format!("{scheme}://{address}/v1");
-    let models = gateway.models();
-    let listed: Vec<_> =
-        models.iter().map(|m| json!({"id": m.id, "provider": m.provider.as_str()})).collect();
-    let mut ready = json!({"event": "ready", "base_url": base_url, "models": listed});
-    if let Some(key) = first_key {
-        ready["api_key"] = key.into();
-    }
-    output.object(&ready);
-
-    output.say(format!("Dyad Gateway {} is serving.\n", env!("CARGO_PKG_VERSION")));
-    output.say(format!("  Base URL  {base_url}"));
-    match first_key {
-        Some(key) => output.say(format!(
-            "  API key   {key}\n            (shown this once; 'dyad-gateway keys create' makes more)"
-        )),
-        None => output.say("  API key   one you have ('dyad-gateway keys create' makes another)"),
-    }
-    output.say("");
-    let mut slugs: Vec<&str> = Vec::new();
-    for model in &models {
-        if !slugs.contains(&model.provider.as_str()) {
-            slugs.push(model.provider.as_str());
-        }
-    }
-    for slug in &slugs {
-        let of: Vec<&str> =
-            models.iter().filter(|m| m.provider.as_str() == *slug).map(|m| m.id.as_str()).collect();
-        let more = of.len().saturating_sub(MODELS_SHOWN);
-        let tail = if more > 0 { format!(", and {more} more") } else { String::new() };
-        output.say(format!("  {slug}: {}{tail}", of[..of.len().min(MODELS_SHOWN)].join(", ")));
-    }
-    for found in discovered {
-        if let Err(reason) = &found.models
-            && !discovery::is_local_candidate(found.slug.as_str())
-        {
-            output.say(format!("  {}: no models: {reason}", found.slug));
-        }
-    }
-    let Some(model) = models.first().map(|model| model.id.as_str()) else {
-        output.say("  No models yet. Start Ollama or LM Studio, set OPENAI_API_KEY, or give --upstream URL[=KEY];\n  'dyad-gateway doctor' says what was looked for.");
-        return;
-    };
-    let key = first_key.unwrap_or("$DYAD_API_KEY");
-    output.say("\nNext:");
-    output.say(format!(
-        "  1. curl {base_url}/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n       \
-         -d '{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'"
-    ));
-    output.say("  2. In Dyad: Settings, AI providers, Add custom provider; paste the base URL and the API key, add a model of the list.");
-    output.say("  3. dyad-gateway doctor     says what works, what does not, and what to do");
 }

@@ -1,0 +1,10 @@
+//! The binary as people and programs use it: what it prints, how it exits, and what it serves meanwhile.
+
+mod config;
+mod credentials;
+mod integrated;
+mod keys;
+mod life_cycle;
+mod programs;
+mod support;
+mod tls;

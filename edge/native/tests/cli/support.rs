@@ -1,0 +1,264 @@
+//! The binary as a child process, and a small upstream.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A place for one test: a data directory, a configuration file, and an environment with nothing in it.
+pub(crate) struct Place {
+    directory: TempDir,
+    environment: Vec<(String, String)>,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), environment: Vec::new() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    /// Writes a file; its path.
+    pub(crate) fn write(&self, name: &str, content: &str) -> String {
+        std::fs::write(self.path(name), content).unwrap();
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn set(&mut self, variable: &str, value: &str) {
+        self.environment.push((variable.to_owned(), value.to_owned()));
+    }
+
+    /// The command, in an environment of this place alone.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dyad-gateway"));
+        command.args(arguments).env_clear().env("DYAD_GATEWAY_DATA_DIR", self.data_dir());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(arguments).output().unwrap())
+    }
+
+    /// Starts a gateway on a free port, with `--json`, and waits until it serves.
+    pub(crate) fn up(&self, arguments: &[&str]) -> Gateway {
+        let mut all = vec!["up", "--listen", "127.0.0.1:0", "--no-discovery", "--json"];
+        all.extend(arguments);
+        let mut child = self.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            let _ = BufReader::new(stderr).read_to_string(&mut log);
+            log
+        });
+        let mut gateway = Gateway { child, lines, log: Some(log), ready: Value::Null };
+        match gateway.lines.recv_timeout(SOON) {
+            Ok(line) => gateway.ready = serde_json::from_str(&line).unwrap(),
+            Err(_) => panic!("no gateway: {}", gateway.kill()),
+        }
+        assert_eq!(gateway.ready["event"], "ready");
+        gateway
+    }
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Ran {
+    /// Checks the exit code.
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// Standard output as JSON lines.
+    pub(crate) fn json(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {self:#?}"));
+        self.stdout.lines().map(parse).collect()
+    }
+
+    pub(crate) fn all_output(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+/// A gateway that serves; it is killed when dropped.
+pub(crate) struct Gateway {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    log: Option<std::thread::JoinHandle<String>>,
+    /// What it said when it began to serve.
+    pub(crate) ready: Value,
+}
+
+impl Gateway {
+    pub(crate) fn address(&self) -> SocketAddr {
+        let url = self.ready["base_url"].as_str().unwrap();
+        let authority = url.split_once("://").unwrap().1.strip_suffix("/v1").unwrap();
+        authority.parse().unwrap()
+    }
+
+    pub(crate) fn first_key(&self) -> &str {
+        self.ready["api_key"].as_str().expect("the first start shows a key")
+    }
+
+    /// The status of `GET path` with a key.
+    pub(crate) fn get(&self, path: &str, key: &str) -> u16 {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
+        );
+        let answer = exchange(TcpStream::connect(self.address()).unwrap(), head.as_bytes());
+        answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn terminate(&self) {
+        let id = i32::try_from(self.child.id()).unwrap();
+        kill_process(Pid::from_raw(id).unwrap(), Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end: its exit status and its log.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        let status = eventually("the gateway ends", || self.child.try_wait().unwrap());
+        (status, self.log.take().unwrap().join().unwrap())
+    }
+
+    /// Stops it in good order: its log.
+    pub(crate) fn stop(self) -> String {
+        self.terminate();
+        let (status, log) = self.ended();
+        assert!(status.success(), "{status}: {log}");
+        log
+    }
+
+    fn kill(&mut self) -> String {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.log.take().map(|log| log.join().unwrap()).unwrap_or_default()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Sends a request; all that is answered until the peer closes.
+pub(crate) fn exchange(mut stream: TcpStream, request: &[u8]) -> String {
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(request).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Asks until there is an answer.
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// An upstream that lists two models, to everybody or to the holder of one key.
+pub(crate) struct Upstream {
+    pub(crate) base_url: String,
+}
+
+impl Upstream {
+    pub(crate) fn start(key: Option<&'static str>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+        // The thread ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let _ = answer(stream, key);
+            }
+        });
+        Self { base_url }
+    }
+}
+
+fn answer(mut stream: TcpStream, key: Option<&str>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(SOON))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut authorized = key.is_none();
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        if name.eq_ignore_ascii_case("authorization") {
+            authorized |= key.is_some_and(|key| value.trim() == format!("Bearer {key}"));
+        }
+        line.clear();
+    }
+    let (status, body) = if authorized {
+        (
+            "200 OK",
+            r#"{"object":"list","data":[{"id":"tiny","object":"model"},{"id":"large","object":"model"}]}"#,
+        )
+    } else {
+        ("401 Unauthorized", r#"{"error":{"message":"wrong key"}}"#)
+    };
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// A provider for a configuration file.
+pub(crate) fn provider(slug: &str, base_url: &str, rest: &str) -> String {
+    format!(
+        "[[provider]]\nname = \"{slug}\"\nslug = \"{slug}\"\ntype = \"local\"\nbase_url = \"{base_url}\"\n{rest}\n"
+    )
+}
+
+/// The permissions of a file.
+pub(crate) fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
