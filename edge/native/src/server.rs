@@ -69,6 +69,7 @@ pub(crate) struct Server {
     drain: watch::Sender<bool>,
     acceptor: tokio::task::JoinHandle<()>,
     workers: Vec<JoinHandle<()>>,
+    workers_alive: mpsc::Receiver<()>,
 }
 
 struct Worker {
@@ -90,6 +91,7 @@ impl Server {
         let local_addr = listener.local_addr()?;
         let (drain, draining) = watch::channel(false);
         let tls = options.tls.clone().map(TlsAcceptor::from);
+        let (alive, workers_alive) = mpsc::channel(1);
         let mut workers = Vec::new();
         let mut threads = Vec::new();
         for index in 0..options.workers.max(1) {
@@ -99,13 +101,17 @@ impl Server {
             let timeouts = options.timeouts;
             let (service, tls, draining, counter) =
                 (service.clone(), tls.clone(), draining.clone(), load.clone());
-            let work = move || runtime.block_on(work(receiver, service, tls, timeouts, draining, counter));
+            let alive = alive.clone();
+            let work = move || {
+                let _alive: mpsc::Sender<()> = alive;
+                runtime.block_on(work(receiver, service, tls, timeouts, draining, counter));
+            };
             threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
             workers.push(Worker { sender, load });
         }
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let acceptor = tokio::spawn(accept(listener, workers, options.max_connections, draining));
-        Ok(Self { local_addr, drain, acceptor, workers: threads })
+        Ok(Self { local_addr, drain, acceptor, workers: threads, workers_alive })
     }
 
     pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -113,45 +119,48 @@ impl Server {
     }
 
     /// Stops accepting, lets every request under way finish, and returns when the last connection is closed. Drop the
-    /// future to stop waiting.
-    pub(crate) async fn drain(self) {
+    /// future to stop waiting: nothing of it is left behind.
+    pub(crate) async fn drain(mut self) {
         // Nobody listening means that all have ended already.
         let _ = self.drain.send(true);
         let _ = self.acceptor.await;
-        let join = tokio::task::spawn_blocking(move || {
-            for worker in self.workers {
-                if worker.join().is_err() {
-                    tracing::error!("a worker thread panicked");
-                }
+        // Nothing is ever sent: the channel closes when the last worker has dropped its end.
+        let _ = self.workers_alive.recv().await;
+        for worker in self.workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker thread panicked");
             }
-        });
-        let _ = join.await;
+        }
     }
 }
 
 async fn accept(
     listener: tokio::net::TcpListener,
-    workers: Vec<Worker>,
+    mut workers: Vec<Worker>,
     max: usize,
     mut draining: watch::Receiver<bool>,
 ) {
     loop {
-        let (least, total) = least_loaded(&workers);
-        if total >= max {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
-        }
+        let Some((least, total)) = least_loaded(&workers) else {
+            if !*draining.borrow() {
+                tracing::error!("every worker is gone");
+            }
+            return;
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            // First, or a connection would be given to a worker that has gone.
+            biased;
             _ = draining.wait_for(|drain| *drain) => return,
+            () = tokio::time::sleep(ACCEPT_PAUSE), if total >= max => continue,
+            accepted = listener.accept(), if total < max => accepted,
         };
         // The worker's own runtime will watch it.
         match accepted.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) => {
-                least.load.fetch_add(1, Ordering::Relaxed);
-                if least.sender.send(stream).is_err() {
-                    tracing::error!("a worker is gone; its connections are lost");
-                    least.load.store(usize::MAX / 2, Ordering::Relaxed);
+                workers[least].load.fetch_add(1, Ordering::Relaxed);
+                if workers[least].sender.send(stream).is_err() {
+                    // Draining, as the next round finds out, or dead.
+                    workers.swap_remove(least);
                 }
             }
             Err(error) => {
@@ -162,12 +171,12 @@ async fn accept(
     }
 }
 
-fn least_loaded(workers: &[Worker]) -> (&Worker, usize) {
-    let loads = workers.iter().map(|w| w.load.load(Ordering::Relaxed));
-    let total = loads.fold(0, usize::saturating_add);
-    let least =
-        workers.iter().min_by_key(|w| w.load.load(Ordering::Relaxed)).expect("there is at least one worker");
-    (least, total)
+/// The index of the worker with the fewest connections, and how many connections there are in all.
+fn least_loaded(workers: &[Worker]) -> Option<(usize, usize)> {
+    let loads = workers.iter().map(|worker| worker.load.load(Ordering::Relaxed)).enumerate();
+    let total = loads.clone().map(|(_, load)| load).sum();
+    let (least, _) = loads.min_by_key(|(_, load)| *load)?;
+    Some((least, total))
 }
 
 /// Counts a connection out when it ends, however it ends.

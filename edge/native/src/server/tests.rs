@@ -9,6 +9,7 @@ use hyper_util::service::TowerToHyperService;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::Notify;
 
 use super::*;
 
@@ -18,6 +19,15 @@ const SHORT: Duration = Duration::from_millis(300);
 trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
+static BEGUN: Notify = Notify::const_new();
+static MAY_END: Notify = Notify::const_new();
+
+async fn slow() -> &'static str {
+    BEGUN.notify_one();
+    MAY_END.notified().await;
+    "slow"
+}
+
 struct Fixture {
     server: Server,
     client_tls: Option<Arc<rustls::ClientConfig>>,
@@ -26,6 +36,7 @@ struct Fixture {
 fn start(tls: bool, max_connections: usize, timeouts: ServerTimeouts) -> Fixture {
     let router = Router::new()
         .route("/hello", get(|| async { "hello" }))
+        .route("/slow", get(slow))
         // Answers without having read the body.
         .route("/refuse", post(|| async { (StatusCode::UNAUTHORIZED, "no") }));
     let (server_tls, client_tls) = if tls { Some(tls_configs()).unzip() } else { (None, None) };
@@ -192,4 +203,25 @@ async fn a_drain_ends_idle_connections_at_once() {
         assert_eq!(rest(&mut served).await, "");
         assert_eq!(rest(&mut silent).await, "");
     }
+}
+
+#[tokio::test]
+async fn a_drain_closes_the_listener_at_the_limit_too_and_waits_for_requests() {
+    let fixture = start(false, 1, ServerTimeouts::default());
+    let mut stream = fixture.connect().await;
+    stream.write_all(b"GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    within("the request is under way", BEGUN.notified()).await;
+    let address = fixture.server.local_addr();
+    let drain = tokio::spawn(fixture.server.drain());
+    within("the listener is closed", async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(!drain.is_finished());
+    MAY_END.notify_one();
+    let answer = rest(&mut stream).await;
+    assert!(answer.ends_with("slow"), "{answer}");
+    within("the server has drained", drain).await.unwrap();
 }

@@ -35,7 +35,7 @@ fn every_violation_is_shown_before_a_port_is_bound() {
         "provider[1].name",
         "--upstream",
     ] {
-        let is_named = |line: &str| line.starts_with("error: ") && line.contains(&format!("{path}"));
+        let is_named = |line: &str| line.starts_with("error: ") && line.contains(path);
         assert!(ran.stderr.lines().any(is_named), "{path} is not named: {ran:#?}");
     }
     assert!(!ran.all_output().contains("sk-this-is-a-secret"), "{ran:#?}");

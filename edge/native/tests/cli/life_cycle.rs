@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use super::support::{Place, SOON, exchange};
 
@@ -25,7 +26,8 @@ fn sigterm_drains_and_exits_with_0() {
 
     let address = gateway.address();
     gateway.terminate();
-    super::support::eventually("no new connection is taken", || TcpStream::connect(address).err());
+    let attempt = || TcpStream::connect_timeout(&address, Duration::from_millis(500)).err();
+    super::support::eventually("no new connection is taken", attempt);
     let answer = exchange(stream, body.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("model_not_found"), "{answer}");
     let (status, log) = gateway.ended();
@@ -36,7 +38,7 @@ fn sigterm_drains_and_exits_with_0() {
 #[test]
 fn a_drain_that_takes_too_long_is_cut_off_and_says_so() {
     let place = Place::new();
-    let gateway = place.up(&["--drain-timeout", "0"]);
+    let gateway = place.up(&["--drain-timeout", "1"]);
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
     let head = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n",
@@ -44,9 +46,11 @@ fn a_drain_that_takes_too_long_is_cut_off_and_says_so() {
     );
     stream.write_all(head.as_bytes()).unwrap();
     stream.read_exact(&mut [0; 25]).unwrap();
+    let terminated = Instant::now();
     gateway.terminate();
     let (status, log) = gateway.ended();
     assert_eq!(status.code(), Some(1), "{log}");
+    assert!(terminated.elapsed() < Duration::from_secs(10), "the request was waited for all the same");
     assert!(log.contains("cut off"), "{log}");
 }
 

@@ -1,5 +1,7 @@
 //! The binary as a child process, and a small upstream.
 
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be made ends its test")]
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -75,7 +77,7 @@ impl Place {
         let mut gateway = Gateway { child, lines, log: Some(log), ready: Value::Null };
         match gateway.lines.recv_timeout(SOON) {
             Ok(line) => gateway.ready = serde_json::from_str(&line).unwrap(),
-            Err(_) => panic!("no gateway: {}", gateway.kill()),
+            Err(error) => panic!("no gateway ({error}): {}", gateway.kill()),
         }
         assert_eq!(gateway.ready["event"], "ready");
         gateway

@@ -1,5 +1,7 @@
 //! The listener's TLS.
 
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be made ends its test")]
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
