@@ -1,11 +1,27 @@
 //! Upstream chunks and completions, in whatever dialect of OpenAI's they come → canonical events.
 
+use std::fmt;
+
 use openai_wire::{ChatChunk, ChatCompletion, FinishReason, ToolCallDelta};
 
 use crate::event::ChatEvent;
 
 /// Calls that one answer may make.
 const MAX_CALLS: usize = 512;
+
+/// What ids are made of where an upstream gives none: differs between any two answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seed {
+    /// Random, per instance of the gateway.
+    pub instance: u64,
+    pub count: u64,
+}
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:08x}", self.instance, self.count)
+    }
+}
 
 /// Keeps what must be remembered between the chunks of one answer.
 #[derive(Debug, Default)]
@@ -37,7 +53,7 @@ impl Normalizer {
     }
 
     /// `seed` makes ids for calls that have none; it differs between answers.
-    pub(crate) fn chunk(&mut self, chunk: ChatChunk, seed: &str, events: &mut Vec<ChatEvent>) {
+    pub(crate) fn chunk(&mut self, chunk: ChatChunk, seed: Seed, events: &mut Vec<ChatEvent>) {
         if !self.started {
             self.started = true;
             events.push(ChatEvent::Start { id: chunk.id, created: chunk.created });
@@ -70,11 +86,11 @@ impl Normalizer {
     }
 
     /// A whole answer, as the events it would have been streamed as.
-    pub(crate) fn completion(completion: ChatCompletion, seed: &str, events: &mut Vec<ChatEvent>) {
+    pub(crate) fn completion(completion: ChatCompletion, seed: Seed, events: &mut Vec<ChatEvent>) {
         Self::default().chunk(completion, seed, events);
     }
 
-    fn call(&mut self, choice: u32, delta: ToolCallDelta, seed: &str, events: &mut Vec<ChatEvent>) {
+    fn call(&mut self, choice: u32, delta: ToolCallDelta, seed: Seed, events: &mut Vec<ChatEvent>) {
         let id = delta.id.filter(|id| !id.is_empty());
         let name = delta.function.name.filter(|name| !name.is_empty());
         let arguments = delta.function.arguments.unwrap_or_default();
@@ -113,7 +129,7 @@ impl Normalizer {
                 && let Some(real) = fragment.strip_prefix("{}")
                 && !real.trim().is_empty()
             {
-                fragment = real.to_owned();
+                fragment.drain(..fragment.len() - real.len());
             }
             call.arguments_sent = true;
             events.push(ChatEvent::ToolCallArguments { choice, call: call.index, fragment });

@@ -13,7 +13,7 @@ use crate::encode::{self, Head};
 use crate::error::UpstreamFailure;
 use crate::estimate::TokenCounter;
 use crate::event::ChatEvent;
-use crate::normalize::Normalizer;
+use crate::normalize::{Normalizer, Seed};
 
 /// What the client asked for, as far as the stream depends on it.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Wanted {
     /// `n`: choices with a higher index are dropped.
     pub choices: u64,
     /// Makes ids where the upstream has none.
-    pub seed: String,
+    pub seed: Seed,
     /// Unix seconds, for an upstream that does not say when.
     pub created: u64,
 }
@@ -83,8 +83,8 @@ impl ChunkRelay {
         }
     }
 
-    pub(crate) fn seed(&self) -> &str {
-        &self.wanted.seed
+    pub(crate) fn seed(&self) -> Seed {
+        self.wanted.seed
     }
 
     /// Whether content for the client has come: from here on, no other target can take over.
@@ -197,16 +197,16 @@ impl ChunkRelay {
     fn normalize(&mut self, data: &Bytes, out: &mut BytesMut) -> Result<(), RelayError> {
         let chunk = ChatChunk::parse(data).map_err(|_| RelayError::NotJson)?;
         let mut events = Vec::new();
-        self.normalizer.chunk(chunk, &self.wanted.seed, &mut events);
+        self.normalizer.chunk(chunk, self.wanted.seed, &mut events);
         for event in events {
-            self.event(event, out);
+            self.event(&event, out);
         }
         Ok(())
     }
 
     /// Takes an event that was made elsewhere: the upstream answered in one piece.
-    pub(crate) fn event(&mut self, event: ChatEvent, out: &mut BytesMut) {
-        let choice = match &event {
+    pub(crate) fn event(&mut self, event: &ChatEvent, out: &mut BytesMut) {
+        let choice = match event {
             ChatEvent::Start { id, created } => {
                 if self.id.is_empty() {
                     self.id = id.clone().unwrap_or_default();
@@ -237,13 +237,13 @@ impl ChunkRelay {
         let bit = 1_u128.checked_shl(choice).unwrap_or(0);
         let first = bit != 0 && self.begun & bit == 0;
         self.begun |= bit;
-        let Some(json) = encode::chunk(&self.head(), &event, first) else { return };
+        let Some(json) = encode::chunk(&self.head(), event, first) else { return };
         if let Some(held) = self.held.take() {
             self.send(&held, None, out);
         }
         if let ChatEvent::Finish { reason, .. } = event {
             self.finished |= bit;
-            self.filtered |= reason == FinishReason::ContentFilter;
+            self.filtered |= *reason == FinishReason::ContentFilter;
             if !self.wanted.include_usage {
                 let close = json.len() - 1;
                 self.held = Some(Held { json: json.into(), model: None, usage: None, close });

@@ -6,6 +6,8 @@
 mod access;
 mod bodies;
 mod config;
+mod fallback;
 mod limits;
 mod streams;
 mod support;
+mod timing;

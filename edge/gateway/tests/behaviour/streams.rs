@@ -76,7 +76,7 @@ impl Transcript {
         let mut line = format!("{} {}", answer.status.as_u16(), answer.header("content-type").unwrap());
         for name in ["retry-after", "x-usage-estimated"] {
             if let Some(value) = answer.header(name) {
-                line += &format!(" {name}:{value}");
+                line = format!("{line} {name}:{value}");
             }
         }
         format!("{line}\n{}\n", with_plain_seed(&answer.text()))

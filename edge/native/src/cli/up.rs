@@ -13,7 +13,7 @@ use super::{CommonArgs, Failure, ProviderArgs, block_on, keys};
 use crate::data_dir::DataDir;
 use crate::output::Output;
 use crate::providers::{gather, open_gateway};
-use crate::router::gateway_router;
+use crate::router::GatewayService;
 use crate::server::{Server, ServerOptions, ServerTimeouts};
 use crate::{discovery, logging, tls};
 
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             tls,
             timeouts: ServerTimeouts::default(),
         };
-        let server = Server::start(listener, &gateway_router(gateway.clone()), &options)
+        let server = Server::start(listener, &GatewayService(gateway.clone()), &options)
             .map_err(|error| Failure::failed("the server cannot start", error))?;
         greet(args, &gateway, server.local_addr(), first_key.as_deref(), &discovered);
         let rediscovery = tokio::spawn(rediscover(gateway));

@@ -17,7 +17,7 @@ use gateway::{Body, Gateway, GatewayParts, Settings, WholeWindow, full};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
-pub(crate) use self::host::{FakeHost, START_MS};
+pub(crate) use self::host::{FakeHost, Recorded, START_MS};
 pub(crate) use self::log::Log;
 pub(crate) use self::run::{Read, Reading, Task};
 pub(crate) use self::store::{FaultyStore, Mood};
@@ -91,7 +91,7 @@ impl Setup {
     pub(crate) fn build(self) -> TestGateway {
         let host = FakeHost::new();
         let store = Arc::new(FaultyStore::default());
-        let hasher = ApiKeyHasher::new(Secret::new("hash key"));
+        let hasher = ApiKeyHasher::new(&Secret::new("hash key"));
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
             store: store.clone(),
