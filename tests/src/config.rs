@@ -14,13 +14,26 @@ pub struct Config {
     pub keepalive_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_body_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_idle_timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_total_timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors_origins: Option<Vec<String>>,
     pub provider: Vec<Provider>,
 }
 
 impl Config {
     /// With short keep-alives, so that tests need not wait long for one.
     pub fn new(provider: impl IntoIterator<Item = Provider>) -> Self {
-        Self { keepalive_ms: 300, max_body_bytes: None, provider: provider.into_iter().collect() }
+        Self {
+            keepalive_ms: 300,
+            max_body_bytes: None,
+            body_idle_timeout_ms: None,
+            body_total_timeout_ms: None,
+            cors_origins: None,
+            provider: provider.into_iter().collect(),
+        }
     }
 
     /// The configuration as TOML.

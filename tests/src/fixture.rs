@@ -21,13 +21,20 @@ pub const UPSTREAM_EMBEDDER: &str = "upstream-embedder";
 /// A model that is declared unable to embed.
 pub const CHAT_ONLY_MODEL: &str = "chat-only";
 
+/// Models whose upstreams refuse something. What a gateway learns of one must not reach other tests,
+/// so each test has its own. The upstream calls them `upstream-` and this name.
+pub const PICKY_MODELS: [&str; 5] =
+    ["picky-effort", "picky-options", "picky-old-limit", "picky-new-limit", "picky-moody"];
+
 /// The configuration that every host of the suites is started with.
 pub fn standard_config(upstream_base_url: &str) -> Config {
-    Config::new([Provider::proxy("fake", upstream_base_url)
+    let provider = Provider::proxy("fake", upstream_base_url)
         .model(MODEL, UPSTREAM_MODEL)
         .model(ODD_MODEL, ODD_UPSTREAM_MODEL)
         .model(EMBEDDER, UPSTREAM_EMBEDDER)
-        .chat_only_model(CHAT_ONLY_MODEL, "upstream-chat-only")])
+        .chat_only_model(CHAT_ONLY_MODEL, "upstream-chat-only");
+    let picky = |provider: Provider, model: &&str| provider.model(model, &format!("upstream-{model}"));
+    Config::new([PICKY_MODELS.iter().fold(provider, picky)])
 }
 
 /// A fake upstream, a gateway in front of it, and the client libraries.
@@ -52,12 +59,17 @@ impl Fixture {
         Self { gateway, upstream, clients: Clients::default() }
     }
 
+    /// Starts the native host, for tests that need its process.
+    pub async fn start_native() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
     /// Starts the native host with a changed configuration.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let upstream = FakeUpstream::start().await;
         let mut config = standard_config(&upstream.base_url());
         change(&mut config);
-        let gateway = Gateway::start_native(&config, None).await;
+        let gateway = Gateway::start_native(&config).await;
         Self { gateway, upstream, clients: Clients::default() }
     }
 

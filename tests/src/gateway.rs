@@ -60,7 +60,7 @@ impl Gateway {
     /// The host of the environment, which must have been started with `config` if it runs already.
     pub async fn start(config: &Config) -> Self {
         match Host::from_env() {
-            Host::Native => Self::start_native(config, None).await,
+            Host::Native => Self::start_native(config).await,
             Host::Running { base_url, api_key } => {
                 secrets::register(UPSTREAM_CREDENTIAL);
                 Self::at(base_url, api_key)
@@ -76,18 +76,30 @@ impl Gateway {
 
     /// The native binary with TLS.
     pub async fn start_tls(config: &Config, identity: &ServerIdentity) -> Self {
-        Self::start_native(config, Some(identity)).await
+        Self::spawn(config, Some(identity), &[]).await
     }
 
     /// The native binary.
-    pub async fn start_native(config: &Config, identity: Option<&ServerIdentity>) -> Self {
+    pub async fn start_native(config: &Config) -> Self {
+        Self::spawn(config, None, &[]).await
+    }
+
+    /// The native binary with further arguments.
+    pub async fn start_with_arguments(config: &Config, arguments: &[&str]) -> Self {
+        Self::spawn(config, None, arguments).await
+    }
+
+    async fn spawn(config: &Config, identity: Option<&ServerIdentity>, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let config_path = directory.path().join("config.toml");
         fs::write(&config_path, config.to_toml()).expect("the temporary directory is writable");
         let log = File::create(directory.path().join("log")).expect("the temporary directory is writable");
         let mut command = Command::new(binary());
-        command.args(["up", "--listen", "127.0.0.1:0", "--json", "--config"]).arg(&config_path);
+        command
+            .args(["up", "--listen", "127.0.0.1:0", "--json", "--no-discovery", "--config"])
+            .arg(&config_path);
         command.arg("--data-dir").arg(directory.path().join("data"));
+        command.args(arguments);
         if let Some(identity) = identity {
             let (certificate, key) = identity.write_to(directory.path());
             command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);

@@ -28,7 +28,7 @@ async fn llama_cpp_serves_through_the_gateway() {
     let server = RealServer::llama_cpp().await;
     let provider = Provider::local("llama", &server.base_url()).timeouts(PATIENT);
     let config = Config::new([provider.model("story", "tiny-chat").model("vectors", "tiny-embed")]);
-    let gateway = Gateway::start_native(&config, None).await;
+    let gateway = Gateway::start_native(&config).await;
     let clients = Clients::default();
     let limited = |members: Value| {
         let mut body = chat("story", members);
@@ -79,11 +79,9 @@ async fn llama_cpp_serves_through_the_gateway() {
 #[tokio::test]
 async fn llama_cpps_models_are_discovered_and_an_abort_frees_it() {
     let server = RealServer::llama_cpp().await;
-    let gateway = Gateway::start_native(
-        &Config::new([Provider::local("llama", &server.base_url()).timeouts(PATIENT)]),
-        None,
-    )
-    .await;
+    let gateway =
+        Gateway::start_native(&Config::new([Provider::local("llama", &server.base_url()).timeouts(PATIENT)]))
+            .await;
     let clients = Clients::default();
     let models = clients.run(Client::Python3, &Job::models(&gateway)).await.ok().data.to_string();
     assert!(models.contains("tiny-chat") && models.contains("tiny-embed"), "{models}");
@@ -91,7 +89,8 @@ async fn llama_cpps_models_are_discovered_and_an_abort_frees_it() {
     let mut long = chat("tiny-chat", json!({"max_tokens": 1_900}));
     long["logit_bias"] = json!({"2": -100});
     let job = Job { abort_after_chunks: Some(3), ..Job::chat_stream(&gateway, long) };
-    assert!(clients.run(Client::Python3, &job).await.aborted);
+    let answer = clients.run(Client::Python3, &job).await;
+    assert!(answer.aborted, "{answer:?}");
     let next = Job::chat(&gateway, chat("tiny-chat", json!({"max_tokens": 3})));
     let answer = clients.run(Client::Python3, &next).await;
     assert!(!answer.ok().text.is_empty());
@@ -105,7 +104,7 @@ async fn litellm_is_an_upstream_like_others() {
     let provider = Provider::proxy("litellm", &server.base_url()).timeouts(PATIENT);
     let mut config = Config::new([provider.model("chat", "litellm-chat").model("embed", "litellm-embed")]);
     config.keepalive_ms = 15_000; // until then an error has its status; LiteLLM takes its time
-    let gateway = Gateway::start_native(&config, None).await;
+    let gateway = Gateway::start_native(&config).await;
     let clients = Clients::default();
     let turn = Turn::new().reasoning("reasoning_content", "Let me see.").text("Grüße 🦀 ");
     upstream.on("upstream-model", turn.tool_call("call_1", "tool_00", r#"{"path":"a"}"#));

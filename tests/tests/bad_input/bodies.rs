@@ -1,7 +1,11 @@
 //! Request bodies.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::json;
+use system_tests::SOON;
+use system_tests::config::Config;
 use system_tests::fixture::{EMBEDDER, Fixture, MODEL, UPSTREAM_MODEL, chat_body};
 use system_tests::raw::{Connection, Request};
 use system_tests::turn::Turn;
@@ -263,4 +267,42 @@ async fn bad_embedding_requests_are_400() {
         assert!(named.starts_with(field), "{body}: param {named:?}");
     }
     assert!(fixture.upstream.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_stops_is_408() {
+    let fixture = Fixture::start_with(|config| config.body_idle_timeout_ms = Some(300)).await;
+    let bytes = post(&fixture, chat_body(json!({})).to_string());
+    let mut connection = Connection::open(&fixture.gateway).await;
+    connection.send(&bytes[..bytes.len() - 1]).await;
+    let response = connection.response().await;
+    assert_eq!(response.status, 408);
+    response.error();
+    connection.closed(SOON).await;
+    assert!(fixture.upstream.requests().is_empty());
+    fixture.assert_serving().await;
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_on_is_408() {
+    let limits = |config: &mut Config| {
+        config.body_idle_timeout_ms = Some(1_000);
+        config.body_total_timeout_ms = Some(1_500);
+    };
+    let fixture = Fixture::start_with(limits).await;
+    let head = Request::new(&fixture.gateway, "POST", "/v1/chat/completions").header("content-length", 1_000);
+    let mut connection = Connection::open(&fixture.gateway).await;
+    connection.send(head.head_bytes()).await;
+    // Each byte is in time for the pause between two, the body never for the whole.
+    let mut interval = tokio::time::interval(Duration::from_millis(200));
+    let response = loop {
+        tokio::select! {
+            response = connection.response() => break response,
+            _ = interval.tick() => {}
+        }
+        connection.send(" ").await;
+    };
+    assert_eq!(response.status, 408);
+    response.error();
+    fixture.assert_serving().await;
 }

@@ -21,6 +21,11 @@ fn says(text: &str) -> Script {
     Reply::turn(Turn::says(text)).into()
 }
 
+/// The upstream of the picky `model` answers, but not to requests with `member`.
+fn upstream_refuses(fixture: &Fixture, model: &str, member: &'static str) {
+    fixture.upstream.on(&format!("upstream-{model}"), says("ok").refusing(member));
+}
+
 #[tokio::test]
 async fn contract_06_any_reasoning_effort_is_accepted() {
     let fixture = Fixture::start().await;
@@ -29,17 +34,18 @@ async fn contract_06_any_reasoning_effort_is_accepted() {
         for (client, answer) in fixture.stream(json!({ "reasoning_effort": effort })).await {
             assert_eq!(answer.ok().text, "ok", "{client:?}: {effort}");
         }
+        assert_eq!(received(&fixture)["reasoning_effort"], effort, "a proxy may know it");
     }
     // An upstream that refuses the field is asked again without it, and from then on without it.
-    fixture.upstream_answers(says("ok").refusing("reasoning_effort"));
-    for (client, answer) in fixture.stream(json!({"reasoning_effort": "medium"})).await {
-        assert_eq!(answer.ok().text, "ok", "{client:?}");
-    }
-    for (client, answer) in fixture.complete(json!({"reasoning_effort": "medium"})).await {
-        assert_eq!(answer.ok().text, "ok", "{client:?}");
+    let picky = json!({"model": "picky-effort", "reasoning_effort": "medium"});
+    upstream_refuses(&fixture, "picky-effort", "reasoning_effort");
+    for answers in [fixture.stream(picky.clone()).await, fixture.complete(picky.clone()).await] {
+        for (client, answer) in answers {
+            assert_eq!(answer.ok().text, "ok", "{client:?}");
+        }
     }
     fixture.upstream.forget();
-    assert_eq!(fixture.raw_chat(json!({"reasoning_effort": "medium"})).await.status, 200);
+    assert_eq!(fixture.raw_chat(picky).await.status, 200);
     assert_eq!(fixture.upstream.requests().len(), 1, "the refusal is remembered");
     assert_eq!(fixture.upstream.last_request().json().get("reasoning_effort"), None);
 }
@@ -47,35 +53,37 @@ async fn contract_06_any_reasoning_effort_is_accepted() {
 #[tokio::test]
 async fn contract_06_an_upstream_that_refuses_stream_options_is_asked_without() {
     let fixture = Fixture::start().await;
-    fixture.upstream_answers(says("ok").refusing("stream_options"));
-    for (client, answer) in fixture.stream(json!({})).await {
-        assert_eq!(answer.ok().text, "ok", "{client:?}");
-        assert!(answer.usage.is_some(), "{client:?}: usage is estimated then");
-    }
-    for (client, answer) in fixture.stream(json!({"stream_options": {"include_usage": true}})).await {
-        assert!(answer.ok().usage.is_some(), "{client:?}");
+    upstream_refuses(&fixture, "picky-options", "stream_options");
+    for options in [Value::Null, json!({"include_usage": true})] {
+        for (client, answer) in
+            fixture.stream(json!({"model": "picky-options", "stream_options": options})).await
+        {
+            assert_eq!(answer.ok().text, "ok", "{client:?}");
+            assert!(answer.usage.is_some(), "{client:?}: usage is estimated then");
+        }
     }
 }
 
 #[tokio::test]
 async fn contract_07_max_tokens_becomes_max_completion_tokens() {
-    token_limit_goes_as("max_completion_tokens", "max_tokens").await;
+    token_limit_goes_as("picky-new-limit", "max_completion_tokens", "max_tokens").await;
 }
 
 #[tokio::test]
 async fn contract_07_max_completion_tokens_becomes_max_tokens() {
-    token_limit_goes_as("max_tokens", "max_completion_tokens").await;
+    token_limit_goes_as("picky-old-limit", "max_tokens", "max_completion_tokens").await;
 }
 
-async fn token_limit_goes_as(accepted: &str, refused: &'static str) {
+async fn token_limit_goes_as(model: &str, accepted: &str, refused: &'static str) {
     let fixture = Fixture::start().await;
-    fixture.upstream_answers(says("ok").refusing(refused));
+    upstream_refuses(&fixture, model, refused);
     for sent in [accepted, refused] {
-        for (client, answer) in fixture.stream(json!({ sent: 123 })).await {
+        for (client, answer) in fixture.stream(json!({"model": model, sent: 123})).await {
             assert_eq!(answer.ok().text, "ok", "{client:?}: {sent} to an upstream that wants {accepted}");
         }
-        assert_eq!(received(&fixture)[accepted], 123, "{sent}");
-        assert_eq!(fixture.upstream.last_request().json().get(refused), None, "{sent}");
+        let received = fixture.upstream.last_request().json();
+        assert_eq!(received[accepted], 123, "{sent}");
+        assert_eq!(received.get(refused), None, "{sent}");
     }
 }
 
@@ -86,11 +94,11 @@ async fn contract_07_an_upstream_may_change_its_mind() {
     for (refused, accepted) in
         [("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")]
     {
-        fixture.upstream_answers(says("ok").refusing(refused));
+        upstream_refuses(&fixture, "picky-moody", refused);
         for _ in 0..2 {
-            let response = fixture.raw_chat(json!({"max_tokens": 123})).await;
+            let response = fixture.raw_chat(json!({"model": "picky-moody", "max_tokens": 123})).await;
             assert_eq!(response.status, 200, "now it wants {accepted}: {}", response.text());
-            assert_eq!(received(&fixture)[accepted], 123);
+            assert_eq!(fixture.upstream.last_request().json()[accepted], 123);
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::os::unix::process::ExitStatusExt;
 
 use serde_json::json;
-use system_tests::fixture::{Fixture, MODEL};
+use system_tests::clients::Clients;
+use system_tests::fixture::{Fixture, MODEL, standard_config};
+use system_tests::gateway::Gateway;
 use system_tests::raw::{Connection, Request};
 use system_tests::sse::EventStream;
 use system_tests::turn::Turn;
-use system_tests::upstream::{Gate, Reply, Step};
+use system_tests::upstream::{FakeUpstream, Gate, Reply, Step};
 use system_tests::{SOON, within};
 use tokio::net::TcpStream;
 
@@ -33,7 +35,7 @@ async fn refuses_connections(fixture: &Fixture) {
 
 #[tokio::test]
 async fn open_streams_finish_and_nothing_new_begins() {
-    let mut fixture = Fixture::start().await;
+    let mut fixture = Fixture::start_native().await;
     let (mut connection, gate, beginning) = begun(&fixture).await;
     // One connection that is kept and idle, and one that has not said anything.
     let mut idle = Connection::open(&fixture.gateway).await;
@@ -53,7 +55,7 @@ async fn open_streams_finish_and_nothing_new_begins() {
 
 #[tokio::test]
 async fn an_idle_gateway_ends_at_once() {
-    let mut fixture = Fixture::start().await;
+    let mut fixture = Fixture::start_native().await;
     fixture.assert_serving().await;
     fixture.gateway.terminate();
     assert!(fixture.gateway.exited(SOON).await.success());
@@ -61,7 +63,7 @@ async fn an_idle_gateway_ends_at_once() {
 
 #[tokio::test]
 async fn a_second_sigterm_does_not_wait() {
-    let mut fixture = Fixture::start().await;
+    let mut fixture = Fixture::start_native().await;
     let (connection, _gate, _) = begun(&fixture).await;
     fixture.gateway.terminate();
     refuses_connections(&fixture).await;
@@ -69,5 +71,19 @@ async fn a_second_sigterm_does_not_wait() {
     let status = fixture.gateway.exited(SOON).await;
     // Cut off on request: by the signal or by its own exit, but not as if all had been finished.
     assert!(status.signal().is_some() || !status.success(), "{status}");
+    drop(connection);
+}
+
+#[tokio::test]
+async fn a_drain_has_its_limit() {
+    let upstream = FakeUpstream::start().await;
+    let config = standard_config(&upstream.base_url());
+    let gateway = Gateway::start_with_arguments(&config, &["--drain-timeout", "1"]).await;
+    let mut fixture = Fixture { gateway, upstream, clients: Clients::default() };
+    let (connection, _gate, _) = begun(&fixture).await;
+    fixture.gateway.terminate();
+    let status = fixture.gateway.exited(SOON).await;
+    assert!(!status.success(), "not everything was finished: {status}");
+    fixture.upstream.last_request().peer_left(SOON).await;
     drop(connection);
 }

@@ -1,6 +1,7 @@
 //! Bytes on the wire: what client libraries hide or prevent.
 
 mod connections;
+mod cors;
 mod disconnects;
 mod drain;
 mod fallback;
