@@ -68,10 +68,14 @@ pub(crate) struct Completed {
 
 impl ChatCall {
     /// Opens a stream and reads it up to its first content.
-    pub(crate) async fn stream(&self, target: &Arc<Target>) -> Result<Live, UpstreamFailure> {
+    pub(crate) async fn stream(
+        &self,
+        target: &Arc<Target>,
+        corrections: &[Lesson],
+    ) -> Result<Live, UpstreamFailure> {
         let host = &self.call.host;
         let begun = host.monotonic();
-        let response = self.send(target, "text/event-stream").await?;
+        let response = self.send(target, corrections, "text/event-stream").await?;
         let relay = ChunkRelay::new(self.wanted.clone(), self.prompt_estimate(target));
         let mut live = if kind_of(&response)? == Kind::EventStream {
             Live::new(
@@ -113,9 +117,13 @@ impl ChatCall {
         }
     }
 
-    pub(crate) async fn complete(&self, target: &Arc<Target>) -> Result<Completed, UpstreamFailure> {
+    pub(crate) async fn complete(
+        &self,
+        target: &Arc<Target>,
+        corrections: &[Lesson],
+    ) -> Result<Completed, UpstreamFailure> {
         let begun = self.call.host.monotonic();
-        let response = self.send(target, "application/json").await?;
+        let response = self.send(target, corrections, "application/json").await?;
         let streamed = kind_of(&response)? == Kind::EventStream;
         let body = self.call.read(response, target, begun).await?;
         if streamed || is_event_stream(&body) {
@@ -128,16 +136,23 @@ impl ChatCall {
     async fn send(
         &self,
         target: &Target,
+        corrections: &[Lesson],
         accept: &'static str,
     ) -> Result<http::Response<Body>, UpstreamFailure> {
         let learned = &target.learned;
+        let limit = corrections.iter().rev().find_map(|lesson| match lesson {
+            Lesson::MaxTokensField(field) => Some(*field),
+            Lesson::DropReasoningEffort | Lesson::DropStreamOptions => None,
+        });
         let body = self.scan.rewrite(&Rewrite {
             model: Some(&target.model.upstream_id),
             include_usage: true,
-            drop_stream_options: learned.drop_stream_options(),
+            drop_stream_options: learned.drop_stream_options()
+                || corrections.contains(&Lesson::DropStreamOptions),
             drop_reasoning_effort: learned.drop_reasoning_effort()
+                || corrections.contains(&Lesson::DropReasoningEffort)
                 || target.model.capabilities.reasoning == Some(false),
-            max_tokens_field: learned.max_tokens_field(),
+            max_tokens_field: limit.or_else(|| learned.max_tokens_field()),
         });
         self.call.post(&target.upstream, &target.upstream.chat, body, accept).await
     }

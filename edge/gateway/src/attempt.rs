@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::adapter::{ChatCall, Completed, EmbeddingsCall};
-use crate::classify::lesson;
+use crate::classify::taught;
 use crate::error::UpstreamFailure;
 use crate::host::BoxFuture;
 use crate::routes::{Lesson, Target};
@@ -16,8 +16,12 @@ const MAX_LESSONS: usize = 3;
 pub(crate) trait Attempt: Send + Sync {
     type Answer;
 
-    fn attempt<'a>(&'a self, target: &'a Arc<Target>)
-    -> BoxFuture<'a, Result<Self::Answer, UpstreamFailure>>;
+    /// `corrections`: what the target has refused of this very request.
+    fn attempt<'a>(
+        &'a self,
+        target: &'a Arc<Target>,
+        corrections: &'a [Lesson],
+    ) -> BoxFuture<'a, Result<Self::Answer, UpstreamFailure>>;
 
     /// Whether the request has what the lesson is about, so that sending it again is another request.
     fn is_changed_by(&self, lesson: Lesson) -> bool;
@@ -29,8 +33,12 @@ pub(crate) struct Whole(pub ChatCall);
 impl Attempt for Streamed {
     type Answer = Live;
 
-    fn attempt<'a>(&'a self, target: &'a Arc<Target>) -> BoxFuture<'a, Result<Live, UpstreamFailure>> {
-        Box::pin(self.0.stream(target))
+    fn attempt<'a>(
+        &'a self,
+        target: &'a Arc<Target>,
+        corrections: &'a [Lesson],
+    ) -> BoxFuture<'a, Result<Live, UpstreamFailure>> {
+        Box::pin(self.0.stream(target, corrections))
     }
 
     fn is_changed_by(&self, lesson: Lesson) -> bool {
@@ -41,8 +49,12 @@ impl Attempt for Streamed {
 impl Attempt for Whole {
     type Answer = Completed;
 
-    fn attempt<'a>(&'a self, target: &'a Arc<Target>) -> BoxFuture<'a, Result<Completed, UpstreamFailure>> {
-        Box::pin(self.0.complete(target))
+    fn attempt<'a>(
+        &'a self,
+        target: &'a Arc<Target>,
+        corrections: &'a [Lesson],
+    ) -> BoxFuture<'a, Result<Completed, UpstreamFailure>> {
+        Box::pin(self.0.complete(target, corrections))
     }
 
     fn is_changed_by(&self, lesson: Lesson) -> bool {
@@ -53,7 +65,11 @@ impl Attempt for Whole {
 impl Attempt for EmbeddingsCall {
     type Answer = Completed;
 
-    fn attempt<'a>(&'a self, target: &'a Arc<Target>) -> BoxFuture<'a, Result<Completed, UpstreamFailure>> {
+    fn attempt<'a>(
+        &'a self,
+        target: &'a Arc<Target>,
+        _: &'a [Lesson],
+    ) -> BoxFuture<'a, Result<Completed, UpstreamFailure>> {
         Box::pin(self.embed(target))
     }
 
@@ -70,25 +86,29 @@ pub(crate) async fn try_targets<A: Attempt>(
 ) -> Result<(A::Answer, Arc<Target>), UpstreamFailure> {
     let mut last = UpstreamFailure::unavailable("No upstream serves this model.");
     for target in targets {
-        let mut taught: Vec<Lesson> = Vec::new();
+        let mut corrections: Vec<Lesson> = Vec::new();
         let mut reconnected = false;
         let failure = loop {
-            let failure = match request.attempt(target).await {
+            let failure = match request.attempt(target, &corrections).await {
                 Ok(answer) => return Ok((answer, target.clone())),
                 Err(failure) => failure,
             };
-            if let Some(lesson) =
-                lesson(&failure).filter(|l| request.is_changed_by(*l) && !taught.contains(l))
-                && taught.len() < MAX_LESSONS
+            let new = taught(&failure).filter(|taught| {
+                request.is_changed_by(taught.lesson) && !corrections.contains(&taught.lesson)
+            });
+            if let Some(new) = new
+                && corrections.len() < MAX_LESSONS
             {
-                tracing::info!(
-                    provider = target.upstream.slug.as_str(),
-                    model = target.model.upstream_id,
-                    ?lesson,
-                    "the upstream refused a field; from now on it is sent without"
-                );
-                target.learned.learn(lesson);
-                taught.push(lesson);
+                if new.lasting {
+                    tracing::info!(
+                        provider = target.upstream.slug.as_str(),
+                        model = target.model.upstream_id,
+                        lesson = ?new.lesson,
+                        "the upstream refused a field; from now on it is sent without"
+                    );
+                    target.learned.learn(new.lesson);
+                }
+                corrections.push(new.lesson);
                 continue;
             }
             if failure.stale_connection && !reconnected {

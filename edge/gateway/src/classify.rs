@@ -132,9 +132,16 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// What a 400 teaches about the upstream, so that the same request can be put right and sent again. Upstreams name
-/// the field in `param`, or in the message only.
-pub(crate) fn lesson(failure: &UpstreamFailure) -> Option<Lesson> {
+/// What a 400 teaches about the upstream, so that the same request can be put right and sent again. `lasting`: the
+/// field itself is refused, so that every further request is better sent without; otherwise only this one's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taught {
+    pub lesson: Lesson,
+    pub lasting: bool,
+}
+
+/// Upstreams name the field in `param`, or in the message only.
+pub(crate) fn taught(failure: &UpstreamFailure) -> Option<Taught> {
     if failure.class != FailureClass::InvalidRequest {
         return None;
     }
@@ -142,23 +149,51 @@ pub(crate) fn lesson(failure: &UpstreamFailure) -> Option<Lesson> {
         failure.param.as_deref().is_some_and(|param| param.split('.').next() == Some(field))
             || failure.message.contains(field)
     };
+    let lasting = refuses_field(failure);
     let older = failure.message.find("max_tokens");
     let newer = failure.message.find("max_completion_tokens");
     let accepted = match (failure.param.as_deref(), older, newer) {
         (Some("max_tokens"), _, Some(_)) => Some(MaxTokensField::MaxCompletionTokens),
+        // A limit that is too large is the client's to correct.
+        _ if !lasting => None,
         // Gateways drop `param`. What is refused is named before what to use instead.
         (None, Some(older), Some(newer)) if older < newer => Some(MaxTokensField::MaxCompletionTokens),
         (Some("max_completion_tokens"), ..) | (None, _, Some(_)) => Some(MaxTokensField::MaxTokens),
         _ => None,
     };
-    if let Some(field) = accepted {
-        return Some(Lesson::MaxTokensField(field));
+    // Naming the other limit is as good as saying that this one is not known.
+    let lasting = lasting || accepted.is_some();
+    let lesson = match accepted {
+        Some(field) => Lesson::MaxTokensField(field),
+        None if names("reasoning_effort") => Lesson::DropReasoningEffort,
+        None if names("stream_options") => Lesson::DropStreamOptions,
+        None => return None,
+    };
+    Some(Taught { lesson, lasting })
+}
+
+/// Whether the field as such is refused, rather than its value.
+fn refuses_field(failure: &UpstreamFailure) -> bool {
+    match failure.code.as_deref() {
+        Some(
+            "unsupported_parameter" | "unknown_parameter" | "unrecognized_parameter" | "extra_forbidden",
+        ) => return true,
+        Some("unsupported_value" | "invalid_value" | "invalid_type") => return false,
+        _ => {}
     }
-    if names("reasoning_effort") {
-        return Some(Lesson::DropReasoningEffort);
-    }
-    if names("stream_options") {
-        return Some(Lesson::DropStreamOptions);
-    }
-    None
+    let message = failure.message.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    !says(&["unsupported value", "invalid value"])
+        && says(&[
+            "unsupported",
+            "not supported",
+            "does not support",
+            "unrecognized",
+            "unknown",
+            "unexpected",
+            "not permitted",
+            "not allowed",
+            "extra inputs",
+            "extra fields",
+        ])
 }

@@ -7,7 +7,7 @@ use dyad_gateway::cli::Cli;
 
 // A request makes some dozens of small allocations: this allocator halves what they cost.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     Cli::parse().run()

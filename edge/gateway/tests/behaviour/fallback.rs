@@ -288,6 +288,36 @@ fn several_things_may_have_to_be_learned() {
 }
 
 #[test]
+fn a_refused_value_is_one_request_s_affair() {
+    let test = two();
+    let effort = |value: &str| json!({"reasoning_effort": value});
+    test.host.reply(
+        "alpha",
+        refused(Some("reasoning_effort"), "Invalid value: 'xhigh'. Supported values are: 'low'."),
+    );
+    test.host.reply("alpha", Reply::json(200, &completion("x")));
+    assert_eq!(test.chat(&effort("xhigh")).status, StatusCode::OK);
+    assert!(test.host.last_call().json().get("reasoning_effort").is_none(), "it is never the client's error");
+    test.host.reply("alpha", Reply::json(200, &completion("x")));
+    assert_eq!(test.chat(&effort("low")).status, StatusCode::OK);
+    assert_eq!(test.host.last_call().json()["reasoning_effort"], "low", "others keep theirs");
+
+    test.host.reply(
+        "alpha",
+        refused(Some("max_completion_tokens"), "max_completion_tokens is too large: 9000000"),
+    );
+    let answer = test.chat(&json!({"max_completion_tokens": 9_000_000}));
+    assert_eq!(
+        answer.status,
+        StatusCode::BAD_REQUEST,
+        "too large a limit stays too large under another name"
+    );
+    test.host.reply("alpha", Reply::json(200, &completion("x")));
+    assert_eq!(test.chat(&json!({"max_completion_tokens": 9})).status, StatusCode::OK);
+    assert_eq!(test.host.last_call().json()["max_completion_tokens"], 9);
+}
+
+#[test]
 fn a_lesson_never_loops() {
     let request = json!({
         "stream": true, "max_tokens": 9, "max_completion_tokens": 9, "reasoning_effort": "low"
@@ -331,7 +361,7 @@ fn lessons_are_about_one_target_and_outlive_changes_elsewhere() {
     let request = json!({"reasoning_effort": "low"});
     let test = two();
     test.host.reply("alpha", Reply::json(500, &error("m")));
-    test.host.reply("beta", refused(Some("reasoning_effort"), "no"));
+    test.host.reply("beta", refused(Some("reasoning_effort"), "Unknown parameter"));
     test.host.reply("beta", Reply::json(200, &completion("x")));
     assert_eq!(test.chat(&request).status, StatusCode::OK);
     // Somebody else is configured.
