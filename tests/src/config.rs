@@ -41,6 +41,7 @@ pub struct Provider {
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<String>,
     timeouts: Timeouts,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     models: Vec<Value>,
 }
 

@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod h2;
 pub mod http1;
 pub mod raw;
+pub mod real;
 pub mod secrets;
 pub mod sse;
 pub mod tls;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use openai_wire::request::{ChatScan, EmbeddingsScan, MaxTokensField, Rewrite};
+use openai_wire::request::{ChatScan, EmbeddingsScan, Rewrite};
 use openai_wire::response::{CompletionScan, Shape};
 use openai_wire::sse::{self, SseDecoder};
 use openai_wire::{ChatCompletion, UpstreamErrorBody, UpstreamModels, Usage};
@@ -21,7 +21,7 @@ use crate::embeddings;
 use crate::encode::{self, Fold, Head};
 use crate::error::{FailureClass, UpstreamFailure};
 use crate::estimate;
-use crate::host::{Body, CallError, Host, full};
+use crate::host::{Body, CallError, Host, REQUEST_ID, full};
 use crate::normalize::Normalizer;
 use crate::relay::{ChunkRelay, RelayError, Summary, Wanted};
 use crate::routes::{Lesson, Target, Upstream};
@@ -34,8 +34,15 @@ const MAX_MODEL_LIST_BYTES: usize = 16 << 20;
 
 /// Request headers of clients that go on to the upstream. All others stop here: some identify the client's
 /// deployment, some are credentials, and hop-by-hop headers are not ours to pass on.
-const FORWARDED: [&str; 7] =
-    ["openai-beta", "http-referer", "x-title", "user-agent", "traceparent", "tracestate", "idempotency-key"];
+const FORWARDED: [HeaderName; 7] = [
+    header::USER_AGENT,
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("http-referer"),
+    HeaderName::from_static("x-title"),
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("idempotency-key"),
+];
 
 /// One client request, ready to be sent to any of its targets.
 pub(crate) struct Call {
@@ -99,8 +106,10 @@ impl ChatCall {
         match lesson {
             Lesson::DropReasoningEffort => self.scan.reasoning_effort.is_some(),
             Lesson::DropStreamOptions => self.scan.stream,
-            Lesson::MaxTokensField(MaxTokensField::MaxTokens) => self.scan.max_completion_tokens.is_some(),
-            Lesson::MaxTokensField(MaxTokensField::MaxCompletionTokens) => self.scan.max_tokens.is_some(),
+            // Whichever name the client used: it may have been sent under the other one, as an earlier lesson said.
+            Lesson::MaxTokensField(_) => {
+                self.scan.max_tokens.is_some() || self.scan.max_completion_tokens.is_some()
+            }
         }
     }
 
@@ -112,7 +121,7 @@ impl ChatCall {
         if streamed || is_event_stream(&body) {
             self.fold_stream(body, target)
         } else {
-            self.completion(body, target)
+            self.completion(&body, target)
         }
     }
 
@@ -142,14 +151,14 @@ impl ChatCall {
         }
     }
 
-    fn completion(&self, body: Bytes, target: &Target) -> Result<Completed, UpstreamFailure> {
+    fn completion(&self, body: &Bytes, target: &Target) -> Result<Completed, UpstreamFailure> {
         let not_json = || UpstreamFailure::unavailable("The upstream's answer is not a JSON object.");
-        let scan = CompletionScan::scan(&body).map_err(|_| not_json())?;
+        let scan = CompletionScan::scan(body).map_err(|_| not_json())?;
         if scan.error {
-            return Err(classify_error_object(&body, &target.upstream));
+            return Err(classify_error_object(body, &target.upstream));
         }
-        if let (Shape::Conformant, Some(model), Some((_, usage)), 1, true) =
-            (scan.shape, &scan.model, &scan.usage, self.wanted.choices, scan.output)
+        if let (Shape::Conformant, Some(model), Some((_, usage)), 1, 0, true) =
+            (scan.shape, &scan.model, &scan.usage, self.wanted.choices, scan.max_index, scan.output)
         {
             target.learned.reports_usage();
             let mut out = BytesMut::with_capacity(body.len() + self.wanted.model.len());
@@ -158,9 +167,9 @@ impl ChatCall {
             out.extend_from_slice(&body[model.end..]);
             return Ok(Completed { body: out.freeze(), usage: *usage, estimated: false });
         }
-        let completion = ChatCompletion::parse(&body).map_err(|_| not_json())?;
+        let completion = ChatCompletion::parse(body).map_err(|_| not_json())?;
         let mut events = Vec::new();
-        Normalizer::completion(completion, &self.wanted.seed, &mut events);
+        Normalizer::completion(completion, self.wanted.seed, &mut events);
         let mut answer = Gathered::default();
         for event in events {
             answer.add(event, self.wanted.choices);
@@ -185,7 +194,7 @@ impl ChatCall {
             if chunk.has_error() {
                 return Err(classify_error_object(&data, &target.upstream));
             }
-            normalizer.chunk(chunk, &self.wanted.seed, &mut events);
+            normalizer.chunk(chunk, self.wanted.seed, &mut events);
             for event in events.drain(..) {
                 answer.add(event, self.wanted.choices);
             }
@@ -229,7 +238,7 @@ impl Gathered {
         use crate::event::ChatEvent as E;
         match &event {
             E::Start { id, created } => {
-                self.id = id.clone();
+                self.id.clone_from(id);
                 self.created = *created;
             }
             E::Usage(usage) => self.usage = Some(*usage),
@@ -244,7 +253,7 @@ impl Gathered {
             | E::ToolCallStart { choice, name: text, .. }
             | E::ToolCallArguments { choice, fragment: text, .. } => {
                 self.output = true;
-                self.counter.add(text.as_bytes());
+                self.counter.add_text(text);
                 if u64::from(*choice) >= choices {
                     return;
                 }
@@ -267,10 +276,10 @@ fn one_piece(
     }
     let completion = ChatCompletion::parse(body).map_err(|_| not_json())?;
     let mut events = Vec::new();
-    Normalizer::completion(completion, relay.seed().to_owned().as_str(), &mut events);
+    Normalizer::completion(completion, relay.seed(), &mut events);
     let mut out = BytesMut::new();
     for event in events {
-        relay.event(event, &mut out);
+        relay.event(&event, &mut out);
     }
     let summary: Summary = relay.end(&mut out).map_err(|error| error.into_failure(&target.upstream))?;
     Ok(Live::ended(target.clone(), relay, out, summary, host))
@@ -318,13 +327,8 @@ impl Call {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        headers.insert("x-request-id", self.request_id.clone());
-        for name in FORWARDED {
-            if let Some(value) = self.headers.get(name) {
-                headers.insert(name, value.clone());
-            }
-        }
-        for name in &upstream.forward_headers {
+        headers.insert(REQUEST_ID, self.request_id.clone());
+        for name in FORWARDED.iter().chain(&upstream.forward_headers) {
             if let Some(value) = self.headers.get(name) {
                 headers.insert(name, value.clone());
             }
@@ -365,7 +369,7 @@ async fn send(
     let mut timer = LazyTimer::default();
     let answered = poll_fn(|cx| match calling.as_mut().poll(cx) {
         std::task::Poll::Ready(result) => std::task::Poll::Ready(Some(result)),
-        std::task::Poll::Pending => timer.poll(deadline, host, cx).map(|()| None),
+        std::task::Poll::Pending => timer.poll(deadline, host.monotonic(), host, cx).map(|()| None),
     })
     .await;
     let response = match answered {

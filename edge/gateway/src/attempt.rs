@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::adapter::{ChatCall, Completed, EmbeddingsCall};
 use crate::classify::lesson;
-use crate::error::{FailureClass, UpstreamFailure};
+use crate::error::UpstreamFailure;
 use crate::host::BoxFuture;
 use crate::routes::{Lesson, Target};
 use crate::stream::Live;
@@ -102,11 +102,8 @@ pub(crate) async fn try_targets<A: Attempt>(
             model = target.model.upstream_id,
             class = failure.class.as_str(),
             "an upstream failed: {}",
-            if failure.class == FailureClass::InvalidRequest {
-                "it refused the request"
-            } else {
-                &failure.message
-            },
+            // The upstream's own words may quote the request, which is nothing for the log.
+            if failure.class.may_fall_back() { &failure.message } else { "it refused the request" },
         );
         if !failure.class.may_fall_back() {
             return Err(failure);

@@ -20,7 +20,7 @@ const MAX_DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Room that is reserved on the word of a Content-Length alone.
 const MAX_RESERVED_BYTES: usize = 1 << 20;
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum ReadError {
     TooLong,
     /// Nothing came for too long, or all of it took too long.
@@ -78,7 +78,7 @@ pub(crate) async fn collect(
                     let now = host.monotonic();
                     let (begun, last) = *waiting.get_or_insert((now, now));
                     let deadline = (last + timeouts.idle).min(begun + timeouts.total);
-                    return timer.poll(deadline, host, cx).map(|()| Err(ReadError::TimedOut));
+                    return timer.poll(deadline, now, host, cx).map(|()| Err(ReadError::TimedOut));
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Drop for RequestBody {
         {
             let host = self.host.clone();
             self.host.spawn(Box::pin(async move {
-                discard(body, MAX_DRAINED_BYTES, MAX_DRAIN_TIME, &*host).await
+                discard(body, MAX_DRAINED_BYTES, MAX_DRAIN_TIME, &*host).await;
             }));
         }
     }
@@ -151,7 +151,7 @@ pub(crate) async fn discard(mut body: Body, max_bytes: usize, max_time: Duration
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return timer.poll(deadline, host, cx),
+                Poll::Pending => return timer.poll(deadline, host.monotonic(), host, cx),
             }
         }
     })

@@ -42,9 +42,10 @@ fn status_told(told: &UpstreamErrorBody) -> Option<StatusCode> {
         "authentication_error" => StatusCode::UNAUTHORIZED,
         "permission_error" => StatusCode::FORBIDDEN,
         "not_found_error" => StatusCode::NOT_FOUND,
-        "rate_limit_error" | "rate_limit_exceeded" | "tokens" | "requests" => StatusCode::TOO_MANY_REQUESTS,
+        "rate_limit_error" | "rate_limit_exceeded" | "tokens" | "requests" | "insufficient_quota" => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
         "overloaded_error" => StatusCode::SERVICE_UNAVAILABLE,
-        "insufficient_quota" => StatusCode::TOO_MANY_REQUESTS,
         _ => return None,
     })
 }
@@ -110,12 +111,17 @@ fn own_words(class: FailureClass, status: StatusCode) -> String {
 
 /// Cut to a sane length, without control characters, and without our credential, should the upstream quote it.
 fn safe_text(text: &str, upstream: &Upstream) -> String {
-    let text: String =
-        text.chars().filter(|c| !c.is_control() || *c == '\n').take(MAX_MESSAGE_CHARS).collect();
-    match &upstream.credential {
-        Some(secret) if !secret.is_empty() => text.replace(secret.expose(), "***"),
-        _ => text,
+    let mut text: String = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+    if let Some(secret) = upstream.credential.as_ref().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret.expose(), "***");
+        let squeezed: String = text.split_whitespace().collect();
+        if squeezed.contains(secret.expose()) {
+            // It was broken over lines.
+            return "***".to_owned();
+        }
     }
+    // Cut last, so that no part of a credential is left at the end.
+    text.chars().take(MAX_MESSAGE_CHARS).collect()
 }
 
 /// `retry-after-ms` (OpenAI's) before `retry-after` in seconds. The date form is rare and not worth a clock.
@@ -136,15 +142,17 @@ pub(crate) fn lesson(failure: &UpstreamFailure) -> Option<Lesson> {
         failure.param.as_deref().is_some_and(|param| param.split('.').next() == Some(field))
             || failure.message.contains(field)
     };
-    // The longer name first: it contains the shorter one.
-    let wants_completion = failure.message.contains("max_completion_tokens");
-    let refuses_max_tokens = failure.param.as_deref() == Some("max_tokens");
-    let refuses_completion = failure.param.as_deref() == Some("max_completion_tokens");
-    if refuses_max_tokens && wants_completion {
-        return Some(Lesson::MaxTokensField(MaxTokensField::MaxCompletionTokens));
-    }
-    if refuses_completion || (failure.param.is_none() && wants_completion) {
-        return Some(Lesson::MaxTokensField(MaxTokensField::MaxTokens));
+    let older = failure.message.find("max_tokens");
+    let newer = failure.message.find("max_completion_tokens");
+    let accepted = match (failure.param.as_deref(), older, newer) {
+        (Some("max_tokens"), _, Some(_)) => Some(MaxTokensField::MaxCompletionTokens),
+        // Gateways drop `param`. What is refused is named before what to use instead.
+        (None, Some(older), Some(newer)) if older < newer => Some(MaxTokensField::MaxCompletionTokens),
+        (Some("max_completion_tokens"), ..) | (None, _, Some(_)) => Some(MaxTokensField::MaxTokens),
+        _ => None,
+    };
+    if let Some(field) = accepted {
+        return Some(Lesson::MaxTokensField(field));
     }
     if names("reasoning_effort") {
         return Some(Lesson::DropReasoningEffort);

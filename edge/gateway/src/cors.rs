@@ -28,8 +28,7 @@ pub(crate) fn preflight(head: &Parts, cors: &Cors) -> Option<http::Response<Body
 }
 
 /// Lets the page that asked read the answer, if its origin may.
-pub(crate) fn expose(asked: &HeaderMap, cors: &Cors, answer: &mut HeaderMap) {
-    let Some(origin) = asked.get(header::ORIGIN) else { return };
+pub(crate) fn expose(origin: &HeaderValue, cors: &Cors, answer: &mut HeaderMap) {
     let allowed = match cors {
         Cors::Off => return,
         Cors::Any => HeaderValue::from_static("*"),

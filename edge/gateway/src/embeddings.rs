@@ -37,7 +37,8 @@ struct Embeddings<'a> {
 struct Embedding<'a> {
     object: &'static str,
     index: u64,
-    embedding: Vector<'a>,
+    #[serde(rename = "embedding")]
+    vector: Vector<'a>,
 }
 
 /// Little-endian 32-bit floats in base64, or an array of numbers.
@@ -68,12 +69,8 @@ pub(crate) fn convert(
     }
     let mut data = Vec::with_capacity(upstream.data.len());
     for (position, element) in upstream.data.into_iter().enumerate() {
-        let embedding = vector(element.embedding, format)?;
-        data.push(Embedding {
-            object: "embedding",
-            index: element.index.unwrap_or(position as u64),
-            embedding,
-        });
+        let vector = vector(element.embedding, format)?;
+        data.push(Embedding { object: "embedding", index: element.index.unwrap_or(position as u64), vector });
     }
     let reported = upstream.usage.filter(|usage| usage.total_tokens > 0);
     let usage = reported.unwrap_or_else(|| Usage::new(estimate(), 0));

@@ -107,7 +107,7 @@ pub(crate) struct ApiError {
     pub message: Cow<'static, str>,
     pub param: Option<String>,
     pub retry_after: Option<Duration>,
-    pub allow: Option<Method>,
+    pub allow: Option<Box<Method>>,
 }
 
 impl ApiError {
@@ -163,7 +163,7 @@ impl ApiError {
         let message = format!("{method} is not supported here; use {right}.");
         let mut error =
             Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message);
-        error.allow = Some(right);
+        error.allow = Some(Box::new(right));
         error
     }
 
@@ -244,10 +244,9 @@ impl ApiError {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(after) = self.retry_after {
-            headers.insert(
-                header::RETRY_AFTER,
-                HeaderValue::from(after.as_millis().div_ceil(1000).max(1) as u64),
-            );
+            // Rounded up, and never 0: a client that comes back too early is only refused again.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -269,7 +268,7 @@ impl From<openai_wire::request::RequestError> for ApiError {
 }
 
 /// The words of permanent failures avoid what clients take for a passing one ("rate limit", "overloaded",
-/// "server_error", "bad gateway", "service unavailable"), and their statuses are none that clients repeat.
+/// `server_error`, "bad gateway", "service unavailable"), and their statuses are none that clients repeat.
 impl From<UpstreamFailure> for ApiError {
     fn from(failure: UpstreamFailure) -> Self {
         let UpstreamFailure { class, message, param, code, retry_after, stale_connection: _ } = failure;

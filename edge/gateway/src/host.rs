@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::{CredentialRef, Secret};
+use http::HeaderName;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 
@@ -14,6 +15,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Request and response bodies, inwards and outwards.
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Names a request, from the client's log through ours to the upstream's.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A body that is known in full.
 pub fn full(bytes: impl Into<Bytes>) -> Body {

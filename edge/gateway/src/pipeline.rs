@@ -24,7 +24,8 @@ use crate::body::RequestBody;
 use crate::config::{CachedKey, Config};
 use crate::cors;
 use crate::error::{ApiError, FailureClass, UpstreamFailure};
-use crate::host::{Body, BoxFuture, Host, full};
+use crate::host::{Body, BoxFuture, Host, REQUEST_ID, full};
+use crate::normalize::Seed;
 use crate::relay::Wanted;
 use crate::route::{Route, route};
 use crate::routes::{Target, Upstream};
@@ -33,7 +34,6 @@ use crate::settle::{Answer, Settlement};
 use crate::stream::{ChatStream, Live, State};
 use crate::timer::LazyTimer;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const USAGE_ESTIMATED: HeaderName = HeaderName::from_static("x-usage-estimated");
 const MAX_REQUEST_ID_BYTES: usize = 128;
 /// Models taken from one provider's list.
@@ -60,8 +60,8 @@ struct Inner {
     hasher: ApiKeyHasher,
     leases: Arc<dyn Leases>,
     settings: Arc<Settings>,
-    /// Request ids: random per instance, counted within it.
-    id_prefix: String,
+    /// Ids of requests and answers: random per instance, counted within it.
+    instance: u64,
     ids: AtomicU64,
 }
 
@@ -99,7 +99,7 @@ impl Gateway {
             hasher,
             leases,
             settings: Arc::new(settings),
-            id_prefix: format!("req_{:016x}", u64::from_le_bytes(random)),
+            instance: u64::from_le_bytes(random),
             ids: AtomicU64::new(0),
             host,
         }))
@@ -185,18 +185,21 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let body = RequestBody::new(body, self.0.host.clone());
         let request_id = self.request_id(&head.headers);
+        let origin = head.headers.get(header::ORIGIN).cloned();
         let mut response = match cors::preflight(&head, &self.0.settings.cors) {
             Some(response) => response,
-            None => self.answer(&head, body, &request_id).await.unwrap_or_else(ApiError::into_response),
+            None => self.answer(head, body, &request_id).await.unwrap_or_else(ApiError::into_response),
         };
-        cors::expose(&head.headers, &self.0.settings.cors, response.headers_mut());
+        if let Some(origin) = origin {
+            cors::expose(&origin, &self.0.settings.cors, response.headers_mut());
+        }
         response.headers_mut().insert(REQUEST_ID, request_id);
         response
     }
 
     async fn answer(
         &self,
-        head: &Parts,
+        head: Parts,
         body: RequestBody,
         id: &HeaderValue,
     ) -> Result<http::Response<Body>, ApiError> {
@@ -232,7 +235,7 @@ impl Gateway {
 
     async fn chat_completions(
         &self,
-        head: &Parts,
+        head: Parts,
         mut body: RequestBody,
         key: &CachedKey,
         id: &HeaderValue,
@@ -248,7 +251,7 @@ impl Gateway {
             model: json_string(&scan.model),
             include_usage: scan.include_usage,
             choices: u64::from(scan.n),
-            seed: self.answer_seed(),
+            seed: self.seed(),
             created: self.0.host.unix_ms() / 1000,
         };
         let stream = scan.stream;
@@ -277,7 +280,7 @@ impl Gateway {
 
     async fn embeddings(
         &self,
-        head: &Parts,
+        head: Parts,
         mut body: RequestBody,
         key: &CachedKey,
         id: &HeaderValue,
@@ -322,7 +325,7 @@ impl Gateway {
         let mut timer = LazyTimer::default();
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending => timer.poll(deadline, &*self.0.host, cx).map(|()| None),
+            Poll::Pending => timer.poll(deadline, self.0.host.monotonic(), &*self.0.host, cx).map(|()| None),
         })
         .await;
         match opened {
@@ -335,11 +338,11 @@ impl Gateway {
         }
     }
 
-    fn call(&self, head: &Parts, id: &HeaderValue, body: Bytes) -> Call {
+    fn call(&self, head: Parts, id: &HeaderValue, body: Bytes) -> Call {
         Call {
             host: self.0.host.clone(),
             settings: self.0.settings.clone(),
-            headers: head.headers.clone(),
+            headers: head.headers,
             request_id: id.clone(),
             body,
         }
@@ -380,15 +383,23 @@ impl Gateway {
         if let Some(given) = headers.get(REQUEST_ID).filter(sane) {
             return given.clone();
         }
-        let count = self.0.ids.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}{count:08x}", self.0.id_prefix);
-        HeaderValue::from_maybe_shared(Bytes::from(id)).expect("hexadecimal digits are fit for a header")
+        let Seed { instance, count } = self.seed();
+        let mut id = *b"req_000000000000000000000000";
+        write_hex(&mut id[4..20], instance);
+        write_hex(&mut id[20..], count);
+        HeaderValue::from_bytes(&id).expect("hexadecimal digits are fit for a header")
     }
 
-    /// Distinguishes answers whose upstream gives them no id of their own.
-    fn answer_seed(&self) -> String {
-        let count = self.0.ids.fetch_add(1, Ordering::Relaxed);
-        format!("{}{count:08x}", &self.0.id_prefix[4..])
+    fn seed(&self) -> Seed {
+        Seed { instance: self.0.instance, count: self.0.ids.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+/// As many hexadecimal digits as there is room for, the lowest last.
+fn write_hex(out: &mut [u8], mut number: u64) {
+    for digit in out.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
     }
 }
 

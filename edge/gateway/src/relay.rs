@@ -13,7 +13,7 @@ use crate::encode::{self, Head};
 use crate::error::UpstreamFailure;
 use crate::estimate::TokenCounter;
 use crate::event::ChatEvent;
-use crate::normalize::Normalizer;
+use crate::normalize::{Normalizer, Seed};
 
 /// What the client asked for, as far as the stream depends on it.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Wanted {
     /// `n`: choices with a higher index are dropped.
     pub choices: u64,
     /// Makes ids where the upstream has none.
-    pub seed: String,
+    pub seed: Seed,
     /// Unix seconds, for an upstream that does not say when.
     pub created: u64,
 }
@@ -35,15 +35,15 @@ pub(crate) struct ChunkRelay {
     created: Option<u64>,
     normalizer: Normalizer,
     scanner: ChunkScanner,
-    /// Choices (by index, up to 64) whose first delta is out.
-    begun: u64,
+    /// Choices whose first delta is out, one bit each: no more than 128 can be asked for.
+    begun: u128,
+    /// Choices that have a finish reason, likewise.
+    finished: u128,
     /// The frame with the finish reason, kept back until the usage is known, which belongs on it.
     held: Option<Held>,
-    finished: bool,
     filtered: bool,
     output: bool,
     usage: Option<(Usage, Bytes)>,
-    usage_sent: bool,
     completion: TokenCounter,
     prompt_estimate: u64,
 }
@@ -52,7 +52,8 @@ pub(crate) struct ChunkRelay {
 struct Held {
     json: Bytes,
     model: Option<Range<usize>>,
-    usage_null: Option<Range<usize>>,
+    /// The value of `usage`, null or not.
+    usage: Option<Range<usize>>,
     close: usize,
 }
 
@@ -72,19 +73,18 @@ impl ChunkRelay {
             normalizer: Normalizer::default(),
             scanner: ChunkScanner::new(),
             begun: 0,
+            finished: 0,
             held: None,
-            finished: false,
             filtered: false,
             output: false,
             usage: None,
-            usage_sent: false,
             completion: TokenCounter::default(),
             prompt_estimate,
         }
     }
 
-    pub(crate) fn seed(&self) -> &str {
-        &self.wanted.seed
+    pub(crate) fn seed(&self) -> Seed {
+        self.wanted.seed
     }
 
     /// Whether content for the client has come: from here on, no other target can take over.
@@ -94,7 +94,7 @@ impl ChunkRelay {
 
     /// Whether the answer is complete, so that the upstream's end is no failure however it comes.
     pub(crate) fn is_finished(&self) -> bool {
-        self.finished
+        self.finished != 0 && self.finished == self.begun
     }
 
     /// Takes the data of one upstream event. `Err` is final.
@@ -103,20 +103,20 @@ impl ChunkRelay {
         if scan.error {
             return Err(RelayError::ErrorObject(data.clone()));
         }
-        if let Some((span, usage)) = scan.usage.as_ref().filter(|(_, usage)| usage.total_tokens > 0) {
+        let reported = scan.usage.as_ref().filter(|(_, usage)| usage.total_tokens > 0);
+        if let (Some((span, usage)), Shape::Conformant) = (reported, scan.shape) {
+            // As it is written: it may tell more than the three counts.
             self.usage = Some((*usage, Bytes::copy_from_slice(&data[span.clone()])));
         }
         if scan.choices_empty && scan.shape == Shape::Conformant {
             // Only the usage, or something of the vendor's own that no client knows.
             return Ok(());
         }
-        if scan.output {
-            for text in &scan.text {
-                self.completion.add(text.as_bytes());
-            }
-        }
         if !self.may_pass(&scan) {
             return self.normalize(data, out);
+        }
+        for text in &scan.text {
+            self.completion.add_json(text.as_bytes());
         }
         if self.held.is_some() && !scan.output && !scan.finished {
             // Nothing, after the finish: the usage is still to be put on that.
@@ -135,17 +135,16 @@ impl ChunkRelay {
         }
         let model = scan.model.clone();
         if scan.finished {
-            self.finished = true;
-            self.usage_sent |= scan.usage.is_some();
-            if !self.wanted.include_usage && scan.usage.is_none() {
-                self.held = Some(Held {
-                    json: data.clone(),
-                    model,
-                    usage_null: scan.usage_null.clone(),
-                    close: scan.close,
-                });
-                return Ok(());
+            self.finished |= 1;
+            let usage = scan.usage.as_ref().map(|(span, _)| span).or(scan.usage_null.as_ref()).cloned();
+            let held = Held { json: data.clone(), model, usage, close: scan.close };
+            match (self.wanted.include_usage, reported) {
+                // It comes in a chunk of its own, and only there.
+                (true, Some(_)) => self.send(&held, Some(b"null"), out),
+                (true, None) | (false, Some(_)) => self.send(&held, None, out),
+                (false, None) => self.held = Some(held),
             }
+            return Ok(());
         }
         match model {
             Some(model) => {
@@ -158,7 +157,7 @@ impl ChunkRelay {
 
     /// The upstream has said `[DONE]`, or has ended.
     pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<Summary, RelayError> {
-        if !self.finished {
+        if !self.is_finished() {
             return Err(RelayError::Unfinished);
         }
         let reported = self.usage.take();
@@ -191,22 +190,23 @@ impl ChunkRelay {
             // With several choices, who has begun is kept by the long way only.
             && self.wanted.choices == 1
             && (self.begun == 1 || scan.has_role)
-            && !(scan.finished && self.normalizer.has_calls())
+            // The finish of an answer that said nothing: why it says nothing decides whether it is one.
+            && !(scan.finished && (self.normalizer.changes_finish() || !(self.output || scan.output)))
     }
 
     fn normalize(&mut self, data: &Bytes, out: &mut BytesMut) -> Result<(), RelayError> {
         let chunk = ChatChunk::parse(data).map_err(|_| RelayError::NotJson)?;
         let mut events = Vec::new();
-        self.normalizer.chunk(chunk, &self.wanted.seed, &mut events);
+        self.normalizer.chunk(chunk, self.wanted.seed, &mut events);
         for event in events {
-            self.event(event, out);
+            self.event(&event, out);
         }
         Ok(())
     }
 
     /// Takes an event that was made elsewhere: the upstream answered in one piece.
-    pub(crate) fn event(&mut self, event: ChatEvent, out: &mut BytesMut) {
-        let choice = match &event {
+    pub(crate) fn event(&mut self, event: &ChatEvent, out: &mut BytesMut) {
+        let choice = match event {
             ChatEvent::Start { id, created } => {
                 if self.id.is_empty() {
                     self.id = id.clone().unwrap_or_default();
@@ -215,36 +215,38 @@ impl ChunkRelay {
                 return;
             }
             ChatEvent::Usage(usage) => {
-                if self.usage.is_none() {
+                // What was read from the frame as it is written stays.
+                if self.usage.as_ref().is_none_or(|(known, _)| known != usage) {
                     self.usage = Some((*usage, encode::usage_json(usage).into()));
                 }
                 return;
             }
             ChatEvent::Finish { choice, .. } => *choice,
-            ChatEvent::Text { choice, .. }
-            | ChatEvent::Reasoning { choice, .. }
-            | ChatEvent::ToolCallStart { choice, .. }
-            | ChatEvent::ToolCallArguments { choice, .. } => {
+            ChatEvent::Text { choice, text, .. }
+            | ChatEvent::Reasoning { choice, text }
+            | ChatEvent::ToolCallStart { choice, name: text, .. }
+            | ChatEvent::ToolCallArguments { choice, fragment: text, .. } => {
                 self.output = true;
+                self.completion.add_text(text);
                 *choice
             }
         };
         if u64::from(choice) >= self.wanted.choices {
             return;
         }
-        let bit = 1_u64.checked_shl(choice).unwrap_or(0);
+        let bit = 1_u128.checked_shl(choice).unwrap_or(0);
         let first = bit != 0 && self.begun & bit == 0;
         self.begun |= bit;
-        let Some(json) = encode::chunk(&self.head(), &event, first) else { return };
+        let Some(json) = encode::chunk(&self.head(), event, first) else { return };
         if let Some(held) = self.held.take() {
             self.send(&held, None, out);
         }
         if let ChatEvent::Finish { reason, .. } = event {
-            self.finished = true;
-            self.filtered |= reason == FinishReason::ContentFilter;
+            self.finished |= bit;
+            self.filtered |= *reason == FinishReason::ContentFilter;
             if !self.wanted.include_usage {
                 let close = json.len() - 1;
-                self.held = Some(Held { json: json.into(), model: None, usage_null: None, close });
+                self.held = Some(Held { json: json.into(), model: None, usage: None, close });
                 return;
             }
         }
@@ -265,8 +267,8 @@ impl ChunkRelay {
             edits.push((model, [b"", &self.wanted.model]));
         }
         if let Some(usage) = usage {
-            edits.push(match &held.usage_null {
-                Some(null) => (null, [b"", usage]),
+            edits.push(match &held.usage {
+                Some(span) => (span, [b"", usage]),
                 None => (&at_close, [b",\"usage\":", usage]),
             });
         }

@@ -42,7 +42,7 @@ pub(crate) struct Target {
 }
 
 /// What an upstream turned out not to accept. Learned from its own refusal, so that the next request is right at
-/// once; forgotten when the configuration changes.
+/// once; forgotten when its URL or the model behind the name changes.
 #[derive(Debug, Default)]
 pub(crate) struct Learned {
     drop_reasoning_effort: AtomicBool,
@@ -59,13 +59,32 @@ pub(crate) enum Lesson {
     MaxTokensField(MaxTokensField),
 }
 
+impl Target {
+    fn is_same(&self, other: &Self) -> bool {
+        self.upstream.slug == other.upstream.slug
+            && self.upstream.chat == other.upstream.chat
+            && self.model.upstream_id == other.model.upstream_id
+    }
+}
+
 impl Learned {
+    fn take_over(&self, known: &Self) {
+        for (own, known) in [
+            (&self.drop_reasoning_effort, &known.drop_reasoning_effort),
+            (&self.drop_stream_options, &known.drop_stream_options),
+            (&self.reports_usage, &known.reports_usage),
+        ] {
+            own.store(known.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.max_tokens_field.store(known.max_tokens_field.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     pub(crate) fn learn(&self, lesson: Lesson) {
         match lesson {
             Lesson::DropReasoningEffort => self.drop_reasoning_effort.store(true, Ordering::Relaxed),
             Lesson::DropStreamOptions => self.drop_stream_options.store(true, Ordering::Relaxed),
             Lesson::MaxTokensField(MaxTokensField::MaxTokens) => {
-                self.max_tokens_field.store(1, Ordering::Relaxed)
+                self.max_tokens_field.store(1, Ordering::Relaxed);
             }
             Lesson::MaxTokensField(MaxTokensField::MaxCompletionTokens) => {
                 self.max_tokens_field.store(2, Ordering::Relaxed);
@@ -160,23 +179,13 @@ impl Routes {
 
     /// Carries over what was learned about targets that are still there.
     pub(crate) fn keep_lessons(&self, before: &Self) {
-        for (name, target) in &self.listed {
-            let Some(old) = before.by_name.get(name).and_then(|targets| {
-                targets.iter().find(|t| {
-                    t.upstream.slug == target.upstream.slug && t.upstream.chat == target.upstream.chat
-                })
-            }) else {
-                continue;
-            };
-            target
-                .learned
-                .drop_reasoning_effort
-                .store(old.learned.drop_reasoning_effort(), Ordering::Relaxed);
-            target.learned.drop_stream_options.store(old.learned.drop_stream_options(), Ordering::Relaxed);
-            target
-                .learned
-                .max_tokens_field
-                .store(old.learned.max_tokens_field.load(Ordering::Relaxed), Ordering::Relaxed);
+        for (name, targets) in &self.by_name {
+            for target in targets {
+                let known = before.by_name.get(name).into_iter().flatten().find(|t| target.is_same(t));
+                if let Some(known) = known {
+                    target.learned.take_over(&known.learned);
+                }
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Settlement {
     usage: Option<Usage>,
     estimated: bool,
     outcome: &'static str,
-    _permit: Permit,
+    permit: Permit,
 }
 
 impl Settlement {
@@ -55,12 +55,12 @@ impl Settlement {
             estimated: false,
             // What is dropped before it has ended was left by the client.
             outcome: "client_gone",
-            _permit: permit,
+            permit,
         }
     }
 
     pub(crate) fn permit(&self) -> &Permit {
-        &self._permit
+        &self.permit
     }
 
     pub(crate) fn model(&mut self, model: &str, stream: bool) {

@@ -19,6 +19,9 @@ use crate::timer::LazyTimer;
 
 /// Output that is gathered before it is handed on, while the upstream has more at once.
 const BATCH_BYTES: usize = 16 * 1024;
+/// Turns that an upstream is given to send more before output goes out. Two, because a server connection may look at
+/// its body twice within one turn of its own.
+const TURNS: u8 = 2;
 /// What an upstream may still send after it has said that it is done, so that its connection can be used again.
 const MAX_TRAILING_BYTES: usize = 64 * 1024;
 const MAX_TRAILING_TIME: Duration = Duration::from_secs(1);
@@ -32,6 +35,10 @@ pub(crate) struct Live {
     out: BytesMut,
     begun: Duration,
     last_byte: Option<Duration>,
+    /// Something came since the upstream was last silent.
+    has_news: bool,
+    /// How often the upstream was given a turn to send more before what there is goes out.
+    turns: u8,
     timer: LazyTimer,
     host: Arc<dyn Host>,
     end: Option<Result<Summary, UpstreamFailure>>,
@@ -54,6 +61,8 @@ impl Live {
             out: BytesMut::new(),
             begun,
             last_byte: None,
+            has_news: false,
+            turns: 0,
             timer: LazyTimer::default(),
             host,
             end: None,
@@ -77,6 +86,8 @@ impl Live {
             out,
             begun,
             last_byte: None,
+            has_news: false,
+            turns: 0,
             timer: LazyTimer::default(),
             host,
             end: Some(Ok(summary)),
@@ -87,10 +98,15 @@ impl Live {
         &self.target
     }
 
-    /// Reads until the first content for the client, or the end. A failure up to here has cost nothing.
+    /// Reads until the first content for the client, or the end. A failure up to here has cost nothing. One after the
+    /// content belongs into the stream even if both came in one piece: the answer does not depend on how bytes were
+    /// cut.
     pub(crate) fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamFailure>> {
         while !self.relay.has_output() && self.end.is_none() {
             ready!(self.poll_read(cx));
+        }
+        if self.relay.has_output() {
+            return Poll::Ready(Ok(()));
         }
         match self.end.take_if(|end| end.is_err()) {
             Some(Err(failure)) => Poll::Ready(Err(failure)),
@@ -101,8 +117,19 @@ impl Live {
     /// Ready when there is output to hand on, or when all has been read.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.end.is_none() && self.out.len() < BATCH_BYTES {
-            if self.poll_read(cx).is_pending() {
-                return if self.out.is_empty() { Poll::Pending } else { Poll::Ready(()) };
+            if self.poll_read(cx).is_ready() {
+                self.turns = 0;
+            } else if self.out.is_empty() {
+                return Poll::Pending;
+            } else if self.turns == TURNS {
+                self.turns = 0;
+                return Poll::Ready(());
+            } else {
+                // A client connection hands over one frame at a time and must run to hand over the next, which may have
+                // been received already: one write for a burst instead of one for each of its frames.
+                self.turns += 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
         Poll::Ready(())
@@ -114,7 +141,7 @@ impl Live {
         match Pin::new(upstream).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Ok(data) = frame.into_data() {
-                    self.last_byte = Some(self.host.monotonic());
+                    self.has_news = true;
                     self.decoder.push(data);
                     self.decode(cx);
                 }
@@ -136,11 +163,16 @@ impl Live {
                 Poll::Ready(())
             }
             Poll::Pending => {
+                // The clock is read once per silence, not once per frame.
+                let now = self.host.monotonic();
+                if std::mem::take(&mut self.has_news) {
+                    self.last_byte = Some(now);
+                }
                 let timeouts = &self.target.upstream.timeouts;
                 let silent_until =
                     self.last_byte.map_or(self.begun + timeouts.first_byte, |at| at + timeouts.idle);
                 let deadline = silent_until.min(self.begun + timeouts.total);
-                ready!(self.timer.poll(deadline, &*self.host, cx));
+                ready!(self.timer.poll(deadline, now, &*self.host, cx));
                 let message = if self.last_byte.is_some() {
                     "The upstream stopped in the middle of its answer and was given up."
                 } else {
@@ -205,7 +237,7 @@ impl Live {
         if Pin::new(&mut upstream).poll_frame(cx).is_pending() {
             let host = self.host.clone();
             self.host.spawn(Box::pin(async move {
-                discard(upstream, MAX_TRAILING_BYTES, MAX_TRAILING_TIME, &*host).await
+                discard(upstream, MAX_TRAILING_BYTES, MAX_TRAILING_TIME, &*host).await;
             }));
         }
     }
@@ -299,8 +331,9 @@ impl http_body::Body for ChatStream {
             }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
-                ready!(this.timer.poll(this.last_sent + this.keepalive, &*this.host, cx));
-                this.last_sent = this.host.monotonic();
+                let now = this.host.monotonic();
+                ready!(this.timer.poll(this.last_sent + this.keepalive, now, &*this.host, cx));
+                this.last_sent = now;
                 let mut out = BytesMut::new();
                 sse::encode_comment(&mut out, "keep-alive");
                 Poll::Ready(Some(Ok(Frame::data(out.freeze()))))

@@ -36,7 +36,7 @@ impl DataDir {
     pub(crate) fn hasher(&self) -> io::Result<ApiKeyHasher> {
         let path = self.0.join(HASH_SECRET_FILE);
         match fs::read_to_string(&path) {
-            Ok(text) if text.trim().len() == 64 => Ok(ApiKeyHasher::new(Secret::new(text.trim()))),
+            Ok(text) if text.trim().len() == 64 => Ok(ApiKeyHasher::new(&Secret::new(text.trim()))),
             Ok(_) => Err(io::Error::other(format!(
                 "{} is damaged: it must hold 64 hexadecimal digits",
                 path.display()
@@ -44,7 +44,7 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let text = crate::random::hex::<32>()?;
                 match write_new(&path, &text) {
-                    Ok(()) => Ok(ApiKeyHasher::new(Secret::new(text))),
+                    Ok(()) => Ok(ApiKeyHasher::new(&Secret::new(text))),
                     // Another process was first: its secret is the one.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.hasher(),
                     Err(error) => Err(error),

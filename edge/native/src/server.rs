@@ -2,6 +2,7 @@
 //!
 //! A connection lives on one worker, with its own pool of upstream connections: no request changes threads.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -9,14 +10,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::http1_guard::Http1Guard;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Longest request head.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -73,11 +80,13 @@ struct Worker {
 
 impl Server {
     /// Begins to accept. Must be called in a tokio runtime, which runs the acceptor only.
-    pub(crate) fn start(
-        listener: TcpListener,
-        router: &axum::Router,
-        options: &ServerOptions,
-    ) -> io::Result<Self> {
+    pub(crate) fn start<S, B>(listener: TcpListener, service: &S, options: &ServerOptions) -> io::Result<Self>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         listener.set_nonblocking(true)?;
         let local_addr = listener.local_addr()?;
         let (drain, draining) = watch::channel(false);
@@ -90,12 +99,12 @@ impl Server {
             let load = Arc::new(AtomicUsize::new(0));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let timeouts = options.timeouts;
-            let (router, tls, draining, counter) =
-                (router.clone(), tls.clone(), draining.clone(), load.clone());
+            let (service, tls, draining, counter) =
+                (service.clone(), tls.clone(), draining.clone(), load.clone());
             let alive = alive.clone();
             let work = move || {
                 let _alive: mpsc::Sender<()> = alive;
-                runtime.block_on(work(receiver, router, tls, timeouts, draining, counter));
+                runtime.block_on(work(receiver, service, tls, timeouts, draining, counter));
             };
             threads.push(std::thread::Builder::new().name(format!("worker-{index}")).spawn(work)?);
             workers.push(Worker { sender, load });
@@ -179,14 +188,19 @@ impl Drop for Counted {
     }
 }
 
-async fn work(
+async fn work<S, B>(
     mut streams: mpsc::UnboundedReceiver<TcpStream>,
-    router: axum::Router,
+    service: S,
     tls: Option<TlsAcceptor>,
     timeouts: ServerTimeouts,
     draining: watch::Receiver<bool>,
     load: Arc<AtomicUsize>,
-) {
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(timeouts.head).max_buf_size(MAX_HEAD_BYTES);
     builder
@@ -206,8 +220,8 @@ async fn work(
         };
         let Some(stream) = stream else { break };
         let counted = Counted(load.clone());
-        let (builder, router, tls, watcher) =
-            (builder.clone(), router.clone(), tls.clone(), graceful.watcher());
+        let (builder, service, tls, watcher) =
+            (builder.clone(), service.clone(), tls.clone(), graceful.watcher());
         let mut stop = draining.clone();
         tokio::spawn(async move {
             let _counted = counted;
@@ -217,7 +231,6 @@ async fn work(
                 Ok(stream) => stream,
                 Err(error) => return tracing::warn!(%error, "an accepted connection cannot be used"),
             };
-            let service = TowerToHyperService::new(router);
             let ended = match tls {
                 None => {
                     let io = guarded(stream, timeouts);

@@ -467,7 +467,7 @@ fn utf16_unit(escape: &str) -> Option<u32> {
 
 /// `text` as a JSON string, quotes included.
 pub fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    serde_json::to_string(text).expect("a string is always JSON")
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ const INSTALL_CLIENT: Duration = Duration::from_secs(1800);
 pub(crate) enum Need {
     System(Package),
     Tool(CargoTool),
+    /// Node, at least [`NODE_MAJOR`].
+    Node,
     /// Every directory of `tests/clients` that pins something.
     Clients,
 }
@@ -46,11 +48,9 @@ const fn package(name: &'static str, probe: &'static [&'static str]) -> Need {
 
 pub(crate) const C_COMPILER: Need = package("gcc", &["cc", "--version"]);
 pub(crate) const CPP_COMPILER: Need = package("g++", &["c++", "--version"]);
-pub(crate) const CLANG: Need = package("clang", &["clang++", "--version"]);
 pub(crate) const CMAKE: Need = package("cmake", &["cmake", "--version"]);
 pub(crate) const NINJA: Need = package("ninja-build", &["ninja", "--version"]);
-pub(crate) const NGINX: Need = package("nginx-light", &["sh", "-c", "PATH=$PATH:/usr/sbin exec nginx -v"]);
-pub(crate) const NODE: Need = package("nodejs", &["node", "--version"]);
+pub(crate) const NGINX: Need = package("nginx", &["sh", "-c", "PATH=$PATH:/usr/sbin exec nginx -v"]);
 pub(crate) const NPM: Need = package("npm", &["npm", "--version"]);
 pub(crate) const PYTHON: Need = package("python3-venv", &["python3", "-c", "import venv, ensurepip"]);
 
@@ -58,6 +58,11 @@ pub(crate) const NEXTEST: Need =
     Need::Tool(CargoTool { name: "cargo-nextest", version: "0.9.143", subcommand: "nextest" });
 pub(crate) const FUZZ: Need =
     Need::Tool(CargoTool { name: "cargo-fuzz", version: "0.13.1", subcommand: "fuzz" });
+
+/// The clients' oldest. Debian 12 has an older one.
+const NODE_MAJOR: u32 = 20;
+/// What is installed where there is none or an older one.
+const NODE_PACKAGE: &str = "node@22";
 
 /// Sees to it that every need is met.
 pub(crate) fn provide(context: &Context, needs: &[Need]) -> Result<(), Problem> {
@@ -73,6 +78,7 @@ pub(crate) fn provide(context: &Context, needs: &[Need]) -> Result<(), Problem> 
         match need {
             Need::System(_) => {}
             Need::Tool(tool) => provide_tool(context, *tool)?,
+            Need::Node => provide_node(context)?,
             Need::Clients => provide_clients(context)?,
         }
     }
@@ -138,6 +144,19 @@ fn provide_tool(context: &Context, tool: CargoTool) -> Result<(), Problem> {
     let root = context.cache.join("tools");
     let install = context.cargo(INSTALL).args(["install", tool.name, "--locked", "--version", tool.version]);
     install.arg("--root").arg(root).succeed()?;
+    Ok(())
+}
+
+/// Installs Node into the cache, from npm's registry.
+fn provide_node(context: &Context) -> Result<(), Problem> {
+    let major = format!("process.exit(parseInt(process.versions.node) >= {NODE_MAJOR} ? 0 : 1)");
+    if context.step("node", PROBE).args(["-e", &major]).works() {
+        return Ok(());
+    }
+    say(&format!("installing {NODE_PACKAGE} (once)"));
+    let npm =
+        context.step("npm", INSTALL).args(["install", "--global", "--no-audit", "--no-fund", NODE_PACKAGE]);
+    npm.arg("--prefix").arg(context.cache.join("tools")).succeed()?;
     Ok(())
 }
 

@@ -57,7 +57,7 @@ pub(crate) enum Shape {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) seconds: f64,
-    /// Of whole answers the time to the end, of streams to the first byte of the body.
+    /// Of whole answers the time to the end, of streams to the first content.
     pub(crate) p50_ms: f64,
     pub(crate) p99_ms: f64,
 }
@@ -158,11 +158,9 @@ async fn hold(load: Load, streams: usize, open: &mut JoinSet<()>) -> Result<Time
     let mut times = Times::new();
     for _ in 0..streams {
         let mut client = Client::connect(&load).await?;
-        let sent = Instant::now();
-        let mut body = client.send().await?;
-        let start = body.frame().await.ok_or("the stream ended")??;
-        times.push(sent.elapsed());
-        wire::check_stream_start(start.data_ref().ok_or("the stream has no body")?, &client.load.model)?;
+        let (time, start, mut body) = client.stream_start().await?;
+        times.push(time);
+        wire::check_stream_start(&start, &client.load.model)?;
         open.spawn(async move {
             // Until the process ends, or the proxy gives up on the stream.
             while let Some(Ok(_)) = body.frame().await {}
@@ -247,20 +245,30 @@ impl Client {
         Ok(wire::check_completion(&body, &self.load.model)?)
     }
 
-    /// The time to the first byte of the body.
+    /// The time to the first content.
     async fn stream(&mut self) -> Result<Duration, Fault> {
-        let sent = Instant::now();
-        let mut body = self.send().await?;
-        let mut first = None;
-        let mut received = Vec::with_capacity(32 * 1024);
+        let (time, mut received, mut body) = self.stream_start().await?;
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame?.into_data() {
-                first.get_or_insert_with(|| sent.elapsed());
                 received.extend_from_slice(&data);
             }
         }
         wire::check_stream(&received, &self.load.model)?;
-        Ok(first.ok_or("an empty stream")?)
+        Ok(time)
+    }
+
+    /// The time to the first content, what had come by then, and the rest.
+    async fn stream_start(&mut self) -> Result<(Duration, Vec<u8>, Incoming), Fault> {
+        let sent = Instant::now();
+        let mut body = self.send().await?;
+        let mut received = Vec::with_capacity(32 * 1024);
+        while !wire::has_content(&received) {
+            let frame = body.frame().await.ok_or("the stream ended before its first content")?;
+            if let Ok(data) = frame?.into_data() {
+                received.extend_from_slice(&data);
+            }
+        }
+        Ok((sent.elapsed(), received, body))
     }
 }
 

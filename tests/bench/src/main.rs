@@ -91,7 +91,7 @@ fn compare(bench: &Bench) -> Result<(), Fault> {
     let load_average = fs::read_to_string("/proc/loadavg")?;
     let cores = thread::available_parallelism()?;
     let rounds = rounds::run(sizes, count, &gateway)?;
-    let lines = table::lines(&rounds);
+    let lines = if bench.quick { table::unjudged_lines(&rounds) } else { table::lines(&rounds) };
     let text = match bench.table {
         Format::Json => {
             let result = json!({
@@ -103,7 +103,10 @@ fn compare(bench: &Bench) -> Result<(), Fault> {
         Format::Markdown => {
             let quick = if bench.quick { ", tiny: the numbers mean nothing" } else { "" };
             let load = load_average.split(' ').next().unwrap_or_default();
-            format!("{count} rounds{quick}; {cores} cores, load before {load}\n\n{}", table::markdown(&lines))
+            format!(
+                "Rounds: {count}{quick}; {cores} cores, load before {load}\n\n{}",
+                table::markdown(&lines)
+            )
         }
     };
     Ok(io::stdout().write_all(text.as_bytes())?)

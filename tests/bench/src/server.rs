@@ -155,7 +155,7 @@ fn nginx_binary() -> Result<PathBuf, Fault> {
     // Debian puts it where only root looks.
     let dirs = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let found = dirs.map(|dir| dir.join("nginx")).find(|path| path.exists());
-    found.ok_or_else(|| "nginx is not installed (Debian: apt-get install nginx-light)".into())
+    found.ok_or_else(|| "nginx is not installed (Debian: apt-get install nginx)".into())
 }
 
 fn nginx_conf(dir: &Path, port: u16, upstream: SocketAddr) -> String {

@@ -139,6 +139,11 @@ pub(crate) fn lines(rounds: &[Round]) -> Vec<Line> {
     Row::ALL.into_iter().map(|row| line(row, rounds)).collect()
 }
 
+/// The table of rounds too small to judge by.
+pub(crate) fn unjudged_lines(rounds: &[Round]) -> Vec<Line> {
+    lines(rounds).into_iter().map(|line| Line { reached: None, ..line }).collect()
+}
+
 fn line(row: Row, rounds: &[Round]) -> Line {
     let of = |kind| Some(spread(rounds.iter().filter_map(|round| round.value(row, kind)))?[0]);
     let (bare, nginx, gateway) = (of(Kind::Bare), of(Kind::Nginx), of(Kind::Gateway));

@@ -31,7 +31,7 @@ struct Answers {
     whole: Bytes,
     paced: Arc<[Bytes]>,
     burst: Arc<[Bytes]>,
-    hold: Bytes,
+    hold: [Bytes; 2],
 }
 
 /// Serves until the parent goes away. Prints `PORT\n` once it listens.
@@ -40,11 +40,12 @@ pub(crate) async fn serve() -> std::io::Result<()> {
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{}", listener.local_addr()?.port())?;
     stdout.flush()?;
+    let hold = events(Behaviour::Hold.upstream_name());
     let answers = Arc::new(Answers {
         whole: completion(Behaviour::Whole.upstream_name()),
         paced: events(Behaviour::Paced.upstream_name()).into(),
         burst: events(Behaviour::Burst.upstream_name()).into(),
-        hold: events(Behaviour::Hold.upstream_name()).swap_remove(0),
+        hold: [hold[0].clone(), hold[1].clone()],
     });
     loop {
         let (socket, _) = listener.accept().await?;
@@ -68,7 +69,7 @@ async fn answer(answers: Arc<Answers>, request: Request<Incoming>) -> Result<Res
         }
         Some(Behaviour::Paced) => event_stream(paced(Arc::clone(&answers.paced))),
         Some(Behaviour::Burst) => event_stream(iter(answers.burst.to_vec())),
-        Some(Behaviour::Hold) => event_stream(iter([answers.hold.clone()]).chain(pending())),
+        Some(Behaviour::Hold) => event_stream(iter(answers.hold.clone()).chain(pending())),
         None => {
             let mut response = Response::new(Full::new(Bytes::from_static(b"no such model")).boxed_unsync());
             *response.status_mut() = StatusCode::NOT_FOUND;

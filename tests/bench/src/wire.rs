@@ -22,7 +22,7 @@ pub(crate) enum Behaviour {
     Paced,
     /// Streams [`CHUNKS`] chunks at once, each a chunk of HTTP's too.
     Burst,
-    /// Streams one chunk and stays open.
+    /// Streams the role and the first content, and stays open.
     Hold,
 }
 
@@ -127,6 +127,12 @@ pub(crate) fn check_stream(body: &[u8], model: &str) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("{chunks} chunks; {}", wrong("stream", model, body))) }
 }
 
+/// Whether a stream has come to its first content: what TTFT counts to. The role alone is none; a proxy may hold
+/// it back, as long as it can still turn to another upstream.
+pub(crate) fn has_content(body: &[u8]) -> bool {
+    memmem::find(body, b"\"content\":\" token\"").is_some()
+}
+
 /// Says what is wrong with the beginning of a stream that should name `model`.
 pub(crate) fn check_stream_start(body: &[u8], model: &str) -> Result<(), String> {
     let named = memmem::find(body, model_member(model).as_bytes()).is_some();
@@ -174,6 +180,7 @@ mod tests {
         let whole = events.concat();
         check_stream(&whole, "m").unwrap();
         check_stream_start(&events[0], "m").unwrap();
+        assert!(!has_content(&events[0]) && has_content(&events[1]));
         assert!(check_stream(&whole, "other").is_err());
         let one_less = [&events[..3], &events[4..]].concat().concat();
         assert!(check_stream(&one_less, "m").is_err());

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -315,7 +316,7 @@ impl State {
 
     fn reply_to(&self, request: &ReceivedRequest) -> reply::Rendered {
         let authorization = request.headers.get("authorization").unwrap_or_default();
-        let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
+        let body = deciding_members(&request.body);
         let model = body["model"].as_str().unwrap_or_default();
         let scripted =
             self.scripts.lock().expect("no holder panics").get_mut(model).map(|script| script.next(&body));
@@ -349,6 +350,13 @@ impl State {
             .map(|id| json!({"id": id, "object": "model", "created": CREATED, "owned_by": "fake"}));
         json!({"object": "list", "data": models.collect::<Vec<_>>()})
     }
+}
+
+/// The members of a request that decide about its answer: all but those that may be megabytes.
+fn deciding_members(body: &[u8]) -> Value {
+    let members: HashMap<String, &RawValue> = serde_json::from_slice(body).unwrap_or_default();
+    let small = members.into_iter().filter(|(name, _)| !["messages", "tools"].contains(&name.as_str()));
+    small.filter_map(|(name, value)| Some((name, serde_json::from_str::<Value>(value.get()).ok()?))).collect()
 }
 
 /// The vector of the text or token array number `index`: exact in f32, different for each.

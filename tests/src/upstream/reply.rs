@@ -280,6 +280,7 @@ impl Reply {
                 .collect();
         }
         let length = pieces.iter().map(Bytes::len).sum();
+        pieces.retain(|piece| !piece.is_empty()); // an empty chunk would end the body
         let framing = self.framing.unwrap_or(if sse { Framing::Chunked } else { Framing::Length(length) });
         let default_type = if sse { "text/event-stream; charset=utf-8" } else { "application/json" };
         let content_type = self.content_type.clone().unwrap_or_else(|| default_type.to_owned());

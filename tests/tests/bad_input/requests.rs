@@ -174,13 +174,10 @@ async fn two_lengths_smuggle_nothing() {
         let mut connection = Connection::open(&fixture.gateway).await;
         connection.send([&request.head_bytes()[..], payload.as_bytes()].concat()).await;
         let statuses = connection.statuses_until_closed_or_idle().await;
-        // Refused, or read by Transfer-Encoding alone; what then follows is a request of its own,
-        // which for a proxy in front of us would be another client's: only a refusal is safe there.
-        assert!(!statuses.is_empty(), "{what}: there is an answer");
-        assert!(statuses[0] == 400 || (statuses[0] == 200 && !what.contains("CL")), "{what}: {statuses:?}");
-        if what == "CL.TE" {
-            assert_eq!(statuses, [400], "{what}: the connection is of no further use");
-        }
+        // Refused, or read by Transfer-Encoding alone. What follows on the connection may be the work
+        // of somebody else than the client that a proxy in front of us thinks it is: it gets no answer
+        // (RFC 9112, section 6.3).
+        assert!(statuses == [400] || statuses == [200] || statuses == [501], "{what}: {statuses:?}");
         assert!(fixture.upstream.requests().len() <= 1, "{what}");
         fixture.assert_serving().await;
     }

@@ -58,18 +58,39 @@ async fn contract_06_an_upstream_that_refuses_stream_options_is_asked_without() 
 }
 
 #[tokio::test]
-async fn contract_07_the_token_limit_goes_by_the_name_the_upstream_accepts() {
+async fn contract_07_max_tokens_becomes_max_completion_tokens() {
+    token_limit_goes_as("max_completion_tokens", "max_tokens").await;
+}
+
+#[tokio::test]
+async fn contract_07_max_completion_tokens_becomes_max_tokens() {
+    token_limit_goes_as("max_tokens", "max_completion_tokens").await;
+}
+
+async fn token_limit_goes_as(accepted: &str, refused: &'static str) {
     let fixture = Fixture::start().await;
-    for (accepted, refused) in
-        [("max_completion_tokens", "max_tokens"), ("max_tokens", "max_completion_tokens")]
+    fixture.upstream_answers(says("ok").refusing(refused));
+    for sent in [accepted, refused] {
+        for (client, answer) in fixture.stream(json!({ sent: 123 })).await {
+            assert_eq!(answer.ok().text, "ok", "{client:?}: {sent} to an upstream that wants {accepted}");
+        }
+        assert_eq!(received(&fixture)[accepted], 123, "{sent}");
+        assert_eq!(fixture.upstream.last_request().json().get(refused), None, "{sent}");
+    }
+}
+
+/// What was learned of an upstream may be outdated: another server can stand at its address by now.
+#[tokio::test]
+async fn contract_07_an_upstream_may_change_its_mind() {
+    let fixture = Fixture::start().await;
+    for (refused, accepted) in
+        [("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")]
     {
         fixture.upstream_answers(says("ok").refusing(refused));
-        for sent in [accepted, refused] {
-            for (client, answer) in fixture.stream(json!({ sent: 123 })).await {
-                assert_eq!(answer.ok().text, "ok", "{client:?}: {sent} to an upstream that wants {accepted}");
-            }
-            assert_eq!(received(&fixture)[accepted], 123, "{sent}");
-            assert_eq!(fixture.upstream.last_request().json().get(refused), None, "{sent}");
+        for _ in 0..2 {
+            let response = fixture.raw_chat(json!({"max_tokens": 123})).await;
+            assert_eq!(response.status, 200, "now it wants {accepted}: {}", response.text());
+            assert_eq!(received(&fixture)[accepted], 123);
         }
     }
 }
@@ -96,9 +117,11 @@ async fn contract_08_all_keywords_of_tool_schemas_arrive() {
 #[tokio::test]
 async fn contract_09_tool_choice_arrives() {
     let fixture = Fixture::start().await;
-    fixture.upstream_answers(says("ok"));
     let named = json!({"type": "function", "function": {"name": "tool_03"}});
     for choice in [json!("auto"), json!("none"), json!("required"), named] {
+        let called = Turn::new().tool_call("call_1", "tool_03", "{\"path\":\"a\"}");
+        let obliged = choice.is_object() || choice == "required";
+        fixture.upstream_answers(if obliged { called } else { Turn::says("ok") });
         let body = json!({"tools": dyad::tools(), "tool_choice": choice});
         for client in Client::ALL {
             let job = Job::chat_stream(&fixture.gateway, chat_body(body.clone()));

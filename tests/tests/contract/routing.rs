@@ -117,7 +117,7 @@ async fn contract_03_headers_of_the_client_are_not_forwarded() {
 async fn contract_04_twenty_megabytes_are_accepted_and_more_than_the_limit_is_413() {
     let fixture = Fixture::start().await;
     fixture.upstream_answers(Turn::says("that was long"));
-    let body = chat_body(json!({"messages": [{"role": "user", "content": dyad::codebase(15_000_000)}]}));
+    let body = chat_body(json!({"messages": [{"role": "user", "content": dyad::codebase(18_000_000)}]}));
     let bytes = body.to_string();
     assert!((18_000_000..21_000_000).contains(&bytes.len()), "escaped: {}", bytes.len());
     let response = fixture.raw_chat(body.clone()).await;

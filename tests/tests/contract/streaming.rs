@@ -89,8 +89,8 @@ async fn contract_17_the_first_delta_has_the_role() {
             let wanted = role.clone();
             fixture.upstream_answers(Turn::says(TEXT).distort(move |chunks| {
                 let count = if everywhere { chunks.len() } else { 1 };
-                for chunk in &mut chunks[..count] {
-                    let delta = chunk["choices"][0]["delta"].as_object_mut().unwrap();
+                for choice in chunks[..count].iter_mut().filter_map(|chunk| chunk["choices"].get_mut(0)) {
+                    let delta = choice["delta"].as_object_mut().unwrap();
                     match &wanted {
                         Some(role) => delta.insert("role".into(), role.clone()),
                         None => delta.remove("role"),
@@ -286,9 +286,9 @@ async fn contract_22_bytes_may_be_split_anywhere() {
 async fn contract_23_reasoning_is_reasoning_content_first_and_once() {
     let fixture = Fixture::start().await;
     let both = |chunk: &mut Value| {
-        let delta = &mut chunk["choices"][0]["delta"];
-        if let Some(text) = delta["reasoning_content"].as_str().map(str::to_owned) {
-            delta["reasoning"] = text.into();
+        let delta = chunk["choices"].get_mut(0).map(|choice| &mut choice["delta"]);
+        if let Some(delta) = delta.filter(|delta| delta["reasoning_content"].is_string()) {
+            delta["reasoning"] = delta["reasoning_content"].clone();
         }
     };
     for (what, turn) in [
@@ -323,10 +323,12 @@ async fn contract_23_reasoning_is_reasoning_content_first_and_once() {
 async fn contract_24_a_refusal_is_content_with_content_filter() {
     let fixture = Fixture::start().await;
     fixture.upstream_answers(Turn::new().refusal("I cannot help with that."));
-    for answers in [fixture.stream(json!({})).await, fixture.complete(json!({})).await] {
+    let answers =
+        [("streamed", fixture.stream(json!({})).await), ("whole", fixture.complete(json!({})).await)];
+    for (what, answers) in answers {
         for (client, answer) in answers {
-            assert_eq!(answer.ok().text, "I cannot help with that.", "{client:?}");
-            assert_eq!(answer.finish_reason.as_deref(), Some("content_filter"), "{client:?}");
+            assert_eq!(answer.ok().text, "I cannot help with that.", "{what}: {client:?}");
+            assert_eq!(answer.finish_reason.as_deref(), Some("content_filter"), "{what}: {client:?}");
         }
     }
 }

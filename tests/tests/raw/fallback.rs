@@ -39,7 +39,7 @@ async fn the_next_provider_is_tried_before_anything_was_sent() {
         ("silence", Reply::turn(Turn::new()).before_head(Step::Stall)),
         ("silence after the head", Reply::sse("").then(Step::Stall)),
         ("error event first", Reply::sse("data: {\"error\":{\"message\":\"overloaded\"}}\n\n")),
-        ("role and cut", Reply::turn(Turn::says("x")).first_frames(1).then(Step::Reset)),
+        ("role and cut", Reply::always_sse(Turn::says("x")).first_frames(1).then(Step::Reset)),
         ("empty", Reply::sse("data: [DONE]\n\n")),
         ("HTML", Reply::body(200, "text/html", "<html>")),
     ] {

@@ -8,7 +8,7 @@ fn the_format_stays_as_it_is() {
     let key = ApiKey::from_random(&[7; 32]);
     assert_eq!(key.expose(), "dgw_nTDxPcI6XcRx_XjYMyuXCvLy2NYYexMuFXOuQDOoAPiCa14uTkj");
     assert_eq!(key.id().as_str(), &key.expose()[4..16]);
-    let hash = ApiKeyHasher::new(Secret::new("pepper")).hash(&key);
+    let hash = ApiKeyHasher::new(&Secret::new("pepper")).hash(&key);
     assert_eq!(
         hash.map(|byte| format!("{byte:02x}")).concat(),
         "bc48e5b85e1245cedd7fd59530c9b1da848bce801eaba8c3ef7d90db1af2cfb9"
@@ -58,18 +58,18 @@ fn the_form_is_checked_besides_the_checksum() {
 #[test]
 fn a_hash_verifies_its_key_under_its_secret_only() {
     let (key, other) = (ApiKey::from_random(&[1; 32]), ApiKey::from_random(&[2; 32]));
-    let hasher = ApiKeyHasher::new(Secret::new("pepper"));
+    let hasher = ApiKeyHasher::new(&Secret::new("pepper"));
     let hash = hasher.hash(&key);
     assert!(hasher.verify(&key, &hash));
     assert!(!hasher.verify(&other, &hash));
-    assert!(!ApiKeyHasher::new(Secret::new("salt")).verify(&key, &hash));
+    assert!(!ApiKeyHasher::new(&Secret::new("salt")).verify(&key, &hash));
     assert!(!hasher.verify(&key, &[0; 32]));
 }
 
 #[test]
 fn debug_output_shows_no_secret() {
     let key = ApiKey::from_random(&[3; 32]);
-    let printed = format!("{key:?} {:?}", ApiKeyHasher::new(Secret::new("pepper")));
+    let printed = format!("{key:?} {:?}", ApiKeyHasher::new(&Secret::new("pepper")));
     assert!(!printed.contains(&key.expose()[17..]) && !printed.contains("pepper"), "{printed}");
 }
 

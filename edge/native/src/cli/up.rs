@@ -15,6 +15,7 @@ use crate::data_dir::DataDir;
 use crate::embedded::{EmbeddedGateway, NewApiKey};
 use crate::output::Output;
 use crate::providers::{gather, open_gateway, without_credential};
+use crate::router::GatewayService;
 use crate::server::{Server, ServerOptions, ServerTimeouts};
 use crate::{discovery, logging, tls};
 
@@ -86,7 +87,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             tls,
             timeouts: ServerTimeouts::default(),
         };
-        let server = Server::start(listener, &opened.router(), &options)
+        let server = Server::start(listener, &GatewayService(gateway.clone()), &options)
             .map_err(|error| Failure::failed("the server cannot start", &error))?;
         // Last of all, so that no key is made that nobody gets to see.
         let first_key = first_key(&opened).await?;

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use hyper_util::service::TowerToHyperService;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -41,7 +42,10 @@ fn start(tls: bool, max_connections: usize, timeouts: ServerTimeouts) -> Fixture
     let (server_tls, client_tls) = if tls { Some(tls_configs()).unzip() } else { (None, None) };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let options = ServerOptions { tls: server_tls, workers: 1, max_connections, timeouts };
-    Fixture { server: Server::start(listener, &router, &options).unwrap(), client_tls }
+    Fixture {
+        server: Server::start(listener, &TowerToHyperService::new(router), &options).unwrap(),
+        client_tls,
+    }
 }
 
 fn tls_configs() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {

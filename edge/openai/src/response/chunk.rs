@@ -19,8 +19,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChunkScan<'a> {
     /// Conformant: non-empty string `id`, `object` `"chat.completion.chunk"`, `created` an unsigned integer, string
-    /// `model`, `usage` absent, null or with its three integers, and `choices` objects with integer `index`, one of
-    /// OpenAI's five finish reasons, null or none, and a `delta` of text only: `role` `"assistant"`, `content` and
+    /// `model`, `usage` absent, null or with its three integers, and `choices` objects with integer `index`, a
+    /// `finish_reason` that is null or one of OpenAI's five, and a `delta` of text only: `role` `"assistant"`, `content` and
     /// `reasoning_content` strings or null, all others null. Each of these at most once. Any other members are
     /// welcome at the top and in choices.
     pub shape: Shape,
@@ -245,7 +245,7 @@ impl<'a> ChunkScan<'a> {
             };
             self.require(is_regular);
         }
-        self.require(seen.has_all(INDEX | DELTA));
+        self.require(seen.has_all(INDEX | DELTA | FINISH_REASON));
         Ok(())
     }
 

@@ -1,0 +1,13 @@
+//! The gateway as its clients see it, on a host made for tests: its clock moves when the test says so, its upstreams
+//! say what the test wrote, and nothing runs that the test does not run.
+
+#![expect(clippy::unwrap_used, reason = "all of it is test code, which clippy sees only in test functions")]
+
+mod access;
+mod bodies;
+mod config;
+mod fallback;
+mod limits;
+mod streams;
+mod support;
+mod timing;

@@ -1,0 +1,168 @@
+//! The host.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use catalog::{CredentialRef, Secret};
+use gateway::{Body, BoxFuture, CallError, Host};
+use http::HeaderMap;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+
+use super::run::{Task, ready};
+use super::upstream::Reply;
+
+/// The wall clock of the beginning, Unix milliseconds: a full minute.
+pub(crate) const START_MS: u64 = 1_700_000_040_000;
+
+pub(crate) struct FakeHost {
+    clock: Arc<Mutex<Clock>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct Clock {
+    now: Duration,
+    sleepers: Vec<(Duration, Waker)>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By the upstream's host name.
+    replies: HashMap<String, VecDeque<Reply>>,
+    calls: Vec<Recorded>,
+    spawned: Vec<Task<()>>,
+}
+
+/// A request that went to an upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    /// `https://alpha.example/v1/chat/completions`
+    pub(crate) url: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Recorded {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl FakeHost {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { clock: Arc::default(), state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// The provider's next call that has no reply yet ends this way.
+    pub(crate) fn reply(&self, slug: &str, reply: Reply) {
+        self.state().replies.entry(format!("{slug}.example")).or_default().push_back(reply);
+    }
+
+    /// All calls so far.
+    pub(crate) fn calls(&self) -> Vec<Recorded> {
+        self.state().calls.clone()
+    }
+
+    pub(crate) fn last_call(&self) -> Recorded {
+        self.state().calls.last().unwrap().clone()
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        let due: Vec<Waker> = {
+            let mut clock = self.clock.lock().unwrap();
+            clock.now += by;
+            let now = clock.now;
+            clock.sleepers.extract_if(.., |(at, _)| *at <= now).map(|(_, waker)| waker).collect()
+        };
+        due.into_iter().for_each(Waker::wake);
+    }
+
+    /// Runs what was spawned as far as it goes. Gives how many futures are left.
+    pub(crate) fn run_spawned(&self) -> usize {
+        let tasks = std::mem::take(&mut self.state().spawned);
+        let mut waiting: Vec<_> =
+            tasks.into_iter().filter_map(|mut task| task.step().is_none().then_some(task)).collect();
+        let mut state = self.state();
+        state.spawned.append(&mut waiting);
+        state.spawned.len()
+    }
+}
+
+impl Host for FakeHost {
+    fn unix_ms(&self) -> u64 {
+        START_MS + u64::try_from(self.monotonic().as_millis()).unwrap()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.lock().unwrap().now
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(Sleep { clock: self.clock.clone(), until: self.monotonic() + duration })
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+
+    fn call(
+        &self,
+        request: http::Request<Body>,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
+        let (head, body) = request.into_parts();
+        let host = head.uri.host().unwrap().to_owned();
+        let body = ready(body.collect()).unwrap().to_bytes();
+        let mut state = self.state();
+        state.calls.push(Recorded {
+            url: head.uri.to_string(),
+            headers: head.headers,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        });
+        let reply = state.replies.get_mut(&host).and_then(VecDeque::pop_front);
+        Box::pin(reply.unwrap_or_else(|| panic!("{host} was not expected to be called")).settle())
+    }
+
+    fn spawn(&self, future: BoxFuture<'static, ()>) {
+        self.state().spawned.push(Task::new(future));
+    }
+
+    /// `env:KEY_OF_<SLUG>` is there; every other is not.
+    fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
+        match reference {
+            CredentialRef::None => Ok(None),
+            CredentialRef::Env(name) => match name.strip_prefix("KEY_OF_") {
+                Some(slug) => Ok(Some(Secret::new(super::credential_of(&slug.to_lowercase())))),
+                None => Err(format!("{name} is not set")),
+            },
+            CredentialRef::File(_) | CredentialRef::Inline(_) => Err("there are only variables".to_owned()),
+        }
+    }
+}
+
+struct Sleep {
+    clock: Arc<Mutex<Clock>>,
+    until: Duration,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut clock = self.clock.lock().unwrap();
+        if clock.now >= self.until {
+            return Poll::Ready(());
+        }
+        clock.sleepers.push((self.until, cx.waker().clone()));
+        Poll::Pending
+    }
+}

@@ -1,0 +1,107 @@
+//! A store that can fail.
+
+use std::future::{pending, ready};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use catalog::{
+    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigVersion, KeyStore, MemoryStore, Provider, ProviderSlug,
+    ProviderStore, Store, StoreError, Versioned,
+};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    #[default]
+    Well,
+    /// Every call fails at once.
+    Down,
+    /// No call ever answers.
+    Hangs,
+}
+
+#[derive(Default)]
+pub(crate) struct FaultyStore {
+    /// Without faults: for the test's own writes.
+    pub(super) inner: MemoryStore,
+    mood: Mutex<Mood>,
+    key_look_ups: AtomicUsize,
+}
+
+impl FaultyStore {
+    pub(crate) fn is(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    /// How often a key was looked up.
+    pub(crate) fn key_look_ups(&self) -> usize {
+        self.key_look_ups.load(Ordering::SeqCst)
+    }
+
+    fn faulty<'a, T: Send + 'a>(
+        &self,
+        answer: BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        match *self.mood.lock().unwrap() {
+            Mood::Well => answer,
+            Mood::Down => Box::pin(ready(Err(StoreError::Unavailable { reason: "it is down".to_owned() }))),
+            Mood::Hangs => Box::pin(pending()),
+        }
+    }
+}
+
+impl ProviderStore for FaultyStore {
+    fn providers(&self) -> BoxFuture<'_, Result<Vec<Versioned<Provider>>, StoreError>> {
+        self.faulty(self.inner.providers())
+    }
+
+    fn provider<'a>(
+        &'a self,
+        slug: &'a ProviderSlug,
+    ) -> BoxFuture<'a, Result<Option<Versioned<Provider>>, StoreError>> {
+        self.faulty(self.inner.provider(slug))
+    }
+
+    fn put_provider<'a>(
+        &'a self,
+        provider: &'a Provider,
+        expected: Option<u64>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        self.faulty(self.inner.put_provider(provider, expected))
+    }
+
+    fn delete_provider<'a>(
+        &'a self,
+        slug: &'a ProviderSlug,
+        expected: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.faulty(self.inner.delete_provider(slug, expected))
+    }
+}
+
+impl KeyStore for FaultyStore {
+    fn find_key<'a>(
+        &'a self,
+        id: &'a ApiKeyId,
+    ) -> BoxFuture<'a, Result<Option<Versioned<ApiKeyRecord>>, StoreError>> {
+        self.key_look_ups.fetch_add(1, Ordering::SeqCst);
+        self.faulty(self.inner.find_key(id))
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>> {
+        self.faulty(self.inner.keys())
+    }
+
+    fn put_key<'a>(
+        &'a self,
+        key: &'a ApiKeyRecord,
+        expected: Option<u64>,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        self.faulty(self.inner.put_key(key, expected))
+    }
+}
+
+impl Store for FaultyStore {
+    fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
+        self.faulty(self.inner.config_version())
+    }
+}
