@@ -21,7 +21,7 @@ use crate::embeddings;
 use crate::encode::{self, Fold, Head};
 use crate::error::{FailureClass, UpstreamFailure};
 use crate::estimate;
-use crate::host::{Body, CallError, Host, REQUEST_ID, full};
+use crate::host::{Body, CallError, Host, full};
 use crate::normalize::Normalizer;
 use crate::relay::{ChunkRelay, RelayError, Summary, Wanted};
 use crate::routes::{Lesson, Target, Upstream};
@@ -29,6 +29,7 @@ use crate::settings::Settings;
 use crate::stream::Live;
 use crate::timer::LazyTimer;
 
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
 const MAX_MODEL_LIST_BYTES: usize = 16 << 20;
 
@@ -342,7 +343,8 @@ impl Call {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        headers.insert(REQUEST_ID, self.request_id.clone());
+        // OpenAI's name for the caller's id. `x-request-id` is the server's own: some refuse what they did not make.
+        headers.insert(CLIENT_REQUEST_ID, self.request_id.clone());
         for name in FORWARDED.iter().chain(&upstream.forward_headers) {
             if let Some(value) = self.headers.get(name) {
                 headers.insert(name, value.clone());

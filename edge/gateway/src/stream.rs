@@ -22,6 +22,7 @@ const BATCH_BYTES: usize = 16 * 1024;
 /// Turns that an upstream is given to send more before output goes out. Two, because a server connection may look at
 /// its body twice within one turn of its own.
 const TURNS: u8 = 2;
+const BURST_GAP: Duration = Duration::from_millis(1);
 /// What an upstream may still send after it has said that it is done, so that its connection can be used again.
 const MAX_TRAILING_BYTES: usize = 64 * 1024;
 const MAX_TRAILING_TIME: Duration = Duration::from_secs(1);
@@ -39,6 +40,9 @@ pub(crate) struct Live {
     has_news: bool,
     /// How often the upstream was given a turn to send more before what there is goes out.
     turns: u8,
+    /// The clock when the upstream was last silent.
+    now: Duration,
+    last_output: Option<Duration>,
     timer: LazyTimer,
     host: Arc<dyn Host>,
     end: Option<Result<Summary, UpstreamFailure>>,
@@ -63,6 +67,8 @@ impl Live {
             last_byte: None,
             has_news: false,
             turns: 0,
+            now: begun,
+            last_output: None,
             timer: LazyTimer::default(),
             host,
             end: None,
@@ -88,6 +94,8 @@ impl Live {
             last_byte: None,
             has_news: false,
             turns: 0,
+            now: begun,
+            last_output: None,
             timer: LazyTimer::default(),
             host,
             end: Some(Ok(summary)),
@@ -121,8 +129,9 @@ impl Live {
                 self.turns = 0;
             } else if self.out.is_empty() {
                 return Poll::Pending;
-            } else if self.turns == TURNS {
+            } else if self.turns == TURNS || !self.is_burst() {
                 self.turns = 0;
+                self.last_output = Some(self.now);
                 return Poll::Ready(());
             } else {
                 // A client connection hands over one frame at a time and must run to hand over the next, which may have
@@ -133,6 +142,12 @@ impl Live {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Whether frames follow each other so closely that more may be there. In a stream of tokens at reading speed each
+    /// goes out at once.
+    fn is_burst(&self) -> bool {
+        self.last_output.is_none_or(|at| self.now.saturating_sub(at) < BURST_GAP)
     }
 
     /// Takes one piece from the upstream, or finds that it ended, failed or took too long.
@@ -165,6 +180,7 @@ impl Live {
             Poll::Pending => {
                 // The clock is read once per silence, not once per frame.
                 let now = self.host.monotonic();
+                self.now = now;
                 if std::mem::take(&mut self.has_news) {
                     self.last_byte = Some(now);
                 }

@@ -210,7 +210,7 @@ async fn work<S, B>(
         .max_header_list_size(u32::try_from(MAX_HEAD_BYTES).expect("64 KiB fit"))
         .keep_alive_interval(timeouts.http2_ping)
         .keep_alive_timeout(timeouts.http2_ping);
-    let builder = Arc::new(builder);
+    let protocols = Arc::new(Protocols::new(builder));
     let graceful = GracefulShutdown::new();
     let mut stop = draining.clone();
     loop {
@@ -220,8 +220,8 @@ async fn work<S, B>(
         };
         let Some(stream) = stream else { break };
         let counted = Counted(load.clone());
-        let (builder, service, tls, watcher) =
-            (builder.clone(), service.clone(), tls.clone(), graceful.watcher());
+        let (protocols, service, tls, watcher) =
+            (protocols.clone(), service.clone(), tls.clone(), graceful.watcher());
         let mut stop = draining.clone();
         tokio::spawn(async move {
             let _counted = counted;
@@ -233,6 +233,17 @@ async fn work<S, B>(
             };
             let ended = match tls {
                 None => {
+                    let spoken = tokio::time::timeout(timeouts.greeting, speaks_http1(&stream));
+                    // A connection that has said nothing yet has no request to finish.
+                    let is_http1 = tokio::select! {
+                        spoken = spoken => match spoken {
+                            Ok(Ok(is_http1)) => is_http1,
+                            Ok(Err(error)) => return tracing::debug!(%error, "a connection ended before its first byte"),
+                            Err(_) => return tracing::debug!("a connection said nothing in time"),
+                        },
+                        _ = stop.wait_for(|drain| *drain) => return,
+                    };
+                    let builder = if is_http1 { &protocols.http1 } else { &protocols.either };
                     let io = guarded(stream, timeouts);
                     watcher.watch(builder.serve_connection(io, service).into_owned()).await
                 }
@@ -248,6 +259,11 @@ async fn work<S, B>(
                         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
                         Err(_) => return tracing::debug!("a TLS handshake took too long"),
                     };
+                    let builder = match stream.get_ref().1.alpn_protocol() {
+                        Some(b"h2") => &protocols.http2,
+                        Some(_) => &protocols.http1,
+                        None => &protocols.either,
+                    };
                     // In a box: every connection's task would have room for it, with or without TLS.
                     let io = guarded(Box::new(stream), timeouts);
                     watcher.watch(builder.serve_connection(io, service).into_owned()).await
@@ -261,6 +277,28 @@ async fn work<S, B>(
     // Connections that were handed over but not taken yet have sent no request that was read.
     drop(streams);
     graceful.shutdown().await;
+}
+
+/// The same settings for each way of finding out what a client speaks. Where it is known beforehand, the connection
+/// needs no buffer to look into first, which it would keep.
+struct Protocols {
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+    either: auto::Builder<TokioExecutor>,
+}
+
+impl Protocols {
+    fn new(builder: auto::Builder<TokioExecutor>) -> Self {
+        Self { http1: builder.clone().http1_only(), http2: builder.clone().http2_only(), either: builder }
+    }
+}
+
+/// Waits for the first bytes and looks at them without taking them. Only HTTP/2's preface begins with `PR`; what is
+/// too short to tell is not HTTP/1.1 for certain.
+async fn speaks_http1(stream: &tokio::net::TcpStream) -> io::Result<bool> {
+    let mut start = [0; 2];
+    let length = stream.peek(&mut start).await?;
+    Ok(length > 0 && !b"PR".starts_with(&start[..length]))
 }
 
 fn guarded<S>(stream: S, timeouts: ServerTimeouts) -> TokioIo<Http1Guard<S>> {

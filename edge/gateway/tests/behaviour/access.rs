@@ -209,7 +209,7 @@ fn a_request_keeps_its_sane_id_and_gets_one_otherwise() {
         let id = answer.header("x-request-id").unwrap();
         assert_eq!(id == given, kept, "{id}");
         assert!(kept || id.starts_with("req_"), "{id}");
-        assert_eq!(test.host.last_call().headers["x-request-id"], id, "the upstream is told the same");
+        assert_eq!(test.host.last_call().headers["x-client-request-id"], id, "the upstream is told the same");
     }
     let ids = [0, 1].map(|_| test.get("/healthz").header("x-request-id").unwrap().to_owned());
     assert_ne!(ids[0], ids[1]);
