@@ -1,9 +1,13 @@
 //! `cargo xtask demo`: the gateway between a real client and a real server, on a machine that has neither.
 
-use std::{fs, net::TcpListener, path::Path, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::{
     context::Context,
@@ -56,7 +60,7 @@ pub(crate) fn run(context: &Context, once: bool) -> Result<(), Problem> {
     python(context, LLAMA).arg(script).arg(&model).quiet().succeed()?;
 
     say("Starting llama.cpp's server");
-    let llama = llama_server(context, &directory, &model)?;
+    let llama = llama_server(context, directory.path(), &model)?;
     let upstream = services.start("llama.cpp's server", llama, upstream_url)?;
     say(&format!("  {upstream}"));
 
@@ -73,8 +77,9 @@ pub(crate) fn run(context: &Context, once: bool) -> Result<(), Problem> {
     let program = program(&ready);
     say("\nopenai-python, with nothing but this base URL and key:\n");
     program.lines().for_each(|line| say(&format!("    {line}")));
-    say("\nsays (the weights are random, so the words are):\n");
-    let answer = python(context, OPENAI_PYTHON).args(["-c", &program]).quiet().succeed()?.stdout;
+    say("\nstreams this (gibberish: the model has random weights):\n");
+    let path = write(directory.path(), "hello.py", &program)?;
+    let answer = python(context, OPENAI_PYTHON).arg(path).quiet().succeed()?.stdout;
     answer.lines().for_each(|line| say(&format!("    {line}")));
     check(&answer)?;
     if once {
@@ -126,11 +131,10 @@ fn check(answer: &str) -> Result<(), Problem> {
 }
 
 /// Configured like the one of the suite `real`.
-fn llama_server(context: &Context, directory: &TempDir, model: &Path) -> Result<Step, Problem> {
+fn llama_server(context: &Context, directory: &Path, model: &Path) -> Result<Step, Problem> {
     let config = json!({"host": "127.0.0.1", "port": 0, "interrupt_requests": false, "models": [
         {"model": model, "model_alias": MODEL, "n_ctx": 2048, "n_threads": 1, "seed": 1}]});
-    let path = directory.path().join("llama.json");
-    fs::write(&path, config.to_string()).map_err(|error| Problem(format!("{}: {error}", path.display())))?;
+    let path = write(directory, "llama.json", &config.to_string())?;
     // These variables would overrule the file.
     let python = python(context, LLAMA).env_remove("HOST").env_remove("PORT");
     Ok(python.args(["-m", "llama_cpp.server", "--config_file"]).arg(path))
@@ -172,6 +176,14 @@ fn python(context: &Context, client: &str) -> Step {
         step = step.env_remove(name);
     }
     step
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> Result<PathBuf, Problem> {
+    let path = directory.join(name);
+    match fs::write(&path, text) {
+        Ok(()) => Ok(path),
+        Err(error) => Err(Problem(format!("{}: {error}", path.display()))),
+    }
 }
 
 /// This port of the loopback address, or 0 (any) where it is taken.
