@@ -80,6 +80,7 @@ fn demo(once: bool) -> Result<bool, Problem> {
     // It would outlive its terminal otherwise. The tests may (`nohup`): they end by themselves.
     stop_on(&[SIGINT, SIGTERM, SIGHUP])?;
     let context = Context::new()?;
+    say("Looking for what is needed; what is missing is installed (llama.cpp is compiled: some minutes)");
     provision::provide(&context, demo::NEEDS)?;
     demo::run(&context, once)?;
     Ok(true)

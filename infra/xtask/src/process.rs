@@ -322,10 +322,20 @@ fn read_lines(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(20);
+
+    /// Fails unless the process ends soon. A zombie that its new parent has not collected yet has ended.
+    pub(crate) fn assert_ends(pid: &str) {
+        let started = Instant::now();
+        let stat = format!("/proc/{pid}/stat");
+        while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z")) {
+            assert!(started.elapsed() < LIMIT, "process {pid} lives on");
+            thread::yield_now();
+        }
+    }
 
     fn shell(script: &str, limit: Duration) -> Step {
         Step::new("sh", limit).args(["-c", script]).quiet()
@@ -360,12 +370,7 @@ mod tests {
         assert!(started.elapsed() < GRACE, "SIGTERM was enough");
         let grandchild = std::fs::read_to_string(&file).unwrap();
         std::fs::remove_file(file).unwrap();
-        let stat = format!("/proc/{}/stat", grandchild.trim());
-        // Its pipes close a moment before it is gone, or a zombie that its new parent has not collected yet.
-        while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z")) {
-            assert!(started.elapsed() < GRACE, "the child's child lives on");
-            thread::yield_now();
-        }
+        assert_ends(grandchild.trim());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::process::{Event, GRACE, Interrupts, Problem, Step};
 
 /// Lines of a server's output that are kept, to explain its end.
 const KEPT_LINES: usize = 20;
-/// How long a server that has ended may be silent before all it wrote counts as read.
+/// How long output is still read after a server has ended by itself.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// The servers of a command. While they exist, a signal does not end this process.
@@ -90,7 +90,9 @@ impl Services {
     fn ended(&mut self, place: usize, status: io::Result<ExitStatus>) -> Problem {
         self.started[place].running = false;
         // Its pipes are read by other threads than the one that waits for it.
-        while let Ok((from, event)) = self.inbox.recv_timeout(LAST_WORDS) {
+        let until = Instant::now() + LAST_WORDS;
+        while let Ok((from, event)) = self.inbox.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
             self.note(from, event);
         }
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
@@ -150,11 +152,10 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, thread};
-
-    use rustix::process::test_kill_process_group;
+    use std::fs;
 
     use super::*;
+    use crate::process::tests::assert_ends;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -162,28 +163,18 @@ mod tests {
         Step::new("sh", LIMIT).args(["-c", script])
     }
 
-    fn number(line: &str) -> Option<i32> {
-        line.strip_prefix("ready ")?.parse().ok()
-    }
-
-    fn group_exists(id: i32) -> bool {
-        Pid::from_raw(id).is_some_and(|group| test_kill_process_group(group).is_ok())
+    /// What follows `ready `.
+    fn ready(line: &str) -> Option<String> {
+        line.strip_prefix("ready ").map(str::to_owned)
     }
 
     #[test]
     fn a_server_is_stopped_with_what_it_started() {
         let mut services = Services::new();
-        // Its own number is its group's.
-        let group =
-            services.start("a", shell("echo starting; echo ready $$; sleep 1000 & wait"), number).unwrap();
-        assert!(group_exists(group));
+        let script = "echo starting; sleep 1000 & echo ready $!; wait";
+        let grandchild = services.start("a", shell(script), ready).unwrap();
         drop(services);
-        let started = Instant::now();
-        // The child's child is killed, and then collected by another process.
-        while group_exists(group) {
-            assert!(started.elapsed() < LIMIT, "the server lives on");
-            thread::yield_now();
-        }
+        assert_ends(&grandchild);
     }
 
     #[test]
@@ -196,7 +187,7 @@ mod tests {
                 "trap 'echo {name} >>{}; exit' TERM; echo ready 1; while :; do sleep 0.01; done",
                 log.display()
             );
-            services.start("a", shell(&script), number).unwrap();
+            services.start("a", shell(&script), ready).unwrap();
         }
         drop(services);
         assert_eq!(fs::read_to_string(log).unwrap(), "second\nfirst\n");
@@ -205,7 +196,7 @@ mod tests {
     #[test]
     fn a_server_that_ends_says_why() {
         let problem =
-            Services::new().start("The server", shell("echo no luck >&2; exit 3"), number).unwrap_err();
+            Services::new().start("The server", shell("echo no luck >&2; exit 3"), ready).unwrap_err();
         let text = problem.to_string();
         assert!(text.starts_with("The server ended by itself (exit status: 3)"), "{text}");
         assert!(text.ends_with("\n    no luck"), "{text}");
@@ -214,21 +205,21 @@ mod tests {
     #[test]
     fn a_server_that_ends_later_is_a_problem() {
         let mut services = Services::new();
-        services.start("a", shell("echo ready 1; exit 0"), number).unwrap();
+        services.start("a", shell("echo ready 1; exit 0"), ready).unwrap();
         assert!(services.run_until_interrupted().unwrap_err().to_string().contains("ended by itself"));
     }
 
     #[test]
     fn a_server_that_is_never_ready_is_a_problem() {
         let step = Step::new("sh", Duration::from_millis(300)).args(["-c", "echo loading; sleep 1000"]);
-        let problem = Services::new().start("a", step, number).unwrap_err();
+        let problem = Services::new().start("a", step, ready).unwrap_err();
         assert!(problem.to_string().contains("was not ready"), "{problem}");
     }
 
     #[test]
     fn kept_output_is_bounded() {
         let script = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo line $i; done; exit 1";
-        let text = Services::new().start("a", shell(script), number).unwrap_err().to_string();
+        let text = Services::new().start("a", shell(script), ready).unwrap_err().to_string();
         assert_eq!(text.lines().count(), 1 + KEPT_LINES);
         assert!(text.ends_with("line 100"), "{text}");
     }
