@@ -49,6 +49,11 @@ impl Context {
         }
     }
 
+    /// Where the real clients and servers are installed, each in a directory named as in `tests/clients`.
+    pub(crate) fn clients(&self) -> PathBuf {
+        self.cache.join("clients")
+    }
+
     /// Cargo, the one that runs this program.
     pub(crate) fn cargo(&self, limit: Duration) -> Step {
         self.step(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), limit)

@@ -2,25 +2,44 @@
 
 mod arrows;
 mod context;
+mod demo;
 mod process;
 mod provision;
+mod services;
 mod suite;
 mod tally;
 mod wasm;
 
 use std::{
+    ffi::c_int,
     io::{self, Write as _},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use clap::{Parser, builder::PossibleValuesParser};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::{context::Context, process::Problem, suite::SUITES, tally::Tally};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Commands of this repository")]
+#[command(
+    bin_name = "cargo xtask",
+    about = "Commands of this repository",
+    after_help = "Tools, clients and servers are installed once, into ${XDG_CACHE_HOME:-$HOME/.cache}/dyad-cli-gateway;\n\
+                  missing Debian packages through apt-get."
+)]
 enum Xtask {
+    /// Show the gateway at work: llama.cpp's server behind it, openai-python in front
+    ///
+    /// Installs what it needs, which the first time takes some minutes (llama.cpp is compiled), starts both servers,
+    /// streams one chat completion, and then serves on 127.0.0.1:4100 until Ctrl-C. The model is a tiny one with
+    /// random weights, made on the spot.
+    Demo {
+        /// Stop after the answer; fail if anything about it is wrong
+        #[arg(long)]
+        once: bool,
+    },
     /// Set up what the tests need, run them all, and sum up
     Test {
         /// Run only this suite (repeatable)
@@ -33,18 +52,21 @@ enum Xtask {
 }
 
 fn main() -> ExitCode {
-    let Xtask::Test { only, list } = Xtask::parse();
-    if list {
-        for suite in SUITES {
-            say(&format!("{:12} {}", suite.name, suite.about));
+    let (name, result) = match Xtask::parse() {
+        Xtask::Demo { once } => ("demo", demo(once)),
+        Xtask::Test { list: true, .. } => {
+            for suite in SUITES {
+                say(&format!("{:12} {}", suite.name, suite.about));
+            }
+            return ExitCode::SUCCESS;
         }
-        return ExitCode::SUCCESS;
-    }
-    match test(&only) {
-        Ok(Tally { failed: 0, .. }) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Xtask::Test { only, .. } => ("test", test(&only)),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(problem) => {
-            say(&format!("cargo xtask test: {problem}"));
+            say(&format!("cargo xtask {name}: {problem}"));
             ExitCode::FAILURE
         }
     }
@@ -54,9 +76,23 @@ fn suite_names() -> impl Iterator<Item = &'static str> {
     SUITES.iter().map(|suite| suite.name)
 }
 
-/// Runs the suites (all, or those named) and ends with a line per suite and the line `N passed, N failed`.
-fn test(only: &[String]) -> Result<Tally, Problem> {
-    process::stop_child_on_signal().map_err(|error| Problem(format!("no signal handler: {error}")))?;
+fn demo(once: bool) -> Result<bool, Problem> {
+    // It would outlive its terminal otherwise. The tests may (`nohup`): they end by themselves.
+    stop_on(&[SIGINT, SIGTERM, SIGHUP])?;
+    let context = Context::new()?;
+    provision::provide(&context, demo::NEEDS)?;
+    demo::run(&context, once)?;
+    Ok(true)
+}
+
+fn stop_on(signals: &[c_int]) -> Result<(), Problem> {
+    process::stop_on(signals).map_err(|error| Problem(format!("no signal handler: {error}")))
+}
+
+/// Runs the suites (all, or those named) and ends with a line per suite and the line `N passed, N failed`. Whether
+/// none failed.
+fn test(only: &[String]) -> Result<bool, Problem> {
+    stop_on(&[SIGINT, SIGTERM])?;
     let context = Context::new()?;
     let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| only.is_empty() || only.iter().any(|name| name == suite.name)) {
@@ -71,7 +107,7 @@ fn test(only: &[String]) -> Result<Tally, Problem> {
     say("");
     let total = rows.iter().map(|(name, result, took)| report(name, result, *took)).sum::<Tally>();
     say(&format!("{} passed, {} failed", total.passed, total.failed));
-    Ok(total)
+    Ok(total.failed == 0)
 }
 
 /// Prints a suite's line. A suite that could not run counts as one failure.

@@ -1,34 +1,34 @@
-//! Runs one child process at a time: its output is shown as it comes, it has a time limit, and whatever it
-//! started ends with it.
+//! Runs child processes. Each is in a process group of its own, so that whatever it started ends with it, and a
+//! terminal's Ctrl-C reaches only this process, which then stops them.
+//!
+//! A [`Step`] runs to its end: its output is shown as it comes, and it has a time limit. What runs beside steps is
+//! in `services.rs`.
 
 use std::{
     collections::VecDeque,
-    ffi::OsStr,
+    ffi::{OsStr, c_int},
     fmt,
     io::{self, BufRead, BufReader, Read},
     os::unix::process::CommandExt,
     path::Path,
     process::{self, Command, ExitStatus, Stdio},
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, RecvTimeoutError, Sender},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
+use signal_hook::iterator::Signals;
 
 use crate::say;
 
 /// How long a child may take to end after SIGTERM, before SIGKILL. nextest needs it to stop its tests, which
 /// it runs in process groups of their own.
-const GRACE: Duration = Duration::from_secs(15);
+pub(crate) const GRACE: Duration = Duration::from_secs(15);
 /// How long output is still read after the child has ended, should something else hold its pipes.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Lines of output that are kept (each stream's newest).
@@ -60,15 +60,19 @@ pub(crate) struct Finished {
     pub(crate) stderr: String,
 }
 
-enum Event {
+/// What happens to a child.
+pub(crate) enum Event {
     Stdout(String),
     Stderr(String),
     Ended(io::Result<ExitStatus>),
+    /// A signal asks this process to stop.
     Interrupted,
 }
 
-/// Where the signal thread tells the running step to stop.
-static RUNNING: Mutex<Option<Sender<Event>>> = Mutex::new(None);
+/// What is called at a signal, by the number of its [`Interrupts`].
+type Listener = (u64, Box<dyn Fn() + Send>);
+
+static LISTENERS: Mutex<Vec<Listener>> = Mutex::new(Vec::new());
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -77,20 +81,44 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Stops the running child on SIGINT and SIGTERM. Children are in process groups of their own, so a
-/// terminal's Ctrl-C reaches only this process.
-pub(crate) fn stop_child_on_signal() -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+/// Lets `signals` stop what runs, and this process where nothing does.
+pub(crate) fn stop_on(signals: &[c_int]) -> io::Result<()> {
+    let mut signals = Signals::new(signals)?;
     thread::spawn(move || {
         for _ in signals.forever() {
             INTERRUPTED.store(true, Ordering::Relaxed);
-            match &*RUNNING.lock().unwrap_or_else(PoisonError::into_inner) {
-                Some(running) if running.send(Event::Interrupted).is_ok() => {}
-                _ => process::exit(130),
+            let listeners = listeners();
+            if listeners.is_empty() {
+                process::exit(130);
             }
+            listeners.iter().for_each(|(_, tell)| tell());
         }
     });
     Ok(())
+}
+
+/// Somebody who stops children when a signal comes. While there is one, a signal does not end this process.
+#[derive(Debug)]
+pub(crate) struct Interrupts(u64);
+
+impl Interrupts {
+    /// Calls `tell` at every signal until the result is dropped.
+    pub(crate) fn listen(tell: impl Fn() + Send + 'static) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        listeners().push((number, Box::new(tell)));
+        Self(number)
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        listeners().retain(|(number, _)| *number != self.0);
+    }
+}
+
+fn listeners() -> MutexGuard<'static, Vec<Listener>> {
+    LISTENERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Step {
@@ -122,6 +150,11 @@ impl Step {
         self
     }
 
+    pub(crate) fn env_remove(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     pub(crate) fn current_dir(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
         self
@@ -140,27 +173,40 @@ impl Step {
         if !self.quiet {
             say(&format!("$ {shown}"));
         }
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child =
-            self.command.spawn().map_err(|error| Problem(format!("`{shown}` did not start: {error}")))?;
-        let group = Pid::from_child(&child);
-
         let (events, inbox) = mpsc::channel();
-        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = Some(events.clone());
-        if let Some(pipe) = child.stdout.take() {
-            read_lines(pipe, events.clone(), Event::Stdout);
+        let to_stop = events.clone();
+        let interrupts = Interrupts::listen(move || _ = to_stop.send(Event::Interrupted));
+        if interrupted() {
+            return Err(Problem(format!("`{shown}` was not started: interrupted")));
         }
-        if let Some(pipe) = child.stderr.take() {
-            read_lines(pipe, events.clone(), Event::Stderr);
-        }
-        // Dropped by the thread: the inbox disconnects once the child and both pipes are done.
-        thread::spawn(move || events.send(Event::Ended(child.wait())));
-
-        let result = self.follow(&inbox, group, &shown);
-        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // The inbox disconnects once the child and both pipes are done.
+        let group = self.spawn(move |event| events.send(event).is_ok())?;
+        let result = self.follow(&inbox, interrupts, group, &shown);
         // What the child left behind. No such group is the good case.
         let _ = kill_process_group(group, Signal::KILL);
         result
+    }
+
+    /// Starts the child in a process group of its own and lets threads `tell` what happens to it. They drop `tell`
+    /// when the child has ended and its pipes are closed, or when `tell` says that nobody listens.
+    pub(crate) fn spawn(
+        &mut self,
+        tell: impl Fn(Event) -> bool + Clone + Send + 'static,
+    ) -> Result<Pid, Problem> {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = self
+            .command
+            .spawn()
+            .map_err(|error| Problem(format!("`{}` did not start: {error}", self.shown())))?;
+        let group = Pid::from_child(&child);
+        if let Some(pipe) = child.stdout.take() {
+            read_lines(pipe, tell.clone(), Event::Stdout);
+        }
+        if let Some(pipe) = child.stderr.take() {
+            read_lines(pipe, tell.clone(), Event::Stderr);
+        }
+        thread::spawn(move || tell(Event::Ended(child.wait())));
+        Ok(group)
     }
 
     /// Runs the child to its end and makes an exit code other than 0 a problem.
@@ -180,12 +226,23 @@ impl Step {
         self.quiet().run().is_ok_and(|finished| finished.status.success())
     }
 
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     fn shown(&self) -> String {
         let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
         words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
     }
 
-    fn follow(&self, inbox: &mpsc::Receiver<Event>, group: Pid, shown: &str) -> Result<Finished, Problem> {
+    fn follow(
+        &self,
+        inbox: &mpsc::Receiver<Event>,
+        interrupts: Interrupts,
+        group: Pid,
+        shown: &str,
+    ) -> Result<Finished, Problem> {
+        let mut interrupts = Some(interrupts);
         let mut stdout = Tail::default();
         let mut stderr = Tail::default();
         let mut until = Instant::now() + self.limit;
@@ -198,8 +255,8 @@ impl Step {
                 Ok(Event::Ended(Ok(status))) => {
                     ended = Some(status);
                     until = Instant::now() + DRAIN;
-                    // RUNNING holds a sender: without it the inbox disconnects as soon as the pipes close.
-                    *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    // They hold a sender: without it the inbox disconnects as soon as the pipes close.
+                    drop(interrupts.take());
                 }
                 Ok(Event::Ended(Err(error))) => {
                     return Err(Problem(format!("`{shown}` cannot be waited for: {error}")));
@@ -245,14 +302,18 @@ impl Tail {
     }
 }
 
-fn read_lines(pipe: impl Read + Send + 'static, events: Sender<Event>, event: fn(String) -> Event) {
+fn read_lines(
+    pipe: impl Read + Send + 'static,
+    tell: impl Fn(Event) -> bool + Send + 'static,
+    event: fn(String) -> Event,
+) {
     thread::spawn(move || {
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
         // Not `lines()`: fuzzers print bytes that are not UTF-8.
         while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
             let text = String::from_utf8_lossy(&line);
-            if events.send(event(text.trim_end().to_owned())).is_err() {
+            if !tell(event(text.trim_end().to_owned())) {
                 return;
             }
             line.clear();

@@ -22,8 +22,10 @@ pub(crate) enum Need {
     Tool(CargoTool),
     /// Node, at least [`NODE_MAJOR`].
     Node,
+    /// One directory of `tests/clients`.
+    Client(&'static str),
     /// Every directory of `tests/clients` that pins something.
-    Clients,
+    AllClients,
 }
 
 /// A Debian package, and the command that works once it (or another system's equivalent) is installed.
@@ -79,7 +81,8 @@ pub(crate) fn provide(context: &Context, needs: &[Need]) -> Result<(), Problem> 
             Need::System(_) => {}
             Need::Tool(tool) => provide_tool(context, *tool)?,
             Need::Node => provide_node(context)?,
-            Need::Clients => provide_clients(context)?,
+            Need::Client(name) => provide_client(context, &context.root.join("tests/clients").join(name))?,
+            Need::AllClients => provide_all_clients(context)?,
         }
     }
     Ok(())
@@ -160,23 +163,26 @@ fn provide_node(context: &Context) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Installs what the directories of `tests/clients` pin into directories of the same names in the cache.
-fn provide_clients(context: &Context) -> Result<(), Problem> {
+fn provide_all_clients(context: &Context) -> Result<(), Problem> {
     let pinned = context.root.join("tests/clients");
     let entries = fs::read_dir(&pinned).map_err(|error| no_access(&pinned, &error))?;
     let mut clients: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     clients.sort();
-    for from in clients {
-        let Some(name) = from.file_name() else { continue };
-        let to = context.cache.join("clients").join(name);
-        if from.join("requirements.txt").exists() {
-            install_once(&from, &to, &["requirements.txt"], || install_python(context, &from, &to))?;
-        } else if from.join("package-lock.json").exists() {
-            let files = ["package.json", "package-lock.json"];
-            install_once(&from, &to, &files, || install_node(context, &from, &to, &files))?;
-        }
+    clients.iter().try_for_each(|from| provide_client(context, from))
+}
+
+/// Installs what a directory of `tests/clients` pins into the one of the same name in the cache.
+fn provide_client(context: &Context, from: &Path) -> Result<(), Problem> {
+    let Some(name) = from.file_name() else { return Ok(()) };
+    let to = context.clients().join(name);
+    if from.join("requirements.txt").exists() {
+        install_once(from, &to, &["requirements.txt"], || install_python(context, from, &to))
+    } else if from.join("package-lock.json").exists() {
+        let files = ["package.json", "package-lock.json"];
+        install_once(from, &to, &files, || install_node(context, from, &to, &files))
+    } else {
+        Ok(())
     }
-    Ok(())
 }
 
 /// Runs `install` unless `to` holds what exactly these pins gave. The stamp is written last, so that an

@@ -5,6 +5,7 @@ use std::{fs, time::Duration};
 use crate::{
     arrows,
     context::Context,
+    demo,
     process::{Problem, Step},
     provision::{self, Need},
     tally::Tally,
@@ -15,6 +16,8 @@ const QUICK: Duration = Duration::from_secs(120);
 /// Compiling everything from nothing, on a small machine.
 const BUILD: Duration = Duration::from_secs(2400);
 const FUZZ_SECONDS: u64 = 20;
+/// Not a member of the workspace.
+const FUZZ_MANIFEST: [&str; 2] = ["--manifest-path", "tests/fuzz/Cargo.toml"];
 
 /// A part of the test command that can be asked for by name.
 pub(crate) struct Suite {
@@ -33,7 +36,7 @@ pub(crate) const SUITES: &[Suite] = &[
         needs: &[],
         run: arrows::check,
     },
-    Suite { name: "clippy", about: "no lint fires", needs: &[provision::C_COMPILER], run: clippy },
+    Suite { name: "clippy", about: "no lint fires", needs: &[provision::CPP_COMPILER], run: clippy },
     Suite {
         name: "unit",
         about: "each crate's own tests, and the documentation's examples",
@@ -45,6 +48,12 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "the host-free crates compile for the WASM hosts",
         needs: &[],
         run: wasm::check,
+    },
+    Suite {
+        name: "readme",
+        about: "the README's first command, `cargo xtask demo`",
+        needs: demo::NEEDS,
+        run: |context| demo::run(context, true).map(|()| Tally::one(true)),
     },
     Suite {
         name: "contract",
@@ -92,7 +101,7 @@ const SYSTEM: &[Need] = &[
     Need::Node,
     provision::PYTHON,
     provision::NEXTEST,
-    Need::Clients,
+    Need::AllClients,
 ];
 
 impl Suite {
@@ -105,22 +114,25 @@ impl Suite {
 
 fn fmt(context: &Context) -> Result<Tally, Problem> {
     let workspace = context.cargo(QUICK).args(["fmt", "--all", "--check", "--", "--color", "never"]);
-    // Not a member of the workspace.
-    let manifest = ["--manifest-path", "tests/fuzz/Cargo.toml"];
-    let fuzz = context.cargo(QUICK).args(["fmt", "--check"]).args(manifest).args(["--", "--color", "never"]);
+    let fuzz =
+        context.cargo(QUICK).args(["fmt", "--check"]).args(FUZZ_MANIFEST).args(["--", "--color", "never"]);
     Ok(one(workspace)? + one(fuzz)?)
 }
 
 fn clippy(context: &Context) -> Result<Tally, Problem> {
-    let args = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
-    one(context.cargo(BUILD).args(args))
+    let args = ["clippy", "--locked", "--all-targets"];
+    let workspace = context.cargo(BUILD).args(args).args(["--workspace", "--", "-D", "warnings"]);
+    let fuzz = context.cargo(BUILD).args(args).args(FUZZ_MANIFEST).args(["--", "-D", "warnings"]);
+    Ok(one(workspace)? + one(fuzz)?)
 }
 
 fn unit(context: &Context) -> Result<Tally, Problem> {
     // The system suites run by themselves; unit tests of their harness run here.
     let filter = "not (package(system-tests) and kind(test))";
-    let nextest = context.cargo(BUILD).args(["nextest", "run", "--locked", "--workspace", "-E", filter]);
-    let examples = context.cargo(BUILD).args(["test", "--locked", "--workspace", "--doc"]);
+    // Named, as without it the store's suite would be left out silently.
+    let packages = ["--locked", "--workspace", "--features", "store/embedded"];
+    let nextest = context.cargo(BUILD).args(["nextest", "run"]).args(packages).args(["-E", filter]);
+    let examples = context.cargo(BUILD).args(["test", "--doc"]).args(packages);
     Ok(Tally::of_nextest(&nextest.run()?) + Tally::of_cargo_test(&examples.run()?))
 }
 
@@ -131,7 +143,7 @@ fn system(context: &Context, binary: &str) -> Result<Tally, Problem> {
         .cargo(BUILD)
         .args(args)
         .env("DYAD_GATEWAY_BIN", gateway)
-        .env("DYAD_TEST_CLIENTS", context.cache.join("clients"));
+        .env("DYAD_TEST_CLIENTS", context.clients());
     Ok(Tally::of_nextest(&nextest.run()?))
 }
 
