@@ -9,6 +9,9 @@ use std::{borrow::Cow, ops::Range};
 /// Arrays and objects within each other that are accepted.
 pub const MAX_DEPTH: u32 = 128;
 
+/// Beyond it a string is read in the way that suits long ones.
+const LONG_STRING_BYTES: usize = 128;
+
 /// Why a text is not JSON (or not the JSON that was asked for), and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message} at byte {offset}")]
@@ -170,6 +173,9 @@ impl<'a> Cursor<'a> {
         let start = self.at - 1;
         let mut has_escapes = false;
         loop {
+            if self.at - start > LONG_STRING_BYTES {
+                return self.long_string(start, has_escapes);
+            }
             self.at += plain_string_bytes(&self.text.as_bytes()[self.at..]);
             match self.byte() {
                 Some(b'"') => {
@@ -184,6 +190,45 @@ impl<'a> Cursor<'a> {
                 None => return Err(self.error("the text ends inside a string")),
             }
         }
+    }
+
+    /// The rest of a string that begins at `start`. Prompts are code with an escape every few words, so what costs is
+    /// coming to a stop: here only quotes and backslashes are stops, and control characters are looked for afterwards, in
+    /// one sweep that the compiler turns into vector instructions.
+    #[inline(never)]
+    fn long_string(&mut self, start: usize, mut has_escapes: bool) -> Result<JsonStr> {
+        let from = self.at;
+        let bytes = &self.text.as_bytes()[from..];
+        // What an escape has taken already.
+        let mut taken = 0;
+        let error_at = |offset, message| JsonError { message, offset };
+        let mut end = Err(error_at(self.text.len(), "the text ends inside a string"));
+        for stop in memchr::memchr2_iter(b'"', b'\\', bytes) {
+            if stop < taken {
+                continue;
+            }
+            if bytes[stop] == b'"' {
+                end = Ok(stop);
+                break;
+            }
+            has_escapes = true;
+            self.at = from + stop;
+            if let Err(error) = self.escape() {
+                end = Err(error);
+                break;
+            }
+            taken = self.at - from;
+        }
+        let sweep = match &end {
+            Ok(stop) => &bytes[..*stop],
+            Err(error) => &bytes[..error.offset - from],
+        };
+        if sweep.iter().fold(u8::MAX, |lowest, byte| lowest.min(*byte)) < 0x20 {
+            let at = sweep.iter().position(|byte| *byte < 0x20).unwrap_or(0);
+            return Err(error_at(from + at, "control character in a string"));
+        }
+        self.at = from + end? + 1;
+        Ok(JsonStr { start, end: self.at, has_escapes })
     }
 
     /// Reads a number and gives its bytes.

@@ -217,6 +217,30 @@ proptest! {
     }
 
     #[test]
+    fn long_strings_are_judged_as_by_serde_json(
+        lead in 0usize..200,
+        pieces in prop::collection::vec(
+            prop_oneof![
+                20 => "[a-z ]{1,40}", 8 => r#"\\["\\/bfnrt]"#, 2 => r"\\u[0-9a-fA-F]{4}", 2 => "[äß世🦀]{1,9}",
+                // What must be refused, or ends the string early.
+                1 => r"\\[a-z0-9 ]", 1 => r"\\u[0-9a-g]{0,4}", 1 => "[\\x00-\\x1f]", 1 => "\"",
+            ],
+            0..30,
+        ),
+        closed in prop::bool::weighted(0.9),
+    ) {
+        let text = format!("\"{}{}{}", "x".repeat(lead), pieces.concat(), if closed { "\"" } else { "" });
+        let reference = serde_json::from_str::<IgnoredAny>(&text);
+        prop_assert_eq!(check(text.as_bytes()).is_ok(), reference.is_ok(), "{}", text);
+        if let Ok(read) = serde_json::from_str::<String>(&text) {
+            let mut cursor = Cursor::new(text.as_bytes()).unwrap();
+            let string = cursor.string().unwrap();
+            prop_assert_eq!((string.span(), string.has_escapes()), (0..text.len(), text.contains('\\')));
+            prop_assert_eq!(cursor.unescape(string), read);
+        }
+    }
+
+    #[test]
     fn values_read_as_written(value in json_value(), pretty in any::<bool>()) {
         let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
         prop_assert_eq!(check(text.as_bytes()), Ok(0..text.len()));
