@@ -65,8 +65,14 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(is_set(&after, wanted), is_set(&before, wanted) || is_set(&before, other));
     }
     for (name, value) in &before {
-        let may_change =
-            ["model", "messages", "stream_options", "reasoning_effort", "max_tokens", "max_completion_tokens"];
+        let may_change = [
+            "model",
+            "messages",
+            "stream_options",
+            "reasoning_effort",
+            "max_tokens",
+            "max_completion_tokens",
+        ];
         if !may_change.contains(&name.as_str()) {
             assert_eq!(Some(value.get()), after.get(name).map(|after| after.get()));
         }

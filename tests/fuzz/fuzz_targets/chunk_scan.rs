@@ -32,7 +32,10 @@ fuzz_target!(|input: &[u8]| {
             // Numbers out of range and lone surrogates are JSON, but no values to serde_json.
             if let Ok(value) = serde_json::from_str::<Value>(text) {
                 assert_eq!(value["object"], "chat.completion.chunk");
-                assert_eq!(text[scan.model.expect("conformant")].parse::<Value>().ok().as_ref(), value.get("model"));
+                assert_eq!(
+                    text[scan.model.expect("conformant")].parse::<Value>().ok().as_ref(),
+                    value.get("model")
+                );
                 let choices = value["choices"].as_array().expect("conformant");
                 assert_eq!(choices.is_empty(), scan.choices_empty);
                 assert_eq!(choices.iter().any(|choice| !choice["finish_reason"].is_null()), scan.finished);
