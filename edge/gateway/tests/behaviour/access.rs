@@ -248,7 +248,7 @@ fn only_harmless_headers_go_on_and_the_key_never_does() {
             "content-type",
             "openai-beta",
             "traceparent",
-            "x-request-id",
+            "x-client-request-id",
             "x-tenant",
         ]
     );
