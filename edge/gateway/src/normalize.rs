@@ -8,6 +8,8 @@ use crate::event::ChatEvent;
 
 /// Calls that one answer may make.
 const MAX_CALLS: usize = 512;
+/// Arguments of one call that are held back before more are dropped.
+const MAX_HELD_BYTES: usize = 64 * 1024;
 
 /// What ids are made of where an upstream gives none: differs between any two answers.
 #[derive(Clone, Copy, Debug)]
@@ -121,7 +123,10 @@ impl Normalizer {
             let id = own_id.unwrap_or_else(|| format!("call_{seed}_{total}"));
             events.push(ChatEvent::ToolCallStart { choice, call: call.index, id, name });
         }
-        call.pending.push_str(&arguments);
+        // What is held back is bounded: an upstream that never gives the name does not fill the memory.
+        if call.pending.len() <= MAX_HELD_BYTES {
+            call.pending.push_str(&arguments);
+        }
         // "{}" is held: some send it first and the real arguments after.
         if !call.name.is_empty() && !call.pending.is_empty() && call.pending.trim() != "{}" {
             let mut fragment = std::mem::take(&mut call.pending);
