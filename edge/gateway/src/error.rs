@@ -189,6 +189,23 @@ impl ApiError {
         error
     }
 
+    pub(crate) fn cannot_chat(model: &str) -> Self {
+        let mut error =
+            Self::invalid_request("model_cannot_chat", format!("The model '{model}' does not answer chats."));
+        error.param = Some("model".to_owned());
+        error
+    }
+
+    /// `part` is the path of an image, such as `messages[3].content[1]`.
+    pub(crate) fn cannot_see(model: &str, part: &str) -> Self {
+        let mut error = Self::invalid_request(
+            "unsupported_content",
+            format!("The model '{model}' does not take images, and {part} is one."),
+        );
+        error.param = Some(part.to_owned());
+        error
+    }
+
     pub(crate) fn body_too_large(limit: usize) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,

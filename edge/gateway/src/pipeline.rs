@@ -13,7 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
 use openai_wire::UpstreamModel;
-use openai_wire::request::{ChatScan, EmbeddingsScan};
+use openai_wire::request::{ChatScan, EmbeddingsScan, MediaKind};
 use serde::Serialize;
 
 use crate::adapter::{self, Call, ChatCall, Completed, EmbeddingsCall};
@@ -247,6 +247,7 @@ impl Gateway {
         let scan = ChatScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
         settlement.model(&scan.model, scan.stream);
         let targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
+        can_answer(&scan, &targets).inspect_err(|e| settlement.refused(e))?;
         let wanted = Wanted {
             model: json_string(&scan.model),
             include_usage: scan.include_usage,
@@ -400,6 +401,22 @@ fn write_hex(out: &mut [u8], mut number: u64) {
     for digit in out.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(number & 15) as usize];
         number >>= 4;
+    }
+}
+
+/// Refuses what no target can do, as far as their providers say so; what they leave open is tried.
+fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> {
+    let none = |able: fn(&Capabilities) -> Option<bool>| {
+        targets.iter().all(|target| able(&target.model.capabilities) == Some(false))
+    };
+    if none(|able| able.chat) {
+        return Err(ApiError::cannot_chat(&scan.model));
+    }
+    match &scan.first_media {
+        Some(part) if part.kind == MediaKind::Image && none(|able| able.images) => {
+            Err(ApiError::cannot_see(&scan.model, &part.path))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -3,17 +3,15 @@
 //!
 //! Scans never fail on valid JSON objects: what is not as OpenAI's schema has it makes the shape
 //! [`Irregular`](Shape::Irregular), and the other facts are then what could be read. Source: OpenAI's API reference,
-//! "The chat completion chunk object", "The chat completion object", "Create embeddings".
+//! "The chat completion chunk object", "The chat completion object".
 
 mod chunk;
 mod completion;
-mod embeddings;
 mod scan;
 
 pub use self::{
     chunk::{ChunkScan, ChunkScanner},
     completion::CompletionScan,
-    embeddings::EmbeddingsResponseScan,
 };
 
 /// Whether a response is exactly what clients expect.

@@ -164,3 +164,27 @@ fn an_unread_body_is_drained_within_bounds() {
     assert_eq!(test.host.run_spawned(), 0);
     assert!(endless.is_dropped(), "64 MiB are enough");
 }
+
+#[test]
+fn what_no_target_can_do_is_refused_by_name() {
+    let able = |capabilities| json!({"models": [{"id": "m", "capabilities": capabilities}]});
+    let image = json!({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+    ]}]});
+
+    let test = setup().provider("alpha", &able(json!({"images": false}))).build();
+    let refusal = test.chat(&image).json();
+    assert_eq!(refusal["error"]["code"], "unsupported_content");
+    assert_eq!(refusal["error"]["param"], "messages[0].content[1]");
+    test.host.reply("alpha", Reply::json(200, &completion("ok")));
+    assert_eq!(test.chat(&json!({})).status, StatusCode::OK, "text is fine");
+
+    let test = setup().provider("alpha", &able(json!({"chat": false}))).build();
+    assert_eq!(test.chat(&json!({})).error_line(), "400 invalid_request_error model_cannot_chat");
+
+    // What is not said is tried.
+    let test = setup().provider("alpha", &json!({})).build();
+    test.host.reply("alpha", Reply::json(200, &completion("ok")));
+    assert_eq!(test.chat(&image).status, StatusCode::OK);
+}

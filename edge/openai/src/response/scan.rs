@@ -133,5 +133,3 @@ impl UsageMember {
 
 /// `usage` of chat completions.
 pub(super) const CHAT_COUNTS: &[&str] = &["prompt_tokens", "completion_tokens", "total_tokens"];
-/// `usage` of embeddings.
-pub(super) const EMBEDDING_COUNTS: &[&str] = &["prompt_tokens", "total_tokens"];

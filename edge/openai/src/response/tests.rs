@@ -162,7 +162,6 @@ fn what_is_no_json_object_is_an_error() {
         let error = ChunkScan::scan(text.as_bytes()).expect_err(text);
         assert_eq!(ChunkScanner::new().scan(text.as_bytes()), Err(error), "{text}");
         assert!(CompletionScan::scan(text.as_bytes()).is_err(), "{text}");
-        assert!(EmbeddingsResponseScan::scan(text.as_bytes()).is_err(), "{text}");
     }
 }
 
@@ -251,35 +250,6 @@ fn completions_are_judged_member_by_member() {
     assert_eq!(CompletionScan::scan(twice.as_bytes()).unwrap().shape, Irregular);
 }
 
-#[test]
-fn embeddings_are_judged_member_by_member() {
-    let base = json!({
-        "object": "list", "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1},
-        "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -1e-3]},
-            {"object": "embedding", "index": 1, "embedding": "AAAA"}],
-    });
-    let text = base.to_string();
-    let scan = EmbeddingsResponseScan::scan(text.as_bytes()).unwrap();
-    assert_eq!((scan.shape, scan.embeddings, scan.close), (Conformant, 2, text.len() - 1));
-    assert_eq!((&text[scan.model.unwrap()], scan.usage.unwrap().1.prompt_tokens), ("\"m\"", 1));
-    for (pointer, value, shape) in [
-        ("/object", json!("x"), Irregular),
-        ("/model", json!(1), Irregular),
-        ("/usage", Value::Null, Conformant),
-        ("/usage", json!({"prompt_tokens": 1}), Irregular),
-        ("/data", json!({}), Irregular),
-        ("/data/0", json!([]), Irregular),
-        ("/data/0/object", Value::Null, Irregular),
-        ("/data/0/index", Value::Null, Irregular),
-        ("/data/0/embedding", Value::Null, Irregular),
-    ] {
-        let mut changed = base.clone();
-        *changed.pointer_mut(pointer).unwrap() = value;
-        let text = changed.to_string();
-        assert_eq!(EmbeddingsResponseScan::scan(text.as_bytes()).unwrap().shape, shape, "{text}");
-    }
-}
-
 /// Chunks written from few parts, so that heads repeat, with members in many orders, some irregular, some broken.
 fn some_chunk() -> impl Strategy<Value = String> {
     let part = prop::sample::select(vec![
@@ -326,7 +296,6 @@ proptest! {
         let is_object = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes).is_ok();
         prop_assert_eq!(ChunkScan::scan(&bytes).is_ok(), is_object);
         prop_assert_eq!(CompletionScan::scan(&bytes).is_ok(), is_object);
-        prop_assert_eq!(EmbeddingsResponseScan::scan(&bytes).is_ok(), is_object);
         // A damaged frame must not be taken for the one before.
         let mut scanner = ChunkScanner::new();
         prop_assert_eq!(scanner.scan(text.as_bytes()).is_ok(), serde_json::from_str::<Value>(&text).is_ok());
