@@ -4,9 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use openai_wire::response::{
-    ChunkScan, ChunkScanner, CompletionScan, Shape::Conformant,
-};
+use openai_wire::response::{ChunkScan, ChunkScanner, CompletionScan, Shape::Conformant};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
