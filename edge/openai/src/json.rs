@@ -4,7 +4,12 @@
 //! goes through [`Cursor::skip_value`], so a text that was walked to its [`end`](Cursor::end) is valid JSON throughout.
 //! Recursion-free: nesting deeper than [`MAX_DEPTH`] is an error, not a stack overflow.
 
+mod strings;
+
 use std::{borrow::Cow, ops::Range};
+
+pub use self::strings::quote;
+use self::strings::{INVALID_ESCAPE, escape_length, plain_string_bytes, rest_as_word, stops_in, unescape};
 
 /// Arrays and objects within each other that are accepted.
 pub const MAX_DEPTH: u32 = 128;
@@ -193,32 +198,39 @@ impl<'a> Cursor<'a> {
     }
 
     /// The rest of a string that begins at `start`. Prompts are code with an escape every few words, so what costs is
-    /// coming to a stop: here only quotes and backslashes are stops, and control characters are looked for afterwards, in
-    /// one sweep that the compiler turns into vector instructions.
+    /// coming to a stop: here eight bytes are looked at once for all stops among them, and control characters are
+    /// looked for afterwards, in one sweep that the compiler turns into vector instructions.
     #[inline(never)]
     fn long_string(&mut self, start: usize, mut has_escapes: bool) -> Result<JsonStr> {
         let from = self.at;
         let bytes = &self.text.as_bytes()[from..];
+        let error_at = |offset, message| JsonError { message, offset };
         // What an escape has taken already.
         let mut taken = 0;
-        let error_at = |offset, message| JsonError { message, offset };
-        let mut end = Err(error_at(self.text.len(), "the text ends inside a string"));
-        for stop in memchr::memchr2_iter(b'"', b'\\', bytes) {
-            if stop < taken {
-                continue;
+        let mut end = None;
+        let (words, rest) = bytes.as_chunks::<8>();
+        let last = (words.len() * 8, stops_in(rest_as_word(rest)));
+        let stops = words.iter().enumerate().map(|(index, word)| (index * 8, stops_in(*word))).chain([last]);
+        'words: for (base, mut stops) in stops {
+            while stops != 0 {
+                let stop = base + stops.trailing_zeros() as usize / 8;
+                stops &= stops - 1;
+                if stop < taken {
+                    continue;
+                }
+                if bytes[stop] == b'"' {
+                    end = Some(Ok(stop));
+                    break 'words;
+                }
+                has_escapes = true;
+                let Some(length) = escape_length(&bytes[stop..]) else {
+                    end = Some(Err(error_at(from + stop, INVALID_ESCAPE)));
+                    break 'words;
+                };
+                taken = stop + length;
             }
-            if bytes[stop] == b'"' {
-                end = Ok(stop);
-                break;
-            }
-            has_escapes = true;
-            self.at = from + stop;
-            if let Err(error) = self.escape() {
-                end = Err(error);
-                break;
-            }
-            taken = self.at - from;
         }
+        let end = end.unwrap_or_else(|| Err(error_at(self.text.len(), "the text ends inside a string")));
         let sweep = match &end {
             Ok(stop) => &bytes[..*stop],
             Err(error) => &bytes[..error.offset - from],
@@ -404,12 +416,8 @@ impl<'a> Cursor<'a> {
 
     /// At a backslash.
     fn escape(&mut self) -> Result<()> {
-        let escape = &self.text.as_bytes()[self.at + 1..];
-        self.at += match escape.first() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
-            Some(b'u') if escape.len() > 4 && escape[1..5].iter().all(u8::is_ascii_hexdigit) => 6,
-            _ => return Err(self.error("invalid escape in a string")),
-        };
+        let length = escape_length(&self.text.as_bytes()[self.at..]);
+        self.at += length.ok_or_else(|| self.error(INVALID_ESCAPE))?;
         Ok(())
     }
 
@@ -440,79 +448,6 @@ impl<'a> Cursor<'a> {
             }
         }
     }
-}
-
-/// How many bytes come before the first quote, backslash or control character. Eight at a time: strings are most of
-/// what a gateway reads.
-#[inline]
-fn plain_string_bytes(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES * 0x80;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // The high bit of each byte that is below the operand. Bits above the lowest one that is set may be wrong,
-        // which does not matter as only that one is used.
-        let below = |word: u64, operand: u64| word.wrapping_sub(ONES * operand) & !word;
-        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let found = (quote | backslash | below(word, 0x20)) & HIGHS;
-        if found != 0 {
-            return index * 8 + found.trailing_zeros() as usize / 8;
-        }
-    }
-    let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(rest.len());
-    bytes.len() - rest.len() + plain
-}
-
-/// `raw` was checked by [`Cursor::string`].
-fn unescape(raw: &str) -> String {
-    let mut out = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
-        out.push_str(&rest[..at]);
-        let escape = &rest[at + 1..];
-        let mut length = 1;
-        out.push(match escape.as_bytes().first() {
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
-            Some(b'n') => '\n',
-            Some(b'r') => '\r',
-            Some(b't') => '\t',
-            Some(b'u') => {
-                let unit = utf16_unit(escape);
-                let (character, units) =
-                    match (unit, escape.get(5..).and_then(|next| next.strip_prefix('\\'))) {
-                        (Some(high @ 0xD800..=0xDBFF), Some(next)) => match utf16_unit(next) {
-                            Some(low @ 0xDC00..=0xDFFF) => {
-                                (char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + (low - 0xDC00)), 2)
-                            }
-                            _ => (None, 1),
-                        },
-                        (unit, _) => (unit.and_then(char::from_u32), 1),
-                    };
-                length = units * 6 - 1;
-                character.unwrap_or(char::REPLACEMENT_CHARACTER)
-            }
-            // `"`, `\` and `/` stand for themselves.
-            Some(byte) => char::from(*byte),
-            None => char::REPLACEMENT_CHARACTER,
-        });
-        rest = rest.get(at + 1 + length..).unwrap_or_default();
-    }
-    out.push_str(rest);
-    out
-}
-
-/// Of `u` and four hexadecimal digits.
-fn utf16_unit(escape: &str) -> Option<u32> {
-    let digits = escape.strip_prefix('u')?.get(..4)?;
-    u32::from_str_radix(digits, 16).ok()
-}
-
-/// `text` as a JSON string, quotes included.
-pub fn quote(text: &str) -> String {
-    serde_json::to_string(text).expect("a string is always JSON")
 }
 
 #[cfg(test)]

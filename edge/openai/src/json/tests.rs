@@ -235,7 +235,7 @@ proptest! {
         if let Ok(read) = serde_json::from_str::<String>(&text) {
             let mut cursor = Cursor::new(text.as_bytes()).unwrap();
             let string = cursor.string().unwrap();
-            prop_assert_eq!((string.span(), string.has_escapes()), (0..text.len(), text.contains('\\')));
+            prop_assert_eq!((string.span(), string.has_escapes()), (0..text.trim_end().len(), text.contains('\\')));
             prop_assert_eq!(cursor.unescape(string), read);
         }
     }
