@@ -161,7 +161,7 @@ impl ChatCall {
     /// Not computed for an upstream that is known to report usage itself.
     fn prompt_estimate(&self, target: &Target) -> u64 {
         if target.learned.is_usage_reported() {
-            self.call.body.len() as u64 / 4
+            estimate::rough_prompt_tokens(&self.call.body)
         } else {
             estimate::prompt_tokens(&self.call.body)
         }
@@ -176,7 +176,7 @@ impl ChatCall {
         if let (Shape::Conformant, Some(model), Some((_, usage)), 1, 0, true) =
             (scan.shape, &scan.model, &scan.usage, self.wanted.choices, scan.max_index, scan.output)
         {
-            target.learned.reports_usage();
+            target.learned.usage_reported(true);
             let mut out = BytesMut::with_capacity(body.len() + self.wanted.model.len());
             out.extend_from_slice(&body[..model.start]);
             out.extend_from_slice(&self.wanted.model);
@@ -220,6 +220,7 @@ impl ChatCall {
 
     fn finish(&self, answer: Gathered, target: &Target) -> Result<Completed, UpstreamFailure> {
         let estimated = answer.usage.is_none();
+        target.learned.usage_reported(!estimated);
         let usage =
             answer.usage.unwrap_or_else(|| Usage::new(self.prompt_estimate(target), answer.counter.tokens()));
         if !answer.output && usage.completion_tokens == 0 && !answer.filtered {
@@ -258,21 +259,19 @@ impl Gathered {
                 self.created = *created;
             }
             E::Usage(usage) => self.usage = Some(*usage),
-            E::Finish { choice, reason } => {
-                self.filtered |= *reason == openai_wire::FinishReason::ContentFilter;
-                if u64::from(*choice) >= choices {
-                    return;
-                }
+            E::Finish { choice, .. }
+            | E::Text { choice, .. }
+            | E::Reasoning { choice, .. }
+            | E::ToolCallStart { choice, .. }
+            | E::ToolCallArguments { choice, .. }
+                if u64::from(*choice) >= choices =>
+            {
+                return;
             }
-            E::Text { choice, text, .. }
-            | E::Reasoning { choice, text }
-            | E::ToolCallStart { choice, name: text, .. }
-            | E::ToolCallArguments { choice, fragment: text, .. } => {
+            E::Finish { reason, .. } => self.filtered |= *reason == openai_wire::FinishReason::ContentFilter,
+            written => {
                 self.output = true;
-                self.counter.add_text(text);
-                if u64::from(*choice) >= choices {
-                    return;
-                }
+                self.counter.add_text(written.text().unwrap_or_default());
             }
         }
         self.fold.add(event);

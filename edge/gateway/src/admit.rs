@@ -107,14 +107,17 @@ async fn spend(
     leases: &dyn Leases,
     now_ms: u64,
 ) -> Result<(u32, u32, Duration), ApiError> {
-    let start_ms = now_ms - now_ms % WINDOW_MS;
-    let reset = Duration::from_millis(start_ms + WINDOW_MS - now_ms);
+    let now_start_ms = now_ms - now_ms % WINDOW_MS;
     loop {
+        let start_ms;
         {
             let mut window = key.usage.window.lock().unwrap_or_else(PoisonError::into_inner);
-            if window.start_ms != start_ms {
-                *window = Window { start_ms, ..Window::default() };
+            // A window never goes back, though a clock may.
+            if now_start_ms > window.start_ms {
+                *window = Window { start_ms: now_start_ms, ..Window::default() };
             }
+            start_ms = window.start_ms;
+            let reset = Duration::from_millis((start_ms + WINDOW_MS).saturating_sub(now_ms));
             // The limit may have been lowered since the lease was taken.
             if window.spent < window.leased.min(limit) {
                 window.spent += 1;

@@ -145,13 +145,13 @@ pub(crate) fn taught(failure: &UpstreamFailure) -> Option<Taught> {
     if failure.class != FailureClass::InvalidRequest {
         return None;
     }
-    let names = |field: &str| {
-        failure.param.as_deref().is_some_and(|param| param.split('.').next() == Some(field))
-            || failure.message.contains(field)
+    let names = |field: &str| match failure.param.as_deref() {
+        Some(param) => param.split('.').next() == Some(field),
+        None => find_word(&failure.message, field).is_some(),
     };
     let lasting = refuses_field(failure);
-    let older = failure.message.find("max_tokens");
-    let newer = failure.message.find("max_completion_tokens");
+    let older = find_word(&failure.message, "max_tokens");
+    let newer = find_word(&failure.message, "max_completion_tokens");
     let accepted = match (failure.param.as_deref(), older, newer) {
         (Some("max_tokens"), _, Some(_)) => Some(MaxTokensField::MaxCompletionTokens),
         // A limit that is too large is the client's to correct.
@@ -170,6 +170,14 @@ pub(crate) fn taught(failure: &UpstreamFailure) -> Option<Taught> {
         None => return None,
     };
     Some(Taught { lesson, lasting })
+}
+
+/// Where `word` stands by itself, and not as part of another name, which may be the client's own invention.
+fn find_word(text: &str, word: &str) -> Option<usize> {
+    let continues = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    text.match_indices(word)
+        .map(|(at, _)| at)
+        .find(|&at| !text[..at].ends_with(continues) && !text[at + word.len()..].starts_with(continues))
 }
 
 /// Whether the field as such is refused, rather than its value.

@@ -17,6 +17,8 @@ use crate::routes::Routes;
 const MAX_CACHED_KEYS: usize = 100_000;
 /// Ids that were looked up and do not exist, likewise.
 const MAX_CACHED_MISSES: usize = 10_000;
+/// Reads of the store on behalf of keys that are not known, per instance.
+const MAX_UNKNOWN_LOOKUPS_PER_SECOND: u32 = 200;
 /// How long a request waits for a check of configuration that is overdue.
 const INLINE_REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -34,6 +36,11 @@ pub(crate) struct Config {
     refreshing: AtomicBool,
     /// Monotonic milliseconds of the last check that succeeded.
     checked_ms: AtomicU64,
+    /// Monotonic milliseconds of the last check, whatever came of it.
+    tried_ms: AtomicU64,
+    turn: futures_util::lock::Mutex<()>,
+    /// Look-ups of ids that were not known: the second they were made in, and how many.
+    unknown_lookups: Mutex<(u64, u32)>,
     keys: RwLock<HashMap<ApiKeyId, Arc<CachedKey>>>,
     misses: RwLock<HashMap<ApiKeyId, ConfigVersion>>,
 }
@@ -80,6 +87,9 @@ impl Config {
             store_answers: AtomicBool::new(false),
             refreshing: AtomicBool::new(false),
             checked_ms: AtomicU64::new(0),
+            tried_ms: AtomicU64::new(0),
+            turn: futures_util::lock::Mutex::default(),
+            unknown_lookups: Mutex::default(),
             keys: RwLock::default(),
             misses: RwLock::default(),
         }
@@ -97,7 +107,8 @@ impl Config {
     /// Checks the configuration when it is due: in the background, or, when overdue and the store is not known to be
     /// down, before the request goes on.
     pub(crate) async fn ensure_fresh(self: &Arc<Self>) {
-        let age = self.now_ms().saturating_sub(self.checked_ms.load(Ordering::Relaxed));
+        let now = self.now_ms();
+        let age = now.saturating_sub(self.checked_ms.load(Ordering::Relaxed));
         if u128::from(age) < self.refresh_after.as_millis() && self.loaded.load(Ordering::Relaxed) {
             return;
         }
@@ -113,7 +124,11 @@ impl Config {
             }
             return;
         }
-        if !self.refreshing.swap(true, Ordering::AcqRel) {
+        // A store that fails is asked no more often than one that answers.
+        let tried = now.saturating_sub(self.tried_ms.load(Ordering::Relaxed));
+        if u128::from(tried) >= self.refresh_after.as_millis()
+            && !self.refreshing.swap(true, Ordering::AcqRel)
+        {
             let config = self.clone();
             self.host.spawn(Box::pin(async move {
                 let done = Reset(&config.refreshing);
@@ -125,8 +140,15 @@ impl Config {
         }
     }
 
-    /// Reads the version and, if it has moved, the providers.
+    /// Reads the version and, if it has moved, the providers. One at a time; who had to wait for another's check needs
+    /// none of their own.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        let asked = self.now_ms();
+        let _turn = self.turn.lock().await;
+        if self.loaded.load(Ordering::Acquire) && self.checked_ms.load(Ordering::Relaxed) > asked {
+            return Ok(());
+        }
+        self.tried_ms.store(self.now_ms(), Ordering::Relaxed);
         let read = async {
             let version = self.store.config_version().await?;
             if self.loaded.load(Ordering::Acquire) && version.0 == self.version.load(Ordering::Acquire) {
@@ -215,16 +237,17 @@ impl Config {
         if self.misses.read().unwrap_or_else(PoisonError::into_inner).get(id) == Some(&version) {
             return Ok(None);
         }
+        if known.is_none() && !self.may_look_up() {
+            return Err(StoreError::Unavailable {
+                reason: "too many unknown API keys are being tried".to_owned(),
+            });
+        }
         match self.store.find_key(id).await {
-            Ok(Some(found)) => {
-                let usage = known.map_or_else(Arc::default, |known| known.usage.clone());
-                let entry = Arc::new(CachedKey { record: found.value, version, usage });
-                insert_bounded(&self.keys, MAX_CACHED_KEYS, id, entry.clone());
-                Ok(Some(entry))
-            }
+            Ok(Some(found)) => Ok(Some(self.remember(id, found.value, version))),
             Ok(None) => {
                 self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-                insert_bounded(&self.misses, MAX_CACHED_MISSES, id, version);
+                let mut misses = self.misses.write().unwrap_or_else(PoisonError::into_inner);
+                insert_bounded(&mut misses, MAX_CACHED_MISSES, id, version);
                 Ok(None)
             }
             Err(error) => match known {
@@ -232,6 +255,26 @@ impl Config {
                 None => Err(error),
             },
         }
+    }
+
+    /// A well-formed key with any id is easily made up, and each costs a read before it is refused.
+    fn may_look_up(&self) -> bool {
+        let second = self.now_ms() / 1_000;
+        let mut lookups = self.unknown_lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        if lookups.0 != second {
+            *lookups = (second, 0);
+        }
+        lookups.1 += 1;
+        lookups.1 <= MAX_UNKNOWN_LOOKUPS_PER_SECOND
+    }
+
+    /// Keeps what a key has in use: look-ups of the same key may run side by side, and must count as one.
+    fn remember(&self, id: &ApiKeyId, record: ApiKeyRecord, version: ConfigVersion) -> Arc<CachedKey> {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let usage = keys.get(id).map_or_else(Arc::default, |known| known.usage.clone());
+        let entry = Arc::new(CachedKey { record, version, usage });
+        insert_bounded(&mut keys, MAX_CACHED_KEYS, id, entry.clone());
+        entry
     }
 
     fn now_ms(&self) -> u64 {
@@ -248,8 +291,7 @@ impl Drop for Reset<'_> {
     }
 }
 
-fn insert_bounded<V>(map: &RwLock<HashMap<ApiKeyId, V>>, max: usize, id: &ApiKeyId, value: V) {
-    let mut map = map.write().unwrap_or_else(PoisonError::into_inner);
+fn insert_bounded<V>(map: &mut HashMap<ApiKeyId, V>, max: usize, id: &ApiKeyId, value: V) {
     if map.len() >= max
         && !map.contains_key(id)
         && let Some(victim) = map.keys().next().cloned()

@@ -39,3 +39,16 @@ pub enum ChatEvent {
     },
     Usage(Usage),
 }
+
+impl ChatEvent {
+    /// What the model wrote: text, reasoning, a call's name or arguments.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text { text, .. }
+            | Self::Reasoning { text, .. }
+            | Self::ToolCallStart { name: text, .. }
+            | Self::ToolCallArguments { fragment: text, .. } => Some(text),
+            Self::Start { .. } | Self::Finish { .. } | Self::Usage(_) => None,
+        }
+    }
+}

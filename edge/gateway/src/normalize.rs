@@ -37,7 +37,7 @@ pub(crate) struct Normalizer {
 #[derive(Debug)]
 struct Call {
     choice: u32,
-    /// Among the choice's calls.
+    /// Among the choice's calls that have a name, in the order in which the names came.
     index: u32,
     upstream_index: Option<u64>,
     upstream_id: Option<String>,
@@ -71,7 +71,9 @@ impl Normalizer {
                 events.push(ChatEvent::Text { choice: index, text, logprobs: choice.logprobs });
             }
             if let Some(text) = delta.refusal.filter(|t| !t.is_empty()) {
-                self.refused.push(index);
+                if !self.refused.contains(&index) {
+                    self.refused.push(index);
+                }
                 events.push(ChatEvent::Text { choice: index, text, logprobs: None });
             }
             let legacy = delta.function_call.map(ToolCallDelta::from_legacy);
@@ -114,12 +116,14 @@ impl Normalizer {
         let taken = |id: &String| {
             self.calls[..at].iter().any(|c| c.choice == choice && c.upstream_id.as_ref() == Some(id))
         };
+        let named = self.calls.iter().filter(|c| c.choice == choice && !c.name.is_empty()).count();
         let own_id = self.calls[at].upstream_id.clone().filter(|id| !taken(id));
         let call = &mut self.calls[at];
         if let Some(name) = name
             && call.name.is_empty()
         {
             call.name.clone_from(&name);
+            call.index = u32::try_from(named).unwrap_or(u32::MAX);
             let id = own_id.unwrap_or_else(|| format!("call_{seed}_{total}"));
             events.push(ChatEvent::ToolCallStart { choice, call: call.index, id, name });
         }
@@ -162,10 +166,9 @@ impl Normalizer {
         if self.calls.len() == MAX_CALLS {
             return None;
         }
-        let own = self.calls.iter().filter(|call| call.choice == choice).count();
         self.calls.push(Call {
             choice,
-            index: u32::try_from(own).ok()?,
+            index: 0,
             upstream_index,
             upstream_id: None,
             name: String::new(),

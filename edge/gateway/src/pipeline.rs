@@ -1,5 +1,6 @@
 //! The way of a request through the gateway.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,8 +130,10 @@ impl Gateway {
         let listed = adapter::list_models(&upstream, &*self.0.host)
             .await
             .map_err(|failure| failure.message.into_owned())?;
-        let models: Vec<Model> =
+        let mut models: Vec<Model> =
             listed.data.into_iter().take(MAX_DISCOVERED_MODELS).filter_map(discovered_model).collect();
+        let mut seen = HashSet::new();
+        models.retain(|model| seen.insert(model.id.clone()));
         let count = models.len();
         self.0.config.set_discovered(provider.slug.clone(), models);
         Ok(count)
@@ -223,7 +226,9 @@ impl Gateway {
             Route::Ready => return Ok(self.ready()),
             Route::ChatCompletions | Route::Embeddings | Route::Models | Route::Model(_) => {}
         }
-        let key = authenticate(&head.headers, &self.0.config, &self.0.hasher, self.0.host.unix_ms()).await?;
+        let key = authenticate(&head.headers, &self.0.config, &self.0.hasher, self.0.host.unix_ms())
+            .await
+            .inspect_err(|error| log_refusal(id, None, error))?;
         match route {
             Route::Models => Ok(self.list_models(&key)),
             Route::Model(id) => self.show_model(&id, &key),
@@ -291,8 +296,9 @@ impl Gateway {
         let scan =
             EmbeddingsScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
         settlement.model(&scan.model, false);
-        let targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
-        if targets.iter().all(|target| target.model.capabilities.embeddings == Some(false)) {
+        let mut targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
+        targets.retain(|target| target.model.capabilities.embeddings != Some(false));
+        if targets.is_empty() {
             let error = ApiError::cannot_embed(&scan.model);
             settlement.refused(&error);
             return Err(error);
@@ -307,7 +313,9 @@ impl Gateway {
         operation: &'static str,
         id: &HeaderValue,
     ) -> Result<Settlement, ApiError> {
-        let permit = admit(key, &*self.0.leases, &*self.0.host).await?;
+        let permit = admit(key, &*self.0.leases, &*self.0.host)
+            .await
+            .inspect_err(|error| log_refusal(id, Some(key), error))?;
         let id = id.to_str().unwrap_or_default().into();
         Ok(Settlement::new(self.0.host.clone(), id, operation, key.record.id.clone(), permit))
     }
@@ -394,6 +402,16 @@ impl Gateway {
     fn seed(&self) -> Seed {
         Seed { instance: self.0.instance, count: self.0.ids.fetch_add(1, Ordering::Relaxed) }
     }
+}
+
+/// The line of a request that was refused before there was anything to settle.
+fn log_refusal(id: &HeaderValue, key: Option<&CachedKey>, error: &ApiError) {
+    tracing::info!(
+        request_id = id.to_str().unwrap_or_default(),
+        key_id = key.map(|key| key.record.id.as_str()),
+        outcome = &*error.code,
+        "refused"
+    );
 }
 
 /// As many hexadecimal digits as there is room for, the lowest last.

@@ -221,18 +221,19 @@ impl ChunkRelay {
                 }
                 return;
             }
-            ChatEvent::Finish { choice, .. } => *choice,
-            ChatEvent::Text { choice, text, .. }
-            | ChatEvent::Reasoning { choice, text }
-            | ChatEvent::ToolCallStart { choice, name: text, .. }
-            | ChatEvent::ToolCallArguments { choice, fragment: text, .. } => {
-                self.output = true;
-                self.completion.add_text(text);
-                *choice
-            }
+            ChatEvent::Finish { choice, .. }
+            | ChatEvent::Text { choice, .. }
+            | ChatEvent::Reasoning { choice, .. }
+            | ChatEvent::ToolCallStart { choice, .. }
+            | ChatEvent::ToolCallArguments { choice, .. } => *choice,
         };
+        // What nobody asked for is no output either.
         if u64::from(choice) >= self.wanted.choices {
             return;
+        }
+        if let Some(text) = event.text() {
+            self.output = true;
+            self.completion.add_text(text);
         }
         let bit = 1_u128.checked_shl(choice).unwrap_or(0);
         let first = bit != 0 && self.begun & bit == 0;

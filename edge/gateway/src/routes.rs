@@ -100,10 +100,11 @@ impl Learned {
         self.drop_stream_options.load(Ordering::Relaxed)
     }
 
-    /// Its answers carry usage, so that nothing need be estimated ahead.
-    pub(crate) fn reports_usage(&self) {
-        if !self.is_usage_reported() {
-            self.reports_usage.store(true, Ordering::Relaxed);
+    /// Whether the last answer carried usage: if so, nothing is estimated ahead for the next.
+    pub(crate) fn usage_reported(&self, reported: bool) {
+        // Mostly nothing changes, and a write would be felt by all threads.
+        if self.is_usage_reported() != reported {
+            self.reports_usage.store(reported, Ordering::Relaxed);
         }
     }
 
@@ -162,11 +163,18 @@ impl Routes {
         allows(key, name, targets).then_some(targets)
     }
 
+    /// The models that a key may use, by the names that it may use for them.
     pub(crate) fn listed<'a>(&'a self, key: &'a ApiKeyRecord) -> impl Iterator<Item = (&'a str, &'a Target)> {
-        self.listed
-            .iter()
-            .filter(|(name, target)| allows(key, name, std::slice::from_ref(target)))
-            .map(|(name, target)| (name.as_str(), &**target))
+        let own = self.all().filter(|(name, _)| {
+            key.allowed_models.as_ref().is_none_or(|allowed| allowed.iter().any(|a| a == name))
+        });
+        // A key may be limited to a model of one provider: that has a name only if it is qualified.
+        let qualified = key.allowed_models.iter().flatten().filter_map(|name| {
+            let is_own = self.listed.iter().any(|(own, _)| own == name);
+            let targets = self.by_name.get(name).filter(|_| !is_own)?;
+            Some((name.as_str(), &**targets.first()?))
+        });
+        own.chain(qualified)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Target)> {

@@ -32,6 +32,8 @@ pub(crate) struct Live {
     upstream: Option<Body>,
     target: Arc<Target>,
     decoder: SseDecoder,
+    /// Output that is held back until there is content in it.
+    max_held_bytes: usize,
     relay: ChunkRelay,
     out: BytesMut,
     begun: Duration,
@@ -61,6 +63,7 @@ impl Live {
             upstream: Some(upstream),
             target,
             decoder: SseDecoder::new(max_frame_bytes),
+            max_held_bytes: max_frame_bytes,
             relay,
             out: BytesMut::new(),
             begun,
@@ -88,6 +91,7 @@ impl Live {
             upstream: None,
             target,
             decoder: SseDecoder::new(0),
+            max_held_bytes: 0,
             relay,
             out,
             begun,
@@ -112,6 +116,11 @@ impl Live {
     pub(crate) fn poll_commit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamFailure>> {
         while !self.relay.has_output() && self.end.is_none() {
             ready!(self.poll_read(cx));
+            if self.out.len() > self.max_held_bytes {
+                self.fail(UpstreamFailure::unavailable(
+                    "The upstream sent much, and nothing for the client in it.",
+                ));
+            }
         }
         if self.relay.has_output() {
             return Poll::Ready(Ok(()));
@@ -307,9 +316,7 @@ impl ChatStream {
                     match live.end.take() {
                         None => {}
                         Some(Ok(summary)) => {
-                            if !summary.estimated {
-                                live.target.learned.reports_usage();
-                            }
+                            live.target.learned.usage_reported(!summary.estimated);
                             self.settlement.usage(summary.usage, summary.estimated);
                             self.settlement.outcome("ok");
                             self.state = State::Ended;

@@ -66,8 +66,8 @@ pub(crate) struct ProviderArgs {
     /// Settings and providers (see the README)
     #[arg(long, value_name = "FILE", env = "DYAD_GATEWAY_CONFIG")]
     pub config: Option<PathBuf>,
-    /// An OpenAI-compatible base URL to serve, with its key (or `env:NAME`, `file:PATH`) if it needs one; may be
-    /// repeated
+    /// An OpenAI-compatible base URL to serve; may be repeated. Its key, if it needs one, is best given as
+    /// URL=env:NAME or URL=file:PATH: others on this machine can see a command line
     #[arg(long = "upstream", value_name = "URL[=KEY]")]
     pub upstreams: Vec<String>,
     /// Do not look for keys in the environment, Ollama and LM Studio
@@ -98,8 +98,11 @@ impl Cli {
             Command::Providers(command) => (command.common().json, providers::run(&command)),
             Command::Doctor(args) => (args.common.json, doctor::run(&args)),
             Command::Completions { shell } => {
-                clap_complete::generate(shell, &mut Self::command(), "dyad-gateway", &mut std::io::stdout());
-                return ExitCode::SUCCESS;
+                // In memory first: the generator panics where it cannot write, as into a closed pipe.
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "dyad-gateway", &mut script);
+                let written = std::io::Write::write_all(&mut std::io::stdout(), &script);
+                return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             }
         };
         match result {

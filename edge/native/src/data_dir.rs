@@ -32,8 +32,9 @@ impl DataDir {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
     }
 
-    /// The hasher of API keys; its secret is made on first use. Losing the file invalidates every key.
-    pub(crate) fn hasher(&self) -> io::Result<ApiKeyHasher> {
+    /// The hasher of API keys. Its secret is made on first use, but not where the store has keys already: without the
+    /// secret they were hashed under, none of them would be valid any more.
+    pub(crate) fn hasher(&self, store_has_keys: bool) -> io::Result<ApiKeyHasher> {
         let path = self.0.join(HASH_SECRET_FILE);
         match fs::read_to_string(&path) {
             Ok(text) if text.trim().len() == 64 => Ok(ApiKeyHasher::new(&Secret::new(text.trim()))),
@@ -41,12 +42,19 @@ impl DataDir {
                 "{} is damaged: it must hold 64 hexadecimal digits",
                 path.display()
             ))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && store_has_keys => {
+                Err(io::Error::other(format!(
+                    "{} is missing, and the store's API keys were hashed under it; put it back from a backup, or remove \
+                     {STORE_FILE} as well to begin anew",
+                    path.display()
+                )))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let text = crate::random::hex::<32>()?;
                 match write_new(&path, &text) {
                     Ok(()) => Ok(ApiKeyHasher::new(&Secret::new(text))),
                     // Another process was first: its secret is the one.
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.hasher(),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.hasher(false),
                     Err(error) => Err(error),
                 }
             }
@@ -92,8 +100,8 @@ mod tests {
         data_dir.create().unwrap();
         data_dir.create().unwrap();
         let key = ApiKey::from_random(&[7; 32]);
-        let hash = data_dir.hasher().unwrap().hash(&key);
-        assert_eq!(data_dir.hasher().unwrap().hash(&key), hash);
+        let hash = data_dir.hasher(false).unwrap().hash(&key);
+        assert_eq!(data_dir.hasher(false).unwrap().hash(&key), hash);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(data_dir.path()), 0o700);
         assert_eq!(mode(&data_dir.path().join(HASH_SECRET_FILE)), 0o600);
@@ -112,11 +120,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_secret_is_not_replaced_where_keys_depend_on_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::locate(Some(directory.path()));
+        let error = data_dir.hasher(true).unwrap_err();
+        assert!(error.to_string().contains("is missing"), "{error}");
+        assert!(!directory.path().join(HASH_SECRET_FILE).exists());
+        data_dir.hasher(false).unwrap();
+        data_dir.hasher(true).unwrap();
+    }
+
+    #[test]
     fn a_damaged_secret_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(HASH_SECRET_FILE);
         fs::write(&path, "short").unwrap();
-        let error = DataDir::locate(Some(directory.path())).hasher().unwrap_err();
+        let error = DataDir::locate(Some(directory.path())).hasher(false).unwrap_err();
         assert!(error.to_string().contains("damaged"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "short");
     }

@@ -70,8 +70,9 @@ impl EmbeddedGateway {
     ) -> Result<Self, OpenError> {
         let data_dir = DataDir::locate(Some(data_dir.as_ref()));
         let store = Arc::new(open_store(&data_dir).await?);
+        let has_keys = !store.keys().await.map_err(OpenError::Load)?.is_empty();
         let hasher = data_dir
-            .hasher()
+            .hasher(has_keys)
             .map_err(|source| OpenError::DataDir { path: data_dir.path().to_owned(), source })?;
         let gateway = Gateway::new(GatewayParts {
             host: Arc::new(NativeHost::new()?),

@@ -20,6 +20,7 @@ use crate::error_chain::error_chain;
 
 /// Connections kept open to one upstream, per worker thread.
 const MAX_IDLE_PER_UPSTREAM: usize = 256;
+const KEEPALIVE: Duration = Duration::from_secs(30);
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 type UpstreamClient = Client<ConnectTimeout<HttpsConnector<HttpConnector>>, Body>;
@@ -37,7 +38,18 @@ impl NativeHost {
     /// none, against Mozilla's.
     pub fn new() -> Result<Self, rustls::Error> {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let native = rustls_native_certs::load_native_certs();
+        for error in &native.errors {
+            tracing::warn!(%error, "a certificate of the system cannot be read");
+        }
+        roots.add_parsable_certificates(native.certs);
+        // Whoever names an authority of their own does not mean everybody's instead.
+        let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().find(|name| std::env::var_os(name).is_some());
+        if let (true, Some(name)) = (roots.is_empty(), named) {
+            return Err(rustls::Error::General(format!(
+                "{name} is set, and no certificate can be read there"
+            )));
+        }
         if roots.is_empty() {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
@@ -57,6 +69,8 @@ impl NativeHost {
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_nodelay(true);
+        // A network that went away without a word is noticed in minutes, not never.
+        http.set_keepalive(Some(KEEPALIVE));
         let https = HttpsConnectorBuilder::new()
             .with_tls_config((*self.tls).clone())
             .https_or_http()
@@ -67,6 +81,9 @@ impl NativeHost {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_PER_UPSTREAM)
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(KEEPALIVE)
+            .http2_keep_alive_timeout(KEEPALIVE)
             .build(ConnectTimeout::new(https, connect_timeout));
         clients.push((connect_timeout, client.clone()));
         client

@@ -1,5 +1,5 @@
-//! Stands between hyper and an accepted stream, and mends four things that hyper decides by itself, where no service
-//! can see them. HTTP/2 passes untouched.
+//! Stands between hyper and an accepted stream, and mends five things that hyper decides by itself, where no service
+//! can see them. HTTP/2 passes untouched, but for the last.
 //!
 //! - **Answers without a body.** hyper answers a head that it cannot parse (400), or one that is too long (414, 431),
 //!   with an empty body. Clients need OpenAI's error object, so [`Http1Guard`] writes one in its place.
@@ -11,6 +11,8 @@
 //! - **Answers that get lost.** Closing a socket on a peer that is still sending makes its kernel throw away what it
 //!   has not read yet, the answer included. So after a request that was not read to its end the stream is read, and
 //!   what comes thrown away, until the peer closes too, or for a short time.
+//! - **Peers that do not read.** hyper waits for ever to write. Here a write that makes no progress for a while ends the
+//!   connection, and with it the request and its upstream call.
 
 mod framing;
 
@@ -38,6 +40,9 @@ pub(crate) struct Http1Guard<S> {
     refusal: Option<Refusal>,
     linger_timeout: Duration,
     linger: Option<Pin<Box<Sleep>>>,
+    stall_timeout: Duration,
+    /// Runs while a write waits for the peer.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 /// Our answer in place of hyper's.
@@ -48,8 +53,14 @@ struct Refusal {
 
 impl<S> Http1Guard<S> {
     /// `first_head_timeout` bounds the first head (or HTTP/2's preface) from now on, `linger_timeout` the time for
-    /// which a peer that still sends is listened to after the answer.
-    pub(crate) fn new(stream: S, first_head_timeout: Duration, linger_timeout: Duration) -> Self {
+    /// which a peer that still sends is listened to after the answer, and `stall_timeout` the time for which a peer may
+    /// not read while there is something to write.
+    pub(crate) fn new(
+        stream: S,
+        first_head_timeout: Duration,
+        linger_timeout: Duration,
+        stall_timeout: Duration,
+    ) -> Self {
         Self {
             stream,
             requests: Framing::new(),
@@ -58,7 +69,21 @@ impl<S> Http1Guard<S> {
             refusal: None,
             linger_timeout,
             linger: None,
+            stall_timeout,
+            stall: None,
         }
+    }
+
+    /// Passes on how a write went, unless the peer has not taken anything for too long.
+    fn bounded(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let timeout = self.stall_timeout;
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(stall.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Whether the peer may be sending a request that nobody reads.
@@ -120,10 +145,11 @@ impl<S: AsyncWrite + Unpin> Http1Guard<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Http1Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.poll_write_refusal(cx, buf) {
+        let written = match self.poll_write_refusal(cx, buf) {
             Some(refusing) => refusing,
             None => Pin::new(&mut self.stream).poll_write(cx, buf),
-        }
+        };
+        self.bounded(cx, written)
     }
 
     fn poll_write_vectored(
@@ -135,9 +161,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Http1Guard<S> {
         if let [buf] = bufs
             && let Some(refusing) = self.poll_write_refusal(cx, buf)
         {
-            return refusing;
+            return self.bounded(cx, refusing);
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.bounded(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

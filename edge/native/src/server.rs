@@ -50,6 +50,8 @@ pub(crate) struct ServerTimeouts {
     pub(crate) http2_ping: Duration,
     /// To stop sending a request that was answered before its end.
     pub(crate) linger: Duration,
+    /// To read something of what it is sent.
+    pub(crate) stall: Duration,
 }
 
 impl Default for ServerTimeouts {
@@ -59,6 +61,7 @@ impl Default for ServerTimeouts {
             head: Duration::from_secs(75),
             http2_ping: Duration::from_secs(25),
             linger: Duration::from_secs(3),
+            stall: Duration::from_secs(60),
         }
     }
 }
@@ -302,7 +305,7 @@ async fn speaks_http1(stream: &tokio::net::TcpStream) -> io::Result<bool> {
 }
 
 fn guarded<S>(stream: S, timeouts: ServerTimeouts) -> TokioIo<Http1Guard<S>> {
-    TokioIo::new(Http1Guard::new(stream, timeouts.greeting, timeouts.linger))
+    TokioIo::new(Http1Guard::new(stream, timeouts.greeting, timeouts.linger, timeouts.stall))
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ fn a_key_sees_and_uses_only_its_models() {
         .provider("beta", &json!({}))
         .allowed(&["m", "alpha/third"])
         .build();
-    assert_eq!(test.listed(), ["m"]);
+    assert_eq!(test.listed(), ["m", "alpha/third"]);
     for name in ["m", "alpha/m", "alpha/third"] {
         test.host.reply("alpha", Reply::json(200, &completion("ok")));
         assert_eq!(test.chat(&json!({"model": name})).status, StatusCode::OK, "{name}");

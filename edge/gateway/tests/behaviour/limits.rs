@@ -106,6 +106,7 @@ fn a_refused_request_settles_nothing_and_sends_nothing() {
     assert_eq!(test.stream().status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(test.host.calls().len(), 1);
     assert!(log.settled().is_empty());
+    assert!(log.all().iter().any(|line| line.contains("rate_limit_exceeded")), "it is told all the same");
 }
 
 #[test]

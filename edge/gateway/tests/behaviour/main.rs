@@ -6,6 +6,7 @@
 mod access;
 mod bodies;
 mod config;
+mod corners;
 mod fallback;
 mod limits;
 mod streams;

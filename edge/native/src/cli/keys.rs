@@ -70,8 +70,10 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
                 concurrent_requests,
                 ..
             } => {
+                let known = store.keys().await;
+                let known = known.map_err(|error| Failure::failed("the keys could not be read", &error))?;
                 let hasher = data_dir
-                    .hasher()
+                    .hasher(!known.is_empty())
                     .map_err(|error| Failure::failed("the secret for hashing API keys", &error))?;
                 let new = NewApiKey {
                     label: label.clone(),

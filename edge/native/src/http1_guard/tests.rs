@@ -29,7 +29,7 @@ fn served(capacity: usize, first_head_timeout: Duration) -> DuplexStream {
     tokio::spawn(async move {
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(SOON).max_buf_size(64 * 1024);
-        let io = TokioIo::new(Http1Guard::new(server, first_head_timeout, SOON));
+        let io = TokioIo::new(Http1Guard::new(server, first_head_timeout, SOON, SOON));
         let _ = builder.serve_connection(io, service_fn(echo)).await;
     });
     client
@@ -185,4 +185,25 @@ async fn the_first_heads_timer_does_not_count_after_it() {
     let mut status = [0; 15];
     client.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 200 OK");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_read_is_given_up() {
+    let (mut client, server) = duplex(64);
+    let guard = Http1Guard::new(server, SOON, SOON, Duration::from_secs(60));
+    let serving = tokio::spawn(async move {
+        let builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+        builder
+            .serve_connection(TokioIo::new(guard), service_fn(echo))
+            .await
+            .map_err(|error| error.to_string())
+    });
+    let body = "x".repeat(10_000);
+    let request = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    client.write_all(request.as_bytes()).await.unwrap();
+    // Time passes by itself while nobody can do anything.
+    let ended =
+        tokio::time::timeout(Duration::from_secs(90), serving).await.expect("it does not wait for ever");
+    assert!(ended.unwrap().is_err());
+    drop(client);
 }

@@ -23,7 +23,7 @@ impl Log {
 
     /// The lines that tell of a settled request.
     pub(crate) fn settled(&self) -> Vec<String> {
-        self.all().into_iter().filter(|line| line.contains(" outcome=")).collect()
+        self.all().into_iter().filter(|line| line.contains(" duration_ms=")).collect()
     }
 
     pub(crate) fn all(&self) -> Vec<String> {

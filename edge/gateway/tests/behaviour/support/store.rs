@@ -1,8 +1,9 @@
 //! A store that can fail.
 
-use std::future::{pending, ready};
-use std::sync::Mutex;
+use std::future::{pending, poll_fn, ready};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 
 use catalog::{
     ApiKeyId, ApiKeyRecord, BoxFuture, ConfigVersion, KeyStore, MemoryStore, Provider, ProviderSlug,
@@ -17,6 +18,8 @@ pub(crate) enum Mood {
     Down,
     /// No call ever answers.
     Hangs,
+    /// Answers once [`FaultyStore::go`] was called.
+    Slow,
 }
 
 #[derive(Default)]
@@ -25,9 +28,15 @@ pub(crate) struct FaultyStore {
     pub(super) inner: MemoryStore,
     mood: Mutex<Mood>,
     key_look_ups: AtomicUsize,
+    waiting: Arc<Mutex<Vec<Waker>>>,
 }
 
 impl FaultyStore {
+    /// Lets the calls that were begun while it was slow go on.
+    pub(crate) fn go(&self) {
+        self.waiting.lock().unwrap().drain(..).for_each(Waker::wake);
+    }
+
     pub(crate) fn is(&self, mood: Mood) {
         *self.mood.lock().unwrap() = mood;
     }
@@ -45,6 +54,22 @@ impl FaultyStore {
             Mood::Well => answer,
             Mood::Down => Box::pin(ready(Err(StoreError::Unavailable { reason: "it is down".to_owned() }))),
             Mood::Hangs => Box::pin(pending()),
+            Mood::Slow => {
+                let waiting = self.waiting.clone();
+                Box::pin(async move {
+                    let mut begun = false;
+                    poll_fn(|cx| {
+                        if begun {
+                            return Poll::Ready(());
+                        }
+                        begun = true;
+                        waiting.lock().unwrap().push(cx.waker().clone());
+                        Poll::Pending
+                    })
+                    .await;
+                    answer.await
+                })
+            }
         }
     }
 }
