@@ -91,7 +91,10 @@ fn what_is_held_back_before_the_first_content_is_bounded() {
         .settings(|settings| settings.max_frame_bytes = 64 * 1024)
         .build();
     let empty = chunk(&json!({"role": "assistant", "content": ""}), None);
-    test.host.reply("alpha", Reply::sse(vec![empty.repeat(100); 100]));
+    // Its content comes, but too late: without the bound it would be served.
+    let mut flood = vec![empty.repeat(100); 100];
+    flood.extend([text_chunk("from alpha"), ending()]);
+    test.host.reply("alpha", Reply::sse(flood));
     test.host.reply("beta", Reply::sse([text_chunk("from beta"), ending()]));
     assert!(test.chat(&json!({"stream": true})).text().contains("from beta"));
 }
