@@ -82,9 +82,12 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         create_directory(directory).map_err(failed)?;
     }
-    // SQLite gives the files that it puts beside this one the same permissions.
-    drop(create_private_file(path).map_err(failed)?);
     let text = path.to_str().ok_or_else(|| failed(io::Error::other("the path is not valid UTF-8")))?;
+    // One opens at a time: SQLite does not wait for its locks while it turns a new file into write-ahead mode.
+    let opening = open_lock_file(path).map_err(failed)?;
+    opening.lock().map_err(failed)?;
+    // SQLite gives the files that it puts beside this one the same permissions.
+    make_private_file(path).map_err(failed)?;
     Database::new(text).map_err(|error| OpenError::Engine { path: path.to_owned(), source: Box::new(error) })
 }
 
@@ -100,21 +103,52 @@ fn create_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).create(path)
 }
 
-#[cfg(unix)]
-fn create_private_file(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+/// The file beside the store whose lock says that somebody is opening the store.
+fn open_lock_file(path: &Path) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".opening");
+    private_file().create(true).truncate(false).open(name)
+}
 
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    // It may have been there, copied by somebody.
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+/// Makes the file, or takes from others what they may do with one that is there, copied by somebody perhaps. One that
+/// is there is not opened: closing it would drop every lock that this process has on it.
+fn make_private_file(path: &Path) -> io::Result<()> {
+    match private_file().create_new(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => keep_others_out(path),
+        Err(error) => Err(error),
     }
-    Ok(file)
+}
+
+#[cfg(unix)]
+fn private_file() -> OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
 }
 
 #[cfg(not(unix))]
-fn create_private_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).open(path)
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    options
+}
+
+#[cfg(unix)]
+fn keep_others_out(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+
+    if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn keep_others_out(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// The SDK's way to the engine. The engine works on one request at a time; the others wait here, where waiting costs

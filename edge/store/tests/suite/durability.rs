@@ -138,7 +138,11 @@ async fn only_the_owner_can_read_the_files() {
     store.put_key(&key(1), None).await.unwrap();
     assert_eq!(mode(directory), 0o700);
     let files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(files.len(), 3, "the file, the write-ahead log and its index: {files:?}");
+    assert_eq!(
+        files.len(),
+        4,
+        "the file, its write-ahead log, the log's index, the lock for opening: {files:?}"
+    );
     for file in &files {
         assert_eq!(mode(file), 0o600, "{file:?}");
     }
