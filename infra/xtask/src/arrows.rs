@@ -31,9 +31,12 @@ const fn native(name: &'static str, may_know: &'static [&'static str]) -> Member
 const MEMBERS: &[Member] = &[
     host_free("openai-wire", &[]),
     host_free("catalog", &["openai-wire"]),
-    host_free("gateway", &["openai-wire", "catalog"]),
-    host_free("store", &["catalog"]),
-    native("dyad-gateway", &["openai-wire", "catalog", "gateway", "store"]),
+    host_free("runner-api", &[]),
+    host_free("gateway", &["openai-wire", "catalog", "runner-api"]),
+    host_free("store", &["catalog", "runner-api"]),
+    host_free("cli-dialect", &["runner-api"]),
+    native("dyad-runner", &["runner-api", "cli-dialect", "store"]),
+    native("dyad-gateway", &["openai-wire", "catalog", "gateway", "store", "runner-api", "dyad-runner"]),
     // Tests see the product from outside.
     native("system-tests", &[]),
     native("bench", &[]),

@@ -1,0 +1,121 @@
+//! What a node says of itself, and the port through which nodes and edges find each other.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::{Deserialize, Serialize};
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One CLI that a node runs, as its operator's file declares it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CliInfo {
+    pub name: String,
+    /// The parameters that a request may fill in, each with its allowed values. No values: the type alone decides.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, ParameterInfo>,
+    /// Whether messages may have images.
+    #[serde(default)]
+    pub images: bool,
+    pub isolation: Isolation,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterInfo {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+    /// What is taken where a request says nothing. None: the request must say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+}
+
+/// How far a CLI is kept from its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// A hardened container.
+    Container,
+    /// A hardened container on gVisor.
+    Gvisor,
+    /// A process of an unprivileged user: for development only.
+    #[serde(other)]
+    Process,
+}
+
+/// How much a node can take on right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// Runs at once, at most.
+    pub slots: u32,
+    /// Runs that go on.
+    pub running: u32,
+    /// Requests that wait.
+    pub queued: u32,
+    /// Requests that may wait, at most.
+    pub queue_limit: u32,
+    /// Sandboxes that wait for a request.
+    pub parked: u32,
+    pub draining: bool,
+}
+
+/// A node as the registry has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Unique in the fleet; stays the same over restarts.
+    pub id: String,
+    /// `https://HOST:PORT`, as the edge reaches it.
+    pub url: String,
+    pub version: String,
+    pub capacity: Capacity,
+    pub clis: Vec<CliInfo>,
+    /// Milliseconds since the Unix epoch after which the record says nothing any more.
+    pub expires_unix_ms: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the registry does not answer: {reason}")]
+pub struct RegistryError {
+    pub reason: String,
+}
+
+/// Where nodes announce themselves and edges look for them.
+pub trait Registry: Send + Sync {
+    /// Writes the record, replacing the node's earlier one.
+    fn announce<'a>(&'a self, node: &'a NodeRecord) -> BoxFuture<'a, Result<(), RegistryError>>;
+
+    /// Removes the node's record. Removing what is not there is no error.
+    fn withdraw<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), RegistryError>>;
+
+    /// All records, the expired ones perhaps among them.
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>, RegistryError>>;
+}
+
+/// A registry in this process: for one machine, and for tests.
+#[derive(Debug, Default)]
+pub struct MemoryRegistry {
+    nodes: std::sync::Mutex<BTreeMap<String, NodeRecord>>,
+}
+
+impl MemoryRegistry {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, NodeRecord>> {
+        self.nodes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Registry for MemoryRegistry {
+    fn announce<'a>(&'a self, node: &'a NodeRecord) -> BoxFuture<'a, Result<(), RegistryError>> {
+        self.lock().insert(node.id.clone(), node.clone());
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn withdraw<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), RegistryError>> {
+        self.lock().remove(id);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>, RegistryError>> {
+        let nodes = self.lock().values().cloned().collect();
+        Box::pin(std::future::ready(Ok(nodes)))
+    }
+}

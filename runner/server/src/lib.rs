@@ -1,0 +1,1 @@
+//! The node that runs AI CLIs in sandboxes.
