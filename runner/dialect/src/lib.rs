@@ -8,6 +8,9 @@
 //! it the request, and exactly one event that [is the last](RunEvent::is_last) comes out, at the latest from
 //! [`Dialect::end`].
 
+pub mod kind;
+
+pub use kind::{JsonlPaths, Kind, Settings, SystemPrompt, ToolsAs};
 use runner_api::{FinishReason, RunEvent, RunRequest, RunUsage};
 
 /// What the owner of the process is to do, in order.

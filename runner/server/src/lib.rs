@@ -1,1 +1,3 @@
 //! The node that runs AI CLIs in sandboxes.
+
+pub mod config;

@@ -1,0 +1,3 @@
+//! The operator's file, `runner.toml`.
+
+pub mod model;
