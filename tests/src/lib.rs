@@ -23,6 +23,7 @@ pub mod sse;
 pub mod tls;
 pub mod turn;
 pub mod upstream;
+pub mod vendor;
 
 use std::time::Duration;
 
