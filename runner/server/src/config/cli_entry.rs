@@ -69,31 +69,36 @@ pub(super) fn cli(fields: &mut Fields<'_>, engine: Option<&Engine>) -> Option<Cl
     let is_echo = matches!(&isolated, Some(Isolated::Container { image: Image::Echo, .. }));
     let argv = argv(fields, is_echo);
     let parameters = fields.table_or_empty("parameters", parameters::parameters).flatten();
-    let environment = fields.table_or_empty("environment", environment).flatten().unwrap_or_default();
+    let environment = fields.table_or_empty("environment", environment).flatten();
     let settings = settings(fields, dialect, mode);
     let limits = fields.table_or_empty("limits", limits);
     let egress = fields.table("egress", egress).flatten();
     let pool = fields.table_or_empty("pool", |fields| pool(fields, mode));
     let images = images(fields, dialect, mode);
-    parameters::check_uses(fields, &argv, parameters.as_ref(), dialect);
-    if egress.is_some() || !fields.has("egress") {
-        check_templates(fields, &argv, &environment, egress.as_ref());
+    // What is wrong by itself need not fit the rest.
+    if let (Some(argv), Some(parameters)) = (&argv, &parameters) {
+        parameters::check_uses(fields, argv, parameters, dialect);
     }
-    if settings.system == SystemPrompt::File && !names_system_file(&argv, &environment) {
-        fields.violation(
-            "system_prompt",
-            "\"file\" needs an argument or a variable that names the file, system.md in the working directory",
-        );
+    if let (Some(argv), Some(environment)) = (&argv, &environment) {
+        if egress.is_some() || !fields.has("egress") {
+            check_templates(fields, argv, environment, egress.as_ref());
+        }
+        if settings.system == SystemPrompt::File && !names_system_file(argv, environment) {
+            fields.violation(
+                "system_prompt",
+                "\"file\" needs an argument or a variable that names the file, system.md in the working directory",
+            );
+        }
     }
     Some(Cli {
         name: name?,
         isolated: isolated?,
         mode,
-        argv,
+        argv: argv?,
         parameters: parameters?,
         dialect: dialect?,
         settings,
-        environment,
+        environment: environment?,
         limits: limits?,
         egress,
         pool: pool?,
@@ -133,10 +138,11 @@ fn isolated(fields: &mut Fields<'_>, engine: Option<&Engine>, name: Option<&str>
     Some(Isolated::Process)
 }
 
-fn argv(fields: &mut Fields<'_>, is_echo: bool) -> Vec<Template> {
+fn argv(fields: &mut Fields<'_>, is_echo: bool) -> Option<Vec<Template>> {
     if is_echo {
         fields.misplaced("argv", "is not for the built-in echo, which has its own program");
-        return ECHO_ARGV.map(|argument| Template(vec![Piece::Literal(argument.to_owned())])).to_vec();
+        let literal = |argument: &str| Template(vec![Piece::Literal(argument.to_owned())]);
+        return Some(ECHO_ARGV.map(literal).to_vec());
     }
     let is_listed = fields.has("argv");
     let argv = fields.list("argv", MAX_ARGUMENTS, template);
@@ -144,7 +150,7 @@ fn argv(fields: &mut Fields<'_>, is_echo: bool) -> Vec<Template> {
         fields
             .violation("argv", "must have the CLI's program and its arguments, such as [\"claude\", \"-p\"]");
     }
-    argv.unwrap_or_default()
+    argv
 }
 
 fn template(value: &Value) -> Result<Template, String> {

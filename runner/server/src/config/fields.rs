@@ -186,22 +186,21 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// A list, each element as `parse` reads it. Elements that are wrong are noted and left out.
+    /// A list, each element as `parse` reads it.
     pub(super) fn list<T>(
         &mut self,
         name: &'static str,
         max: usize,
         parse: impl Fn(&'a Value) -> Result<T, String>,
     ) -> Option<Vec<T>> {
-        let elements = self.elements(name, max, "a list")?;
-        let mut parsed = Vec::with_capacity(elements.len());
-        for (index, element) in elements.iter().enumerate() {
-            match parse(element) {
-                Ok(element) => parsed.push(element),
-                Err(message) => self.violation(&format!("{name}[{index}]"), message),
-            }
-        }
-        Some(parsed)
+        let elements = self.elements(name, max, "a list")?.iter().enumerate();
+        let parsed: Vec<Option<T>> = elements
+            .map(|(index, element)| {
+                let noted = |message| self.violation(&format!("{name}[{index}]"), message);
+                parse(element).map_err(noted).ok()
+            })
+            .collect();
+        parsed.into_iter().collect()
     }
 
     fn elements(&mut self, name: &'static str, max: usize, wanted: &str) -> Option<&'a [Value]> {

@@ -25,10 +25,11 @@ pub(super) fn parameters(fields: &mut Fields<'_>) -> Option<BTreeMap<String, Par
     }
     let mut parameters = BTreeMap::new();
     for name in names {
-        if !is_parameter_name(name) {
+        let is_name = is_parameter_name(name);
+        if !is_name {
             fields.violation(&shown(name), "must be at most 32 of a-z, 0-9 and '_', a letter first");
         }
-        parameters.insert(name.clone(), fields.named_table(name, parameter).flatten());
+        parameters.insert(name.clone(), fields.named_table(name, parameter).flatten().filter(|_| is_name));
     }
     // None is a parameter that is wrong: what it is used for need not be looked at.
     parameters.into_iter().map(|(name, parameter)| Some((name, parameter?))).collect()
@@ -101,7 +102,7 @@ fn integer(value: &Value) -> Result<i64, String> {
 pub(super) fn check_uses(
     fields: &mut Fields<'_>,
     argv: &[Template],
-    parameters: Option<&BTreeMap<String, Parameter>>,
+    parameters: &BTreeMap<String, Parameter>,
     dialect: Option<Kind>,
 ) {
     let is_shell = argv.first().is_some_and(|program| match program.0.as_slice() {
@@ -118,7 +119,7 @@ pub(super) fn check_uses(
                     &path,
                     "must not have parameters: what a request chooses does not reach a shell",
                 );
-            } else if parameters.is_some_and(|declared| !declared.contains_key(name)) {
+            } else if !parameters.contains_key(name) {
                 fields.violation(
                     &path,
                     format!("has {{{name}}}, for which there is no [cli.parameters.{name}]"),
@@ -127,11 +128,7 @@ pub(super) fn check_uses(
         }
     }
     let is_used = |name: &str| argv.iter().any(|template| template.parameters().any(|used| used == name));
-    for name in parameters
-        .into_iter()
-        .flat_map(BTreeMap::keys)
-        .filter(|name| !is_used(name) && !protocol_takes(dialect, name))
-    {
+    for name in parameters.keys().filter(|name| !is_used(name) && !protocol_takes(dialect, name)) {
         fields.violation(&format!("parameters.{name}"), format!("is used nowhere: write {{{name}}} in argv"));
     }
 }
