@@ -9,6 +9,7 @@
 //! [`Dialect::end`].
 
 pub mod kind;
+pub mod prompt;
 
 pub use kind::{JsonlPaths, Kind, Settings, SystemPrompt, ToolsAs};
 use runner_api::{FinishReason, RunEvent, RunRequest, RunUsage};

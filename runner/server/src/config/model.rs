@@ -12,6 +12,8 @@ use cli_dialect::{Kind, Settings};
 pub struct RunnerConfig {
     pub node: Node,
     pub listen: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/ready` are answered without a certificate too: a loopback address.
+    pub metrics_listen: Option<SocketAddr>,
     pub tls: Tls,
     /// For sockets, the program that is mounted into sandboxes, and nothing that must outlive the process.
     pub state_dir: PathBuf,
@@ -100,6 +102,8 @@ pub enum Image {
     Digest(String),
     /// A folder with a Dockerfile, built if its tag is not there.
     Build { context: PathBuf, tag: String },
+    /// The tag of an image that was built on this host. Pinned to the image's id at start.
+    Local(String),
     /// Made here from the program that is in every sandbox anyway: nothing to pull.
     Echo,
 }
