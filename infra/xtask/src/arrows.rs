@@ -35,6 +35,7 @@ const MEMBERS: &[Member] = &[
     host_free("gateway", &["openai-wire", "catalog", "runner-api"]),
     host_free("store", &["catalog", "runner-api"]),
     host_free("cli-dialect", &["runner-api"]),
+    native("dyad-sandbox-init", &[]),
     native("dyad-runner", &["runner-api", "cli-dialect", "store"]),
     native("dyad-gateway", &["openai-wire", "catalog", "gateway", "store", "runner-api", "dyad-runner"]),
     // Tests see the product from outside.
