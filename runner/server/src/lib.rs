@@ -1,3 +1,5 @@
 //! The node that runs AI CLIs in sandboxes.
 
 pub mod config;
+pub mod metrics;
+pub mod server;
