@@ -17,6 +17,8 @@ use crate::metrics::RunRecord;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Events that are ready at once go out together, up to about so many bytes.
 const BATCH_BYTES: usize = 32 << 10;
+/// Longest string of one event. JSON may need six bytes for one of them.
+const MAX_STRING_BYTES: usize = frame::MAX_FRAME_BYTES / 8;
 
 /// Lines of events; dropping it drops the stream, and with it ends the run.
 ///
@@ -46,11 +48,47 @@ impl<S: Stream<Item = RunEvent>> EventBody<S> {
                 continue;
             }
             self.record.event(&event);
-            frame::encode(&event, &mut lines);
             self.ended = event.is_last();
+            encode(event, &mut lines);
         }
         lines
     }
+}
+
+/// As events that every reader takes: text in pieces, and what cannot be in pieces cut or left out.
+fn encode(event: RunEvent, lines: &mut Vec<u8>) {
+    let event = match event {
+        RunEvent::Text { text } if text.len() > MAX_STRING_BYTES => {
+            return pieces(&text).for_each(|text| frame::encode(&RunEvent::Text { text }, lines));
+        }
+        RunEvent::Reasoning { text } if text.len() > MAX_STRING_BYTES => {
+            return pieces(&text).for_each(|text| frame::encode(&RunEvent::Reasoning { text }, lines));
+        }
+        // Half of a JSON text is none.
+        RunEvent::ToolCall { id, name, arguments } if arguments.len() > MAX_STRING_BYTES => {
+            RunEvent::ToolCall { id, name, arguments: String::new() }
+        }
+        RunEvent::Notice { message } => RunEvent::Notice { message: first_piece(&message).to_owned() },
+        RunEvent::Error { class, message, status, retry_after_ms } => {
+            RunEvent::Error { class, message: first_piece(&message).to_owned(), status, retry_after_ms }
+        }
+        event => event,
+    };
+    frame::encode(&event, lines);
+}
+
+fn pieces(mut text: &str) -> impl Iterator<Item = String> {
+    std::iter::from_fn(move || {
+        let (piece, rest) = text.split_at(first_piece(text).len());
+        text = rest;
+        (!piece.is_empty()).then(|| piece.to_owned())
+    })
+}
+
+fn first_piece(text: &str) -> &str {
+    let most = text.len().min(MAX_STRING_BYTES);
+    let end = (0..=most).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 impl<S: Stream<Item = RunEvent>> Body for EventBody<S> {
@@ -142,6 +180,40 @@ mod tests {
         assert_eq!(next(&mut body).await.unwrap().lines().count(), 2);
         assert_eq!(next(&mut body).await.unwrap().lines().count(), 2);
         assert_eq!(next(&mut body).await, None);
+    }
+
+    #[test]
+    fn no_event_is_too_long_for_its_readers() {
+        let long = "\u{1}é".repeat(MAX_STRING_BYTES);
+        let call = RunEvent::ToolCall { id: "1".to_owned(), name: "n".to_owned(), arguments: long.clone() };
+        let events = [
+            text(&long),
+            RunEvent::Reasoning { text: long.clone() },
+            call,
+            RunEvent::Notice { message: long.clone() },
+            RunEvent::error(ErrorClass::Auth, long.clone()),
+        ];
+        let mut decoder = frame::Decoder::default();
+        let (mut read_text, mut read_reasoning, mut others) = (String::new(), String::new(), Vec::new());
+        for event in events {
+            let mut lines = Vec::new();
+            encode(event, &mut lines);
+            decoder.push(&lines);
+            while let Some(event) = decoder.next_event().unwrap() {
+                match event {
+                    RunEvent::Text { text } => read_text.push_str(&text),
+                    RunEvent::Reasoning { text } => read_reasoning.push_str(&text),
+                    event => others.push(event),
+                }
+            }
+        }
+        assert!(read_text == long && read_reasoning == long, "nothing is lost");
+        assert!(
+            matches!(&others[0], RunEvent::ToolCall { name, arguments, .. } if name == "n" && arguments.is_empty())
+        );
+        assert!(matches!(&others[1], RunEvent::Notice { message } if long.starts_with(message.as_str())));
+        assert!(matches!(&others[2], RunEvent::Error { class: ErrorClass::Auth, .. }));
+        assert_eq!(others.len(), 3);
     }
 
     #[tokio::test]
