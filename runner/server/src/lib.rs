@@ -1,5 +1,6 @@
 //! The node that runs AI CLIs in sandboxes.
 
 pub mod config;
+pub mod egress;
 pub mod metrics;
 pub mod server;
