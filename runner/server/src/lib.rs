@@ -4,3 +4,4 @@ pub mod config;
 pub mod egress;
 pub mod metrics;
 pub mod server;
+pub mod tls;
