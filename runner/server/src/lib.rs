@@ -2,5 +2,6 @@
 
 pub mod admission;
 pub mod config;
+pub mod egress;
 #[cfg(test)]
 mod testing;
