@@ -5,3 +5,4 @@ pub mod config;
 pub mod egress;
 #[cfg(test)]
 mod testing;
+pub mod sandbox;
