@@ -3,6 +3,8 @@
 pub mod admission;
 pub mod config;
 pub mod egress;
+pub mod metrics;
+pub mod sandbox;
+pub mod server;
 #[cfg(test)]
 mod testing;
-pub mod sandbox;
