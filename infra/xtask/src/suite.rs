@@ -41,7 +41,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "unit",
         about: "each crate's own tests, and the documentation's examples",
-        needs: &[provision::C_COMPILER, provision::NEXTEST],
+        needs: &[provision::C_COMPILER, provision::NEXTEST, provision::OPENSSL],
         run: unit,
     },
     Suite {
