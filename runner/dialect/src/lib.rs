@@ -9,7 +9,10 @@
 //! [`Dialect::end`].
 
 pub mod kind;
+mod lines;
+mod plain;
 pub mod prompt;
+mod stderr;
 
 pub use kind::{JsonlPaths, Kind, Settings, SystemPrompt, ToolsAs};
 use runner_api::{FinishReason, RunEvent, RunRequest, RunUsage};
