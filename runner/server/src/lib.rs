@@ -10,3 +10,4 @@ pub mod sandbox;
 pub mod server;
 #[cfg(test)]
 mod testing;
+pub mod tls;

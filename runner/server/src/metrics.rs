@@ -49,6 +49,11 @@ struct CodeLabel {
     code: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 type Seconds = Family<CliLabel, Histogram, fn() -> Histogram>;
 
 /// All of it. One for each runner in a process.
@@ -56,6 +61,7 @@ pub struct Metrics {
     registry: Registry,
     runs: Family<EndLabels, Counter>,
     refusals: Family<CodeLabel, Counter>,
+    refused_connections: Family<ReasonLabel, Counter>,
     waits: Family<WaitLabels, Histogram, fn() -> Histogram>,
     first_texts: Seconds,
     durations: Seconds,
@@ -75,6 +81,7 @@ impl Metrics {
             registry: Registry::with_prefix("dyad_runner"),
             runs: Family::default(),
             refusals: Family::default(),
+            refused_connections: Family::default(),
             waits: Family::new_with_constructor(histogram),
             first_texts: Family::new_with_constructor(histogram),
             durations: Family::new_with_constructor(histogram),
@@ -89,6 +96,11 @@ impl Metrics {
         let registry = &mut metrics.registry;
         registry.register("runs", "Runs that have ended", metrics.runs.clone());
         registry.register("refusals", "Requests that did not become a run", metrics.refusals.clone());
+        registry.register(
+            "refused_connections",
+            "Connections of peers that were not let in",
+            metrics.refused_connections.clone(),
+        );
         registry.register(
             "wait_seconds",
             "From a request's arrival to its CLI having it",
@@ -129,6 +141,10 @@ impl Metrics {
 
     pub(crate) fn refused(&self, code: RefusalCode) {
         self.refusals.get_or_create(&CodeLabel { code: code.as_str() }).inc();
+    }
+
+    pub(crate) fn connection_refused(&self, reason: &'static str) {
+        self.refused_connections.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// For a run that was admitted: its CLI is one of the operator's file.

@@ -31,6 +31,9 @@ use tokio::time::Instant;
 pub use api::{api, probes};
 use first_words::FirstWords;
 
+use crate::metrics::Metrics;
+use crate::tls::{ClientStream, TlsIdentity};
+
 const MAX_STREAMS: u32 = 256;
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// To HTTP/2 pings, and between them.
@@ -65,14 +68,31 @@ pub trait Runs: Send + Sync + 'static {
 
     /// The error says why the node should get no requests, draining aside.
     fn ready(&self) -> Result<(), String>;
+
+    /// Waits until nothing runs or waits any more: after [`drain`](Self::drain), that is.
+    fn drained(&self) -> impl Future<Output = ()> + Send;
+
+    /// Ends everything: runs, what waits, the sandboxes, the node's announcement. Waits for it, but not for long; the
+    /// error says what is left. A second call has nothing to do.
+    fn close(&self) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// Makes a connection of what came in, or refuses the peer.
 pub trait Handshake: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The error is logged; the peer sees its connection closed.
-    fn accept(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Takes a limited time. The error says why not, as metrics have it; it has been logged. The peer sees its connection closed.
+    fn accept(&self, stream: TcpStream) -> impl Future<Output = Result<Self::Stream, &'static str>> + Send;
+}
+
+impl Handshake for TlsIdentity {
+    type Stream = ClientStream;
+
+    async fn accept(&self, stream: TcpStream) -> Result<ClientStream, &'static str> {
+        let (stream, client) = Self::accept(self, stream).await.map_err(|error| error.code())?;
+        tracing::debug!(client = client.name, "a client came in");
+        Ok(stream)
+    }
 }
 
 /// No handshake: for probes on loopback.
@@ -82,7 +102,7 @@ pub struct Plain;
 impl Handshake for Plain {
     type Stream = TcpStream;
 
-    async fn accept(&self, stream: TcpStream) -> io::Result<TcpStream> {
+    async fn accept(&self, stream: TcpStream) -> Result<TcpStream, &'static str> {
         Ok(stream)
     }
 }
@@ -92,7 +112,7 @@ impl Handshake for Plain {
 pub struct ServerLimits {
     /// Open at once; further ones wait in the kernel's backlog. An edge needs few.
     pub connections: usize,
-    /// For a peer's handshake, and then for its first words.
+    /// For a peer's first words, once it was let in.
     pub greeting: Duration,
     /// For each request's head over HTTP/1.1, counted from the last answer: so it is also how long an idle connection
     /// is kept.
@@ -118,11 +138,12 @@ impl Server {
         listener: TcpListener,
         handshake: Arc<H>,
         router: Router,
+        metrics: Arc<Metrics>,
         limits: ServerLimits,
     ) -> io::Result<Self> {
         let addr = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(accept(listener, handshake, router, limits, stopped));
+        let task = tokio::spawn(accept(listener, handshake, router, metrics, limits, stopped));
         Ok(Self { addr, stop, task })
     }
 
@@ -151,6 +172,7 @@ async fn accept<H: Handshake>(
     listener: TcpListener,
     handshake: Arc<H>,
     router: Router,
+    metrics: Arc<Metrics>,
     limits: ServerLimits,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -176,22 +198,24 @@ async fn accept<H: Handshake>(
                 continue;
             }
         };
-        let (handshake, protocols) = (Arc::clone(&handshake), protocols.clone());
+        if let Err(error) = prepare(&stream) {
+            tracing::debug!(%peer, %error, "a connection ended at once");
+            continue;
+        }
+        let (handshake, protocols, metrics) =
+            (Arc::clone(&handshake), protocols.clone(), Arc::clone(&metrics));
         let service = TowerToHyperService::new(router.clone());
         let watcher = graceful.watcher();
         let mut stop = stop.clone();
         connections.spawn(async move {
             // A peer that has not been let in yet has no request to finish.
             let opened = tokio::select! {
-                opened = tokio::time::timeout(limits.greeting, open(handshake.as_ref(), stream)) => opened,
+                opened = handshake.accept(stream) => opened,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             let stream = match opened {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::warn!(%peer, %error, "a connection was refused"),
-                Err(_) => {
-                    return tracing::warn!(%peer, "a connection was refused: its handshake took too long");
-                }
+                Ok(stream) => stream,
+                Err(reason) => return metrics.connection_refused(reason),
             };
             let stream = TokioIo::new(FirstWords::expected(stream, limits.greeting));
             let connection = protocols.serve_connection(stream, service).into_owned();
@@ -213,14 +237,13 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-async fn open<H: Handshake>(handshake: &H, stream: TcpStream) -> io::Result<H::Stream> {
+fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
+    let socket = SockRef::from(stream);
     socket.set_tcp_keepalive(
         &TcpKeepalive::new().with_time(UNACKNOWLEDGED).with_interval(UNACKNOWLEDGED / 3),
     )?;
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    handshake.accept(stream).await
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
 }
 
 fn protocols(limits: ServerLimits) -> auto::Builder<TokioExecutor> {

@@ -87,6 +87,12 @@ impl Runs for FakeRuns {
     fn ready(&self) -> Result<(), String> {
         if self.sick.load(Ordering::Relaxed) { Err("the engine does not answer".to_owned()) } else { Ok(()) }
     }
+
+    async fn drained(&self) {}
+
+    async fn close(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 struct Node {
@@ -116,7 +122,7 @@ impl Node {
         let metrics = Metrics::new();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let router = api(Arc::clone(&runs), Arc::clone(&metrics));
-        let server = Server::start(listener, Arc::new(Plain), router, limits).unwrap();
+        let server = Server::start(listener, Arc::new(Plain), router, Arc::clone(&metrics), limits).unwrap();
         Self { server, runs, metrics, submitted }
     }
 
@@ -569,7 +575,8 @@ async fn probes_have_no_api() {
     let node = Node::start().await;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let router = probes(Arc::clone(&node.runs), Arc::clone(&node.metrics));
-    let server = Server::start(listener, Arc::new(Plain), router, ServerLimits::default()).unwrap();
+    let metrics = Arc::clone(&node.metrics);
+    let server = Server::start(listener, Arc::new(Plain), router, metrics, ServerLimits::default()).unwrap();
     for (line, status) in [
         ("GET /metrics", "200"),
         ("GET /ready", "200"),
