@@ -58,6 +58,7 @@ pub(crate) const CMAKE: Need = package("cmake", &["cmake", "--version"]);
 pub(crate) const NINJA: Need = package("ninja-build", &["ninja", "--version"]);
 pub(crate) const NGINX: Need = package("nginx", &["sh", "-c", "PATH=$PATH:/usr/sbin exec nginx -v"]);
 pub(crate) const NPM: Need = package("npm", &["npm", "--version"]);
+pub(crate) const OPENSSL: Need = package("openssl", &["openssl", "version"]);
 pub(crate) const PYTHON: Need = package("python3-venv", &["python3", "-c", "import venv, ensurepip"]);
 
 pub(crate) const NEXTEST: Need =

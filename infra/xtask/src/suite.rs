@@ -41,7 +41,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "unit",
         about: "each crate's own tests, and the documentation's examples",
-        needs: &[provision::C_COMPILER, provision::NEXTEST],
+        needs: &[provision::C_COMPILER, provision::NEXTEST, provision::OPENSSL],
         run: unit,
     },
     Suite {
@@ -53,7 +53,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "readme",
         about: "the README's first command, `cargo xtask demo`",
-        needs: demo::NEEDS,
+        needs: demo::ALL_NEEDS,
         run: |context| demo::run(context, true).map(|()| Tally::one(true)),
     },
     Suite {

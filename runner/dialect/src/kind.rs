@@ -1,5 +1,7 @@
 //! The dialects by name, and what an operator may set about them.
 
+use crate::{Dialect, claude, codex, gemini, jsonl, llm, opencode, qwen, text};
+
 /// What a CLI is made to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -66,4 +68,19 @@ pub struct JsonlPaths {
     pub error: Option<String>,
     /// `stop`, `length` or `content_filter`; anything else counts as `stop`.
     pub finish: Option<String>,
+}
+
+/// A dialect for one process.
+pub fn dialect(kind: Kind, settings: &Settings) -> Box<dyn Dialect> {
+    match kind {
+        Kind::Text => Box::new(text::dialect(settings)),
+        Kind::Claude => Box::new(claude::dialect(settings)),
+        Kind::Gemini => Box::new(gemini::dialect(settings)),
+        Kind::Codex => Box::new(codex::dialect(settings)),
+        Kind::Opencode => Box::new(opencode::dialect(settings)),
+        Kind::Qwen => Box::new(qwen::dialect(settings)),
+        Kind::Llm => Box::new(llm::dialect(settings)),
+        Kind::Jsonl => Box::new(jsonl::dialect(settings)),
+        Kind::ClaudeStreamJson | Kind::CodexAppServer | Kind::Acp => unimplemented!(),
+    }
 }

@@ -4,6 +4,8 @@ pub mod admission;
 pub mod config;
 pub mod egress;
 pub mod metrics;
+pub mod pool;
+pub mod run;
 pub mod sandbox;
 pub mod server;
 #[cfg(test)]

@@ -138,7 +138,9 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
                 let reason = reason(&check).unwrap_or_default();
                 let advice = match check.provider.adapter {
                     Adapter::Proxy(_) | Adapter::Local(_) => "Check its base URL and its credential.",
-                    Adapter::SpawnCli(_) => "Check that a runner serves it, and [runners] in the configuration.",
+                    Adapter::SpawnCli(_) => {
+                        "Check that a runner serves it, and [runners] in the configuration."
+                    }
                 };
                 report.add(Verdict::Fails, &format!("provider {slug} at {url}: {reason}"), advice);
             }

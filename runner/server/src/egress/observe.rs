@@ -191,3 +191,6 @@ fn sum(a: RunUsage, b: RunUsage) -> RunUsage {
         reasoning_tokens: sum(a.reasoning_tokens, b.reasoning_tokens),
     }
 }
+
+#[cfg(test)]
+mod tests;

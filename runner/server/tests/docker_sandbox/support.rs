@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use std::path::PathBuf;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -81,7 +83,7 @@ pub(crate) fn limits() -> Limits {
         cpu_milli: 1000,
         pids: 32,
         open_files: 64,
-        file_bytes: 8 << 20,
+        file_bytes: 1 << 20,
         tmpfs_bytes: 4 << 20,
         tmpfs_inodes: 64,
         output_bytes: 4 << 20,
@@ -153,4 +155,63 @@ pub(crate) async fn finish(mut sandbox: Sandbox, input: &[u8]) -> Finished {
 
 pub(crate) async fn run(engine: &Engine, spec: SandboxSpec, input: &[u8]) -> Finished {
     finish(engine.start(spec).await.unwrap(), input).await
+}
+
+/// The hostile CLI, `/attacker` in an image of its own. See attacker.rs.
+pub(crate) async fn attacker(engine: &Engine) -> Prepared {
+    let program = std::fs::read(compiled_attacker()).unwrap();
+    let context = TempDir::new().unwrap();
+    std::fs::write(context.path().join("Dockerfile"), "FROM scratch\nCOPY root /\n").unwrap();
+    let root = context.path().join("root");
+    std::fs::create_dir_all(root.join("open")).unwrap();
+    let set_mode = |path: &str, mode| {
+        std::fs::set_permissions(root.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for (name, mode) in [("attacker", 0o755), ("attacker-setuid", 0o4755)] {
+        std::fs::write(root.join(name), &program).unwrap();
+        set_mode(name, mode);
+    }
+    set_mode("open", 0o1777);
+    let image = Image::Build { context: context.path().to_owned(), tag: attacker_tag() };
+    prepare(engine, &Isolated::Container { image, runtime: None }).await
+}
+
+const ATTACKER: &str = include_str!("attacker.rs");
+
+fn attacker_tag() -> String {
+    let mut hasher = DefaultHasher::new();
+    ATTACKER.hash(&mut hasher);
+    format!("dyad-test-attacker:{:016x}", hasher.finish())
+}
+
+/// Compiled once for each state of its source.
+fn compiled_attacker() -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let path = directory.join(attacker_tag().replace(':', "-"));
+    if path.exists() {
+        return path;
+    }
+    let source = directory.join(format!("attacker-{}.rs", std::process::id()));
+    let partial = source.with_extension("");
+    std::fs::write(&source, ATTACKER).unwrap();
+    let status = std::process::Command::new("rustc")
+        .args([
+            "--edition",
+            "2024",
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "opt-level=1",
+            "-C",
+            "strip=symbols",
+        ])
+        .arg("-o")
+        .args([&partial, &source])
+        .status()
+        .unwrap();
+    assert!(status.success(), "attacker.rs does not compile");
+    // Other tests may do the same at the same time.
+    std::fs::rename(&partial, &path).unwrap();
+    std::fs::remove_file(source).unwrap();
+    path
 }

@@ -26,10 +26,11 @@ pub(super) fn read_error(json: &[u8]) -> VendorError {
         #[serde(borrow)]
         error: ErrorBody<'a>,
     }
-    // Gemini puts it in a list where the answer would have been a streamed list.
-    let envelope = serde_json::from_slice::<Envelope<'_>>(json)
-        .ok()
-        .or_else(|| serde_json::from_slice::<Vec<Envelope<'_>>>(json).ok()?.into_iter().next());
+    let envelope: Option<Envelope<'_>> = if is_list(json) {
+        serde_json::from_slice::<Vec<_>>(json).ok().and_then(|list| list.into_iter().next())
+    } else {
+        serde_json::from_slice(json).ok()
+    };
     // The answer's own status says it better.
     let named = envelope.map(|envelope| envelope.error.into_error()).unwrap_or_default();
     VendorError { status: None, ..named }
@@ -262,12 +263,12 @@ fn generate_content(json: &[u8], outcome: &mut Outcome) {
             fail(chunk.error, outcome);
         }
     };
-    if let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(json) {
-        take(chunk, outcome);
-    } else if let Ok(chunks) = serde_json::from_slice::<Vec<Chunk<'_>>>(json) {
-        for chunk in chunks {
+    if is_list(json) {
+        for chunk in serde_json::from_slice::<Vec<_>>(json).unwrap_or_default() {
             take(chunk, outcome);
         }
+    } else if let Ok(chunk) = serde_json::from_slice(json) {
+        take(chunk, outcome);
     }
 }
 
@@ -426,6 +427,11 @@ struct OutputDetails {
 fn fail(error: Option<ErrorBody<'_>>, outcome: &mut Outcome) {
     outcome.error = Some(error.map(ErrorBody::into_error).unwrap_or_default());
     outcome.complete = true;
+}
+
+/// Gemini's way to stream without server-sent events.
+fn is_list(json: &[u8]) -> bool {
+    json.trim_ascii_start().starts_with(b"[")
 }
 
 fn added(a: Option<u64>, b: Option<u64>) -> Option<u64> {
