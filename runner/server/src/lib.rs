@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod config;
 pub mod egress;
+pub mod heartbeat;
 pub mod metrics;
 pub mod pool;
 pub mod run;

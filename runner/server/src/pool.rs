@@ -28,10 +28,10 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 pub use self::conversation::{Conversation, Heard};
 pub use self::launch::Launcher;
 pub use self::lease::Lease;
-pub use self::place::{Hold, Place, Sandboxes, StartError};
-pub use self::variant::Variant;
 use self::memory::Memory;
+pub use self::place::{Hold, Place, Sandboxes, StartError};
 use self::shelf::{Shelf, Waiter};
+pub use self::variant::Variant;
 use crate::config::model::{CapacityLimits, Cli, Mode};
 
 /// How often demand that has faded, starts that may be tried again and the like are looked for.
@@ -248,7 +248,11 @@ impl Inner {
             return Some(lease);
         }
         lease.is_warm = true;
-        let entry = keep::Entry { inner: Arc::downgrade(self), variant: lease.variant.clone(), ticket: lease.ticket() };
+        let entry = keep::Entry {
+            inner: Arc::downgrade(self),
+            variant: lease.variant.clone(),
+            ticket: lease.ticket(),
+        };
         let asked = shelf.put(lease.ticket());
         self.runtime.spawn(keep::keep(entry, lease, asked, size.max_age));
         None
@@ -258,7 +262,9 @@ impl Inner {
     fn leave(&self, lease: &Lease) {
         let mut state = self.lock();
         state.memory.leave(lease.ticket());
-        if lease.in_use && let Some(shelf) = state.shelves.get_mut(&lease.variant) {
+        if lease.in_use
+            && let Some(shelf) = state.shelves.get_mut(&lease.variant)
+        {
             shelf.in_use -= 1;
         }
     }
@@ -382,11 +388,7 @@ impl Attempt {
         self.made = Some(Self::start(&*inner.sandboxes, &variant, share).await);
     }
 
-    async fn start(
-        sandboxes: &dyn Sandboxes,
-        variant: &Variant,
-        share: Share,
-    ) -> Result<Lease, StartError> {
+    async fn start(sandboxes: &dyn Sandboxes, variant: &Variant, share: Share) -> Result<Lease, StartError> {
         let place = sandboxes.start(variant).await?;
         let conversation = Conversation::new(place, sandboxes.dialect(variant));
         let mut lease = Lease {

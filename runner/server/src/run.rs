@@ -42,7 +42,7 @@ pub struct Runs {
     pool: Pool,
     /// By id, from the moment it was claimed: how each is told to end.
     active: Arc<Mutex<HashMap<String, CancellationToken>>>,
-    /// The runs that have their sandbox.
+    /// The runs, and the requests that wait to become one.
     tasks: TaskTracker,
     draining: watch::Sender<bool>,
 }
@@ -66,15 +66,16 @@ impl Runs {
     /// Waits until the CLI can have the request. `arrived` is where the run's time begins. Dropping the future takes
     /// the request back.
     pub async fn submit(&self, mut request: RunRequest, arrived: Instant) -> Result<RunStream, Refusal> {
-        let cli = self.clis.get(&request.cli).ok_or_else(|| {
-            Refusal::new(RefusalCode::NotFound, "this node has no such CLI").at("cli")
-        })?;
+        let cli = self
+            .clis
+            .get(&request.cli)
+            .ok_or_else(|| Refusal::new(RefusalCode::NotFound, "this node has no such CLI").at("cli"))?;
         check::check(&request, cli)?;
         request.parameters = check::parameters(&request, cli)?;
         let entry = self.enter(&request.id)?;
         let cancelled = entry.cancelled.clone();
         let started = tokio::select! {
-            started = self.start(&request, cli, arrived, entry) => started,
+            started = self.tasks.track_future(self.start(&request, cli, arrived, entry)) => started,
             () = cancelled.cancelled() => {
                 return Ok(RunStream::failed(ErrorClass::Cancelled, "the run was cancelled before it began"));
             }
@@ -185,17 +186,22 @@ impl Runs {
         self.draining.subscribe()
     }
 
+    /// Waits until nothing runs any more: after [`drain`](Self::drain), that is.
+    pub async fn drained(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
     /// Drains, lets what runs come to its end within `grace`, ends the rest, and waits until no sandbox is left. False:
-    /// some are; the engine has to remove them.
+    /// some are still being removed, which the engine goes on with.
     pub async fn close(&self, grace: Duration) -> bool {
         self.drain();
-        self.tasks.close();
-        if timeout(grace, self.tasks.wait()).await.is_err() {
+        if timeout(grace, self.drained()).await.is_err() {
             for cancelled in lock(&self.active).values() {
                 cancelled.cancel();
             }
-            // They have little left to do; their sandboxes are waited for below.
-            let _ = timeout(STOP_WITHIN, self.tasks.wait()).await;
+            // They have little left to do; their sandboxes are waited for next.
+            let _ = timeout(STOP_WITHIN, self.drained()).await;
         }
         self.pool.close(STOP_WITHIN).await
     }
@@ -257,6 +263,7 @@ fn refused_prompt(error: PromptError) -> Refusal {
 /// What the edge may know of a CLI.
 fn info(cli: &Cli) -> CliInfo {
     let parameters = cli.parameters.iter().map(|(name, parameter)| {
+        // A whole number's range is not told: it is no list of values.
         let values = match &parameter.allowed {
             Allowed::OneOf(values) => values.clone(),
             Allowed::Integer { .. } => Vec::new(),
@@ -264,7 +271,7 @@ fn info(cli: &Cli) -> CliInfo {
         (name.clone(), ParameterInfo { values, default: parameter.default.clone() })
     });
     let isolation = match &cli.isolated {
-        Isolated::Container { runtime: Some(runtime), .. } if runtime == "runsc" => Isolation::Gvisor,
+        Isolated::Container { runtime: Some(runtime), .. } if runtime.contains("runsc") => Isolation::Gvisor,
         Isolated::Container { .. } => Isolation::Container,
         Isolated::Process => Isolation::Process,
     };

@@ -216,7 +216,13 @@ struct Input {
 
 impl Input {
     fn new(stdin: Box<dyn AsyncWrite + Send + Unpin>) -> Self {
-        Self { stdin: Some(stdin), queue: VecDeque::new(), waiting_bytes: 0, request_bytes: 0, closing: false }
+        Self {
+            stdin: Some(stdin),
+            queue: VecDeque::new(),
+            waiting_bytes: 0,
+            request_bytes: 0,
+            closing: false,
+        }
     }
 
     fn queue(&mut self, bytes: Vec<u8>) {

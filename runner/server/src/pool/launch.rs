@@ -40,10 +40,10 @@ impl Launcher {
             limits: cli.limits.clone(),
             argv: cli.argv.iter().map(fill).collect(),
             environment: cli.environment.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
-            egress: endpoint.as_ref().zip(cli.egress.as_ref()).map(|(endpoint, egress)| EgressSocket {
-                path: endpoint.socket_path(),
-                port: egress.port,
-            }),
+            egress: endpoint
+                .as_ref()
+                .zip(cli.egress.as_ref())
+                .map(|(endpoint, egress)| EgressSocket { path: endpoint.socket_path(), port: egress.port }),
             waits_for_files: cli.mode == Mode::OneShot,
         };
         let started = self.engine.start(spec).await;

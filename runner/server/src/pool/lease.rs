@@ -37,9 +37,10 @@ impl Lease {
                 Err(StartError(format!("{name} ended before its request ({}): {message}", class.as_str())))
             }
             Ok(Err(_)) => Err(StartError(format!("{name} ended before its request"))),
-            Err(_) => {
-                Err(StartError(format!("{name} was not ready for a request within {} s", within.as_secs_f64())))
-            }
+            Err(_) => Err(StartError(format!(
+                "{name} was not ready for a request within {} s",
+                within.as_secs_f64()
+            ))),
         }
     }
 

@@ -17,9 +17,8 @@ pub struct Variant {
 impl Variant {
     /// `parameters` has a value for each of the CLI's, allowed by its entry.
     pub fn new(cli: &Arc<Cli>, parameters: &BTreeMap<String, String>) -> Self {
-        let arguments = used(cli)
-            .filter_map(|name| Some((name.to_owned(), parameters.get(name)?.clone())))
-            .collect();
+        let arguments =
+            used(cli).filter_map(|name| Some((name.to_owned(), parameters.get(name)?.clone()))).collect();
         Self { cli: Arc::clone(cli), arguments }
     }
 

@@ -56,7 +56,9 @@ impl Run {
             Over::ClientGone => return self.stop().await,
             Over::Cancelled => {
                 self.stop().await;
-                return self.send(vec![RunEvent::error(ErrorClass::Cancelled, "the run was cancelled")]).await;
+                return self
+                    .send(vec![RunEvent::error(ErrorClass::Cancelled, "the run was cancelled")])
+                    .await;
             }
         };
         self.lease.end(exit.as_ref());

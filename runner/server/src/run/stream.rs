@@ -36,7 +36,9 @@ impl Stream for RunStream {
         }
         let event = std::task::ready!(self.events.poll_recv(context))
             // The run's task went down without a word: its dialect panicked.
-            .unwrap_or_else(|| RunEvent::error(ErrorClass::Internal, "the run was cut off by a fault of the node"));
+            .unwrap_or_else(|| {
+                RunEvent::error(ErrorClass::Internal, "the run was cut off by a fault of the node")
+            });
         self.ended = event.is_last();
         Poll::Ready(Some(event))
     }

@@ -300,9 +300,7 @@ impl Dialect for FakeDialect {
 
 fn refuse_bad(request: &RunRequest) -> Result<(), PromptError> {
     match text_of(request) {
-        "bad" => {
-            Err(PromptError { param: "messages[0].parts[0]".to_owned(), message: "is bad".to_owned() })
-        }
+        "bad" => Err(PromptError { param: "messages[0].parts[0]".to_owned(), message: "is bad".to_owned() }),
         _ => Ok(()),
     }
 }
