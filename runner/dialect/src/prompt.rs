@@ -260,22 +260,9 @@ impl Marker {
         }
     }
 
-    /// What a message says besides images, for a protocol that tells roles itself: the texts as they are, joined by
-    /// line feeds; where it has tool calls or results, with markers.
+    /// What a message says besides images, every part with its marker: for a protocol that tells roles itself, but has
+    /// no word for a client's tools.
     pub fn turn_text(self, message: &Message) -> String {
-        let texts: Vec<&str> = message
-            .parts
-            .iter()
-            .filter_map(|part| match part {
-                Part::Text { text } => Some(text.as_str()),
-                _ => None,
-            })
-            .collect();
-        let has_tools =
-            message.parts.iter().any(|part| matches!(part, Part::ToolCall { .. } | Part::ToolResult { .. }));
-        if !has_tools {
-            return texts.join("\n");
-        }
         let mut out = String::new();
         for part in &message.parts {
             self.turn_part(message.role, part, &mut out);

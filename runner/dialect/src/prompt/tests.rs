@@ -195,9 +195,7 @@ fn a_prompt_over_the_limit_is_refused() {
 }
 
 #[test]
-fn a_protocol_with_roles_gets_texts_as_they_are() {
-    let plain = message(Role::User, vec![text("a"), image("image/png", ""), text("b")]);
-    assert_eq!(Marker(3).turn_text(&plain), "a\nb");
+fn a_message_of_tools_is_told_with_markers() {
     let call = message(
         Role::Assistant,
         vec![
