@@ -131,8 +131,6 @@ impl Protocol for Acp {
             _ => answer.fail(not_begun()),
         }
     }
-
-    fn end(&mut self, _answer: &mut Answer) {}
 }
 
 impl Acp {
@@ -199,10 +197,16 @@ impl Acp {
             &json!({"inputTokens": count["input_tokens"], "outputTokens": count["output_tokens"]}),
             answer,
         );
+        let uncounted = self.agent == Agent::Gemini && count["output_tokens"] == 0;
         match result["stopReason"].as_str() {
             // Gemini says so of blocked and broken answers too, and then counts nothing.
-            Some("end_turn") if self.agent == Agent::Gemini && count["output_tokens"] == 0 => {
+            Some("end_turn") if uncounted => {
                 answer.fail(Failure::of_vendor("the vendor's answer was blocked or cut off", None));
+            }
+            // And so of a conversation that it did not even send.
+            Some("max_tokens") if uncounted => {
+                let message = "the conversation is longer than the model's context";
+                answer.fail(Failure::of_class(ErrorClass::InvalidRequest, message));
             }
             Some("end_turn") => answer.finish(None),
             Some("max_tokens") => answer.finish(Some(FinishReason::Length)),

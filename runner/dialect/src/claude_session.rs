@@ -2,7 +2,7 @@
 //!
 //! The process is up once it has answered a control request that changes nothing (`get_settings`): it takes only one
 //! system prompt (`initialize`), which comes with the request. A request is then written as: `initialize`, where there
-//! is a system prompt; `set_model`, where the request names a model; `effortLevel` and `set_max_thinking_tokens`, where
+//! is a system prompt (else argv's counts); `set_model`, where the request names a model; `effortLevel` and `set_max_thinking_tokens`, where
 //! it names a reasoning effort; the history, each stretch of the user's messages with `shouldQuery: false` and after it
 //! the assistant's; the messages to answer.
 //!

@@ -4,6 +4,7 @@
 //! the system prompt as `baseInstructions`), the whole conversation as Responses API items (`thread/inject_items`) and
 //! a turn without further input (`turn/start`): so the limit of 1,048,576 characters, which holds for a turn's input,
 //! does not hold for the conversation. Codex itself drops results without a call and adds results to calls without one.
+//! A conversation that is longer than the model's context it would replace by a summary; that is an error instead.
 //!
 //! What it asks meanwhile (approvals, questions) is declined. `sandbox`, `modelProvider` and the working directory are
 //! the operator's, by argv.
@@ -107,8 +108,6 @@ impl Protocol for CodexAppServer {
             _ => answer.fail(not_begun()),
         }
     }
-
-    fn end(&mut self, _answer: &mut Answer) {}
 }
 
 impl CodexAppServer {
@@ -212,6 +211,13 @@ fn item_started(item: &Value, answer: &mut Answer, out: &mut Vec<Action>) {
         "fileChange" => ("apply_patch", json!({"changes": item["changes"]})),
         "mcpToolCall" | "dynamicToolCall" => (text("tool"), item["arguments"].clone()),
         "webSearch" => ("web_search", json!({"query": item["query"]})),
+        // It would answer a summary of the conversation, and not say so.
+        "contextCompaction" if !answer.has_said() => {
+            return answer.fail(Failure::of_class(
+                ErrorClass::InvalidRequest,
+                "the conversation is longer than the model's context",
+            ));
+        }
         _ => return,
     };
     answer.tool(text("id"), name, arguments.to_string(), out);

@@ -27,7 +27,7 @@ pub(crate) trait Protocol: Send {
     fn cancel(&mut self, answer: &mut Answer, out: &mut Vec<Action>);
 
     /// The CLI says no more.
-    fn end(&mut self, answer: &mut Answer);
+    fn end(&mut self, _answer: &mut Answer) {}
 }
 
 pub(crate) struct Session<P> {

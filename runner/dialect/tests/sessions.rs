@@ -461,6 +461,27 @@ fn an_answer_that_counts_nothing_is_none() {
     }
 }
 
+/// Gemini does not ask its vendor then, and Codex asks about a summary.
+#[test]
+fn a_conversation_that_the_model_cannot_hold_is_refused() {
+    let mut gemini = Player::boot(Kind::Acp);
+    gemini.say(&json!({"id": 1, "result": {"agentInfo": {"name": "gemini-cli"}}}), usize::MAX);
+    gemini.say(&json!({"id": 2, "result": {"sessionId": "s"}}), usize::MAX);
+    gemini.act(|dialect, out| dialect.begin(&hello(), out).unwrap());
+    let count = json!({"quota": {"token_count": {"input_tokens": 0, "output_tokens": 0}}});
+    gemini.say(&json!({"id": 4, "result": {"stopReason": "max_tokens", "_meta": count}}), usize::MAX);
+
+    let mut codex = asked(Kind::CodexAppServer, &hello());
+    let item = json!({"type": "contextCompaction", "id": "c"});
+    codex.say(&json!({"method": "item/started", "params": {"threadId": "t", "item": item}}), usize::MAX);
+
+    for player in [gemini, codex] {
+        assert!(player.dialect.is_complete());
+        let observed = Observed { calls: 1, status: Some(200), ..Observed::default() };
+        assert_eq!(error_of(last(&ended(player, None, &observed))), (ErrorClass::InvalidRequest, None));
+    }
+}
+
 #[test]
 fn every_question_is_answered_with_no() {
     let permission = json!({"options": [{"optionId": "yes", "kind": "allow_once"}, {"optionId": "no", "kind": "reject_once"}]});
