@@ -1,10 +1,13 @@
 //! `claude -p --input-format stream-json --output-format stream-json --verbose --include-partial-messages`.
 //!
 //! The process is up once it has answered a control request that changes nothing (`get_settings`): it takes only one
-//! system prompt (`initialize`), which comes with the request. A request is then written as: `initialize`, where there
-//! is a system prompt (else argv's counts); `set_model`, where the request names a model; `effortLevel` and `set_max_thinking_tokens`, where
-//! it names a reasoning effort; the history, each stretch of the user's messages with `shouldQuery: false` and after it
-//! the assistant's; the messages to answer.
+//! system prompt (`initialize`), which comes with the request. A request is then written as
+//!
+//! - `initialize`, where there is a system prompt; else that of argv counts;
+//! - `set_model`, where the request names a model;
+//! - `set_max_thinking_tokens` and the setting `effortLevel`, where it names a reasoning effort;
+//! - the history: each stretch of the user's messages with `shouldQuery: false`, and after it the assistant's;
+//! - the messages to answer.
 //!
 //! **What was measured** (2.1.197): control requests are taken in order with messages, and need not be waited for. A
 //! user's message is queued, an assistant's is not: without waiting for the `result` that each stretch gives, the

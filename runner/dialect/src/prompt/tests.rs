@@ -87,7 +87,7 @@ fn one_message_of_texts_goes_out_as_it_is() {
 
 #[test]
 fn a_text_that_would_be_a_command_is_told_as_a_turn() {
-    for content in ["/quit", " \n/quit"] {
+    for content in ["/quit", " \n/quit", "\u{feff}\t/quit"] {
         let request = request(None, vec![message(Role::User, vec![text(content)])]);
         assert_eq!(parse(&rendered(&request)), [("user".to_owned(), content.to_owned())]);
     }
