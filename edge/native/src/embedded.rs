@@ -9,6 +9,7 @@ use catalog::{
     ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, Provider, StoreError, Violations,
 };
 use gateway::{Gateway, GatewayParts, Settings, WholeWindow};
+use runner_api::node::MemoryRegistry;
 use store::DynamoStore;
 
 use crate::data_dir::DataDir;
@@ -79,6 +80,7 @@ impl EmbeddedGateway {
             store: store.clone(),
             hasher: hasher.clone(),
             leases: Arc::new(WholeWindow),
+            runners: Arc::new(MemoryRegistry::default()),
             settings,
         });
         gateway.set_providers(providers);

@@ -45,7 +45,7 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
         let found = discovery::vendors().into_iter().chain(discovery::local_servers());
         let new: Vec<_> = found
             .filter(|f| {
-                providers.iter().all(|p| p.slug != f.slug && p.adapter.base_url != f.adapter.base_url)
+                providers.iter().all(|p| p.slug != f.slug && p.adapter.address() != f.adapter.address())
             })
             .collect();
         providers.extend(new);

@@ -1,3 +1,11 @@
 //! The node that runs AI CLIs in sandboxes.
 
+pub mod admission;
 pub mod config;
+pub mod egress;
+pub mod metrics;
+pub mod sandbox;
+pub mod server;
+#[cfg(test)]
+mod testing;
+pub mod tls;
