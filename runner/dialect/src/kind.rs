@@ -64,6 +64,7 @@ pub struct JsonlPaths {
     /// A piece of the answer.
     pub text: String,
     pub reasoning: Option<String>,
+    /// A later count replaces an earlier one.
     pub input_tokens: Option<String>,
     pub output_tokens: Option<String>,
     /// An error's message: the line ends the run as failed.
