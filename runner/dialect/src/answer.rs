@@ -6,6 +6,7 @@ use crate::failure::{Failure, refusal, shown};
 use crate::hold::{Held, Hold, Suspects};
 use crate::lines::MAX_LINE_BYTES;
 use crate::plain::{Plain, plain};
+use crate::stderr::Tail;
 use crate::{Action, Exit, Limit, Observed, ToolsAs};
 
 /// The longest text of one event. Longer ones are told in pieces, so that no event comes near the limit of a frame.
@@ -189,7 +190,9 @@ impl Answer {
 
     /// Replaces what was known before.
     pub(crate) fn set_usage(&mut self, usage: RunUsage) {
-        self.usage = Some(usage);
+        if self.is_open() {
+            self.usage = Some(usage);
+        }
     }
 
     pub(crate) fn usage(&self) -> RunUsage {
@@ -209,20 +212,20 @@ impl Answer {
         self.cancelled = true;
     }
 
-    /// Tells what was kept back, the usage and the last event, once. `stderr` is what the process said last.
+    /// Tells what was kept back, the usage and the last event, once. `stderr` explains a failure.
     ///
     /// A CLI that said how it ended is believed whatever its exit code is: its owner may end it after that word.
     pub(crate) fn end(
         &mut self,
         exit: Option<&Exit>,
         observed: &Observed,
-        stderr: &str,
+        stderr: &Tail,
         out: &mut Vec<Action>,
     ) {
         let outcome = match self.outcome.take() {
             Some(Outcome::Finished(reason)) => Ok(reason),
             Some(Outcome::Failed(failure)) => Err(failure),
-            None => Err(gone(exit, observed, stderr)),
+            None => Err(gone(exit, observed, &stderr.text())),
         };
         let outcome = self.settle(outcome, observed, out);
         if let Some(usage) = merged(self.usage, observed.usage) {
@@ -232,7 +235,9 @@ impl Answer {
             Ok(reason) => RunEvent::Finished { reason },
             Err(_) if self.cancelled => RunEvent::error(ErrorClass::Cancelled, "cancelled"),
             Err(failure) => {
-                if !stderr.is_empty() && !failure.message().contains(stderr) {
+                let stderr = stderr.text();
+                let known = stderr.strip_prefix("Error: ") == Some(failure.message());
+                if !stderr.is_empty() && !known {
                     let message = format!("stderr: {stderr}");
                     out.push(Action::Event(RunEvent::Notice { message }));
                 }
@@ -284,6 +289,8 @@ impl Answer {
         observed: &Observed,
         out: &mut Vec<Action>,
     ) -> Result<Option<FinishReason>, Failure> {
+        // The last call's break is told by `broken`.
+        let interrupted = observed.interrupted.saturating_sub(u32::from(observed.broken));
         let began_again = || {
             let message = "the vendor's answer was cut off; the CLI asked again and printed both answers";
             Err(Failure::of_class(ErrorClass::Unavailable, message))
@@ -291,19 +298,17 @@ impl Answer {
         let rest = match held {
             Held::Nothing => {
                 let repeats = self.manners.suspects.repetition;
-                return if repeats && observed.interrupted > 0 && self.text.said {
-                    began_again()
-                } else {
-                    Ok(reason)
-                };
+                return if repeats && interrupted > 0 && self.text.said { began_again() } else { Ok(reason) };
             }
             // Asked to go on after the limit of tokens, the model said the same again.
-            Held::Repetition { .. } if observed.calls > 1 && observed.finish == Some(FinishReason::Length) => {
+            Held::Repetition { .. }
+                if observed.calls > 1 && observed.finish == Some(FinishReason::Length) =>
+            {
                 return Ok(Some(FinishReason::Length));
             }
-            Held::Repetition { text, .. } if observed.interrupted == 0 => text,
+            Held::Repetition { text, .. } if interrupted == 0 => text,
             Held::Repetition { said, text } => match text.strip_prefix(&said) {
-                Some(rest) if observed.interrupted == 1 => rest.to_owned(),
+                Some(rest) if interrupted == 1 => rest.to_owned(),
                 _ => return began_again(),
             },
             Held::Error(text) => {

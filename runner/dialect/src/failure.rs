@@ -163,7 +163,15 @@ fn meaning(message: &str) -> Option<ErrorClass> {
         (ErrorClass::Overloaded, &["overloaded", "high demand"]),
         (
             ErrorClass::Auth,
-            &["api key", "api_key", "authenticat", "unauthorized", "log in", "/login", "environment variable"],
+            &[
+                "api key",
+                "api_key",
+                "authenticat",
+                "unauthorized",
+                "log in",
+                "/login",
+                "environment variable",
+            ],
         ),
         (
             ErrorClass::NotFound,
@@ -245,10 +253,7 @@ mod tests {
     #[test]
     fn messages_are_plain_short_and_without_secrets() {
         let wrapped = "[API Error: {\"error\":{\"message\":\"\\u001b[31mno key sk-abcdefgh1234\"}}]";
-        assert_eq!(
-            event(Failure::of_vendor(wrapped, None), &Observed::default()).1,
-            "no key [redacted]"
-        );
+        assert_eq!(event(Failure::of_vendor(wrapped, None), &Observed::default()).1, "no key [redacted]");
         let long = shown(&"é".repeat(1000));
         assert!(long.len() <= MAX_MESSAGE_BYTES + '…'.len_utf8() && long.ends_with("é…"));
     }

@@ -59,7 +59,8 @@ impl Objects for Gemini {
                 }
                 self.failed = true;
                 if let Some(message) = object.pointer("/error/message").and_then(Value::as_str) {
-                    self.error = Some(message.to_owned());
+                    let message = message.strip_prefix("[API Error: ").unwrap_or(message);
+                    self.error = Some(message.strip_suffix(']').unwrap_or(message).to_owned());
                 }
             }
             _ => {}
@@ -84,7 +85,8 @@ impl Objects for Gemini {
             _ if self.failed || self.error.is_some() => {
                 let status = code.filter(|code| (144..256).contains(code)).map(|code| code + 256);
                 let message = self.error.take().unwrap_or_else(|| "the CLI tells no reason".to_owned());
-                answer.fail(Failure::of_vendor(message, status.and_then(|status| u16::try_from(status).ok())));
+                answer
+                    .fail(Failure::of_vendor(message, status.and_then(|status| u16::try_from(status).ok())));
             }
             _ => {}
         }

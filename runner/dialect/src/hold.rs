@@ -151,7 +151,10 @@ mod tests {
         assert_eq!(push(&mut hold, &["Hell", "o w", "orld"]), "Hello world");
         assert_eq!(push(&mut hold, &["Hello fromHello", " world", " and", " more"]), "");
         let Held::Repetition { said, text } = hold.take() else { panic!("held") };
-        assert_eq!((said.as_str(), text.as_str()), ("Hello fromHello world", "Hello fromHello world and more"));
+        assert_eq!(
+            (said.as_str(), text.as_str()),
+            ("Hello fromHello world", "Hello fromHello world and more")
+        );
     }
 
     #[test]

@@ -17,8 +17,7 @@ struct Jsonl {
 }
 
 pub(crate) fn dialect(settings: &Settings) -> impl Dialect + use<> {
-    let input =
-        Input { system: settings.system, images: Images::Refused, commands: &[], limit: Limit::None };
+    let input = Input { system: settings.system, images: Images::Refused, commands: &[], limit: Limit::None };
     let paths = settings.jsonl.clone().unwrap_or_default();
     // Nothing is known of its manners: what was seen of the vendor is trusted more.
     let manners = Manners { hides_failures: true, ..Manners::default() };

@@ -1,6 +1,8 @@
 //! The dialects by name, and what an operator may set about them.
 
-use crate::{Dialect, claude, codex, gemini, jsonl, llm, opencode, qwen, text};
+use crate::{
+    Dialect, acp, claude, claude_session, codex, codex_app_server, gemini, jsonl, llm, opencode, qwen, text,
+};
 
 /// What a CLI is made to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +64,7 @@ pub struct JsonlPaths {
     /// A piece of the answer.
     pub text: String,
     pub reasoning: Option<String>,
+    /// A later count replaces an earlier one.
     pub input_tokens: Option<String>,
     pub output_tokens: Option<String>,
     /// An error's message: the line ends the run as failed.
@@ -81,6 +84,8 @@ pub fn dialect(kind: Kind, settings: &Settings) -> Box<dyn Dialect> {
         Kind::Qwen => Box::new(qwen::dialect(settings)),
         Kind::Llm => Box::new(llm::dialect(settings)),
         Kind::Jsonl => Box::new(jsonl::dialect(settings)),
-        Kind::ClaudeStreamJson | Kind::CodexAppServer | Kind::Acp => unimplemented!(),
+        Kind::ClaudeStreamJson => Box::new(claude_session::dialect(settings)),
+        Kind::CodexAppServer => Box::new(codex_app_server::dialect(settings)),
+        Kind::Acp => Box::new(acp::dialect(settings)),
     }
 }

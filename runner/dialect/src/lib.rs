@@ -8,9 +8,12 @@
 //! it the request, and exactly one event that [is the last](RunEvent::is_last) comes out, at the latest from
 //! [`Dialect::end`].
 
+mod acp;
 mod answer;
 mod claude;
+mod claude_session;
 mod codex;
+mod codex_app_server;
 mod failure;
 mod gemini;
 mod hold;
@@ -23,6 +26,8 @@ mod opencode;
 mod plain;
 pub mod prompt;
 mod qwen;
+mod rpc;
+mod session;
 mod stderr;
 mod stream_json;
 mod text;

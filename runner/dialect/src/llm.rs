@@ -7,6 +7,7 @@ use crate::answer::{Answer, Manners};
 use crate::one_shot::{OneShot, Output, succeeded};
 use crate::plain::Utf8;
 use crate::prompt::{Images, Input, Limit};
+use crate::stderr::Tail;
 use crate::{Action, Dialect, Exit, Settings};
 
 #[derive(Default)]
@@ -17,8 +18,7 @@ struct Llm {
 }
 
 pub(crate) fn dialect(settings: &Settings) -> impl Dialect + use<> {
-    let input =
-        Input { system: settings.system, images: Images::Refused, commands: &[], limit: Limit::None };
+    let input = Input { system: settings.system, images: Images::Refused, commands: &[], limit: Limit::None };
     OneShot::new(input, settings.tools, Manners::default(), Llm::default())
 }
 
@@ -41,10 +41,10 @@ impl Output for Llm {
         self.text(text, answer, out);
     }
 
-    fn end(&mut self, exit: Option<&Exit>, stderr: &str, answer: &mut Answer, out: &mut Vec<Action>) {
+    fn end(&mut self, exit: Option<&Exit>, stderr: &Tail, answer: &mut Answer, out: &mut Vec<Action>) {
         let rest = self.utf8.finish();
         self.text(rest, answer, out);
-        if let Some(usage) = stderr.lines().rev().find_map(usage) {
+        if let Some(usage) = stderr.text().lines().rev().find_map(usage) {
             answer.set_usage(usage);
         }
         if succeeded(exit) {

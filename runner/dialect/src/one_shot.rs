@@ -14,9 +14,8 @@ use crate::{Action, Dialect, Exit, Observed, PromptError, ToolsAs, WorkspaceFile
 pub(crate) trait Output: Send {
     fn stdout(&mut self, bytes: &[u8], answer: &mut Answer, out: &mut Vec<Action>);
 
-    /// The process is gone, or has said how its answer ended. `stderr` is its tail. What the exit code alone tells of
-    /// the answer's end is for [`succeeded`].
-    fn end(&mut self, exit: Option<&Exit>, stderr: &str, answer: &mut Answer, out: &mut Vec<Action>);
+    /// The process is gone, or has said how its answer ended.
+    fn end(&mut self, exit: Option<&Exit>, stderr: &Tail, answer: &mut Answer, out: &mut Vec<Action>);
 }
 
 /// Whether an exit means success, for a CLI that does not say so in words.
@@ -68,9 +67,8 @@ impl<O: Output> Dialect for OneShot<O> {
     }
 
     fn end(&mut self, exit: Option<&Exit>, observed: &Observed, out: &mut Vec<Action>) {
-        let stderr = self.stderr.text();
-        self.output.end(exit, &stderr, &mut self.answer, out);
-        self.answer.end(exit, observed, &stderr, out);
+        self.output.end(exit, &self.stderr, &mut self.answer, out);
+        self.answer.end(exit, observed, &self.stderr, out);
     }
 
     /// A CLI that fails is waited for: its exit code and stderr say more.
@@ -130,7 +128,7 @@ impl<T: Objects> Output for JsonLines<T> {
         self.lines = lines;
     }
 
-    fn end(&mut self, exit: Option<&Exit>, _stderr: &str, answer: &mut Answer, out: &mut Vec<Action>) {
+    fn end(&mut self, exit: Option<&Exit>, _stderr: &Tail, answer: &mut Answer, out: &mut Vec<Action>) {
         let mut lines = std::mem::take(&mut self.lines);
         lines.finish(|line| self.read(line, answer, out));
         self.objects.end(exit, answer);

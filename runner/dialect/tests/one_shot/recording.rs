@@ -5,28 +5,21 @@ use cli_dialect::{Action, Dialect, Exit, JsonlPaths, Kind, Limit, Observed, Sett
 use runner_api::{FinishReason, Message, Part, Role, RunEvent, RunRequest, RunUsage};
 use serde_json::Value;
 
-pub const KINDS: [Kind; 8] = [
-    Kind::Text,
-    Kind::Claude,
-    Kind::Gemini,
-    Kind::Codex,
-    Kind::Opencode,
-    Kind::Qwen,
-    Kind::Llm,
-    Kind::Jsonl,
-];
+pub(crate) const KINDS: [Kind; 8] =
+    [Kind::Text, Kind::Claude, Kind::Gemini, Kind::Codex, Kind::Opencode, Kind::Qwen, Kind::Llm, Kind::Jsonl];
 
 /// One run of a CLI against a stand-in of its vendor.
-pub struct Recording {
+#[derive(Clone)]
+pub(crate) struct Recording {
     /// `CLI/CASE.FORMAT[.VARIANT]`
-    pub name: String,
+    pub(crate) name: String,
     path: PathBuf,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
     meta: Value,
 }
 
-pub fn request(text: &str) -> RunRequest {
+pub(crate) fn request(text: &str) -> RunRequest {
     RunRequest {
         id: "run".to_owned(),
         cli: "cli".to_owned(),
@@ -38,7 +31,7 @@ pub fn request(text: &str) -> RunRequest {
     }
 }
 
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let at = |path: &str| Some(path.to_owned());
     let jsonl = JsonlPaths {
         text: "/part/text".to_owned(),
@@ -51,16 +44,16 @@ pub fn settings() -> Settings {
     Settings { jsonl: Some(jsonl), ..Settings::default() }
 }
 
-pub fn dialect(kind: Kind) -> Box<dyn Dialect> {
+pub(crate) fn dialect(kind: Kind) -> Box<dyn Dialect> {
     cli_dialect::dialect(kind, &settings())
 }
 
 /// Whether its stdout is the answer's bytes.
-pub fn is_plain(kind: Kind) -> bool {
+pub(crate) fn is_plain(kind: Kind) -> bool {
     matches!(kind, Kind::Text | Kind::Llm)
 }
 
-pub fn events(actions: &[Action]) -> Vec<RunEvent> {
+pub(crate) fn events(actions: &[Action]) -> Vec<RunEvent> {
     let events = actions.iter().filter_map(|action| match action {
         Action::Event(event) => Some(event.clone()),
         _ => None,
@@ -69,7 +62,7 @@ pub fn events(actions: &[Action]) -> Vec<RunEvent> {
 }
 
 /// Texts that follow each other as one.
-pub fn merged(events: Vec<RunEvent>) -> Vec<RunEvent> {
+pub(crate) fn merged(events: Vec<RunEvent>) -> Vec<RunEvent> {
     let mut merged: Vec<RunEvent> = Vec::new();
     for event in events {
         match (merged.last_mut(), event) {
@@ -81,7 +74,7 @@ pub fn merged(events: Vec<RunEvent>) -> Vec<RunEvent> {
 }
 
 /// All text of an answer.
-pub fn text(events: &[RunEvent]) -> String {
+pub(crate) fn text(events: &[RunEvent]) -> String {
     let texts = events.iter().filter_map(|event| match event {
         RunEvent::Text { text } => Some(text.as_str()),
         _ => None,
@@ -89,7 +82,7 @@ pub fn text(events: &[RunEvent]) -> String {
     texts.collect()
 }
 
-pub fn recordings() -> impl Iterator<Item = Recording> {
+pub(crate) fn recordings() -> impl Iterator<Item = Recording> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/one-shot");
     let mut paths: Vec<PathBuf> = fs::read_dir(&root)
         .unwrap()
@@ -103,7 +96,7 @@ pub fn recordings() -> impl Iterator<Item = Recording> {
     paths.into_iter().map(move |path| Recording::read(&root, path))
 }
 
-pub fn recording(name: &str) -> Recording {
+pub(crate) fn recording(name: &str) -> Recording {
     recordings().find(|recording| recording.name == name).unwrap_or_else(|| panic!("no recording {name}"))
 }
 
@@ -117,7 +110,7 @@ impl Recording {
     }
 
     /// The dialects that read it.
-    pub fn kinds(&self) -> Vec<Kind> {
+    pub(crate) fn kinds(&self) -> Vec<Kind> {
         match (self.meta["cli"].as_str().unwrap(), self.meta["format"].as_str().unwrap()) {
             ("claude", "stream-json") => vec![Kind::Claude],
             ("gemini", "stream-json") => vec![Kind::Gemini],
@@ -130,12 +123,12 @@ impl Recording {
         }
     }
 
-    pub fn golden(&self, kind: Kind) -> PathBuf {
+    pub(crate) fn golden(&self, kind: Kind) -> PathBuf {
         let also = if kind == Kind::Jsonl { ".jsonl" } else { "" };
         format!("{}{also}.events", self.path.display()).into()
     }
 
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         let number = |name: &str| self.meta[name].as_i64().and_then(|number| i32::try_from(number).ok());
         let code = number("exit_code").or_else(|| Some(128 + number("signal")?));
         let limit = (self.meta["timed_out"] == true).then_some(Limit::WallTime);
@@ -143,7 +136,7 @@ impl Recording {
     }
 
     /// What an egress endpoint would have seen of the stand-in.
-    pub fn observed(&self) -> Observed {
+    pub(crate) fn observed(&self) -> Observed {
         let case = self.meta["case"].as_str().unwrap();
         let variant = self.meta["variant"].as_str().unwrap_or_default();
         let requests = self.meta["mock_requests"].as_array().unwrap();
@@ -161,8 +154,10 @@ impl Recording {
             return Observed { calls, status: Some(status), message, retry_after_ms, ..Observed::default() };
         }
         // Claude Code's fallback is not cut off.
-        let whole = matches!((case, self.meta["cli"].as_str(), variant), ("middrop" | "midfail", Some("claude"), ""));
-        let cut = matches!(case, "middrop" | "midfail") || self.exit().code != Some(0) && case == "slow";
+        let whole =
+            matches!((case, self.meta["cli"].as_str(), variant), ("middrop" | "midfail", Some("claude"), ""));
+        let answered = String::from_utf8_lossy(&self.stdout).contains(" model");
+        let cut = matches!(case, "middrop" | "midfail") || case == "slow" && !answered;
         let broken = cut && !whole;
         let finish = match case {
             _ if broken => None,
@@ -184,18 +179,18 @@ impl Recording {
         Observed { calls, interrupted, status: Some(200), usage, finish, broken, ..Observed::default() }
     }
 
-    pub fn begin(&self, dialect: &mut dyn Dialect) -> Vec<Action> {
+    pub(crate) fn begin(&self, dialect: &mut dyn Dialect) -> Vec<Action> {
         let mut out = Vec::new();
         dialect.boot(&mut out);
         dialect.begin(&request("say hi"), &mut out).unwrap();
         out
     }
 
-    pub fn run(&self, kind: Kind, observed: &Observed) -> Vec<RunEvent> {
+    pub(crate) fn run(&self, kind: Kind, observed: &Observed) -> Vec<RunEvent> {
         self.run_cut(kind, observed, |stdout| vec![stdout])
     }
 
-    pub fn run_cut(
+    pub(crate) fn run_cut(
         &self,
         kind: Kind,
         observed: &Observed,
