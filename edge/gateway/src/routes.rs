@@ -22,7 +22,7 @@ pub(crate) struct Upstream {
 /// How it is called.
 #[derive(Debug)]
 pub(crate) enum Adapter {
-    OpenAi(OpenAiApi),
+    OpenAi(Box<OpenAiApi>),
     /// By whichever node runs the CLI.
     SpawnCli(SpawnCliConfig),
 }
@@ -232,7 +232,7 @@ impl Upstream {
     pub(crate) fn build(provider: &Provider, host: &dyn Host) -> Option<Self> {
         let (adapter, timeouts) = match &provider.adapter {
             catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => {
-                (Adapter::OpenAi(OpenAiApi::build(provider, config, host)?), config.timeouts)
+                (Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, host)?)), config.timeouts)
             }
             catalog::Adapter::SpawnCli(config) => (Adapter::SpawnCli(config.clone()), config.timeouts),
         };

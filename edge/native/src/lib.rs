@@ -20,6 +20,7 @@ mod output;
 mod providers;
 mod random;
 mod router;
+mod runners;
 mod server;
 mod tls;
 
@@ -31,3 +32,4 @@ pub use gateway;
 pub use embedded::{CreateKeyError, EmbeddedGateway, NewApiKey, OpenError};
 pub use host::NativeHost;
 pub use router::gateway_router;
+pub use runners::{IdentityError, RunnerIdentity, Runners, RunnersConfig};

@@ -3,7 +3,10 @@
 pub mod admission;
 pub mod config;
 pub mod egress;
+pub mod heartbeat;
 pub mod metrics;
+pub mod pool;
+pub mod run;
 pub mod sandbox;
 pub mod server;
 #[cfg(test)]

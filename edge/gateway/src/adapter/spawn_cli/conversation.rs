@@ -31,7 +31,7 @@ impl Conversation {
             ApiError::invalid_request("invalid_value", "The request body is nested too deeply for a CLI.")
         })?;
         if scan.n > 1 {
-            return Err(unsupported("n", "a CLI gives one answer: n must be 1"));
+            return Err(unsupported("n", "it gives one answer"));
         }
         refuse_unsupported(&body)?;
         let mut conversation = Self {
@@ -44,17 +44,22 @@ impl Conversation {
         let Value::Array(messages) = body["messages"].take() else {
             return Err(refused("invalid_type", "messages", "messages must be an array of objects"));
         };
-        let count = messages.len();
+        let last = messages.len().saturating_sub(1);
         for (index, message) in messages.into_iter().enumerate() {
             conversation.add(message, &format!("messages[{index}]"))?;
         }
         match conversation.messages.last() {
-            None => Err(refused("invalid_value", "messages", "a CLI needs a message of the user to answer")),
-            Some(Message { role: Role::Assistant, .. }) => Err(refused(
-                "invalid_value",
-                &format!("messages[{}]", count - 1),
-                "a CLI does not go on with a message of the assistant: the last one must be the user's or a tool's",
-            )),
+            None => {
+                let message = "This model is a CLI, and messages has none of the user for it to answer.";
+                Err(refused("invalid_value", "messages", message))
+            }
+            Some(Message { role: Role::Assistant, .. }) => {
+                let path = format!("messages[{last}]");
+                let message = format!(
+                    "This model is a CLI, which does not go on with {path}, the assistant's own message."
+                );
+                Err(refused("invalid_value", &path, message))
+            }
             Some(_) => Ok(conversation),
         }
     }
@@ -144,27 +149,27 @@ fn index_of(text: &str) -> Option<(usize, &str)> {
 /// What a client asks for by it and relies on, and a CLI does not do.
 fn refuse_unsupported(body: &Value) -> Result<(), ApiError> {
     if body["logprobs"] == true {
-        return Err(unsupported("logprobs", "a CLI gives no log probabilities"));
+        return Err(unsupported("logprobs", "it gives no log probabilities"));
     }
     if body["top_logprobs"].as_i64().is_some_and(|count| count > 0) {
-        return Err(unsupported("top_logprobs", "a CLI gives no log probabilities"));
+        return Err(unsupported("top_logprobs", "it gives no log probabilities"));
     }
     let format = &body["response_format"]["type"];
     if !format.is_null() && format != "text" {
         return Err(unsupported(
             "response_format",
-            "a CLI cannot be held to a format: only type text is taken",
+            "it cannot be held to a format, and only type text is taken",
         ));
     }
     for name in ["tool_choice", "function_call"] {
         let choice = &body[name];
         if !choice.is_null() && choice != "auto" && choice != "none" {
-            return Err(unsupported(name, "a CLI runs its own tools: only auto and none are taken"));
+            return Err(unsupported(name, "it runs its own tools, and only auto and none are taken"));
         }
     }
     let mut modalities = body["modalities"].as_array().into_iter().flatten();
     if modalities.any(|modality| modality != "text") {
-        return Err(unsupported("modalities", "a CLI answers in text only"));
+        return Err(unsupported("modalities", "it answers in text only"));
     }
     Ok(())
 }
@@ -238,13 +243,11 @@ fn text_part(mut part: Value, path: &str) -> Result<String, ApiError> {
         "input_audio" | "audio" => return Err(unsupported_part(path, "audio, which a CLI does not take")),
         _ => return Err(unsupported_part(path, "of a type that a CLI does not take")),
     };
-    match part[member].take() {
-        Value::String(text) => Ok(text),
-        _ => {
-            let path = format!("{path}.{member}");
-            Err(refused("invalid_type", &path, format!("{path} must be a string")))
-        }
+    if let Value::String(text) = part[member].take() {
+        return Ok(text);
     }
+    let path = format!("{path}.{member}");
+    Err(refused("invalid_type", &path, format!("{path} must be a string")))
 }
 
 /// `data:image/png;base64,…`, as `image_url` or as `image_url.url`.
@@ -289,7 +292,11 @@ fn text_of(value: Value) -> String {
 }
 
 fn unsupported(param: &str, rule: &str) -> ApiError {
-    refused("unsupported_parameter", param, format!("This model is a CLI, and {rule}."))
+    refused(
+        "unsupported_parameter",
+        param,
+        format!("This model is a CLI, and {param} cannot be honoured: {rule}."),
+    )
 }
 
 fn unsupported_part(path: &str, what: &str) -> ApiError {
@@ -301,6 +308,3 @@ fn refused(code: &'static str, param: &str, message: impl Into<Cow<'static, str>
     error.param = Some(param.to_owned());
     error
 }
-
-#[cfg(test)]
-mod tests;

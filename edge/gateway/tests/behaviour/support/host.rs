@@ -36,8 +36,9 @@ struct State {
     replies: HashMap<String, VecDeque<Reply>>,
     calls: Vec<Recorded>,
     spawned: Vec<Task<()>>,
-    /// How often randomness was asked for.
-    randomness: u8,
+    randomness: u64,
+    /// The gateway has its mark.
+    is_marked: bool,
 }
 
 /// A request that went to an upstream.
@@ -135,14 +136,15 @@ impl Host for FakeHost {
         Box::pin(Sleep { clock: self.clock.clone(), until: self.monotonic() + duration })
     }
 
-    /// Sevens for the gateway's own mark, and something else each time after.
+    /// Sevens for the gateway's own mark, and then something else each time, always the same in a test.
     fn fill_random(&self, bytes: &mut [u8]) {
         let mut state = self.state();
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            let at = if state.randomness == 0 { 0 } else { u8::try_from(at % 256).unwrap() };
-            *byte = 7_u8.wrapping_add(state.randomness.wrapping_mul(37)).wrapping_add(at.wrapping_mul(101));
+        for byte in bytes.iter_mut() {
+            // An LCG of Knuth's; its upper bits are as good as a test needs.
+            state.randomness = state.randomness.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = if state.is_marked { state.randomness.to_be_bytes()[0] } else { 7 };
         }
-        state.randomness = state.randomness.wrapping_add(1);
+        state.is_marked = true;
     }
 
     fn call(

@@ -24,7 +24,7 @@ pub(crate) use self::log::Log;
 pub(crate) use self::registry::{FaultyRegistry, node};
 pub(crate) use self::run::{Read, Reading, Task};
 pub(crate) use self::store::{FaultyStore, Mood};
-pub(crate) use self::upstream::{Feed, Gate, Reply};
+pub(crate) use self::upstream::{Feed, Gate, Reply, run_lines};
 
 /// A provider at `https://<slug>.example/v1` with the model `m`, called `up-m` there; `changes` go over that.
 pub(crate) fn provider(slug: &str, changes: &Value) -> Provider {

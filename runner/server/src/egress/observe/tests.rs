@@ -364,7 +364,7 @@ fn any_format() -> impl Strategy<Value = AnswerFormat> {
 fn any_body() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         prop::sample::select(
-            STREAMS.iter().flat_map(|(_, text)| text.split_inclusive("\n")).collect::<Vec<_>>()
+            STREAMS.iter().flat_map(|(_, text)| text.split_inclusive('\n')).collect::<Vec<_>>()
         )
         .prop_map(|line| line.as_bytes().to_vec()),
         prop::collection::vec(any::<u8>(), 0..20),
