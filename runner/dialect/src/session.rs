@@ -95,7 +95,7 @@ impl<P: Protocol> Dialect for Session<P> {
         let mut lines = std::mem::take(&mut self.lines);
         lines.finish(|line| self.read(line, out));
         self.protocol.end(&mut self.answer);
-        self.answer.end(exit, observed, &self.stderr.text(), out);
+        self.answer.end(exit, observed, &self.stderr, out);
     }
 
     fn is_complete(&self) -> bool {
