@@ -41,7 +41,7 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
     let output = Output::new(common.json);
     let given = gather(providers)?;
     block_on(async {
-        let opened = open_gateway(&DataDir::locate(common.data_dir.as_deref()), given).await?;
+        let opened = open_gateway(&DataDir::locate(common.data_dir.as_deref()), given, None).await?;
         let gateway = opened.gateway();
         let checks = gateway.check_providers().await;
         let models = gateway.models();
