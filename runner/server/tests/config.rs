@@ -274,9 +274,17 @@ fn parameters_are_declared_and_used_and_never_reach_a_shell() {
         let line = refused(&with_cli(&entry));
         assert!(line.starts_with(&format!("cli[0].{path}: ")) && line.contains(words), "{entry}: {line}");
     }
-    // Some protocols have a word for the model: it need not be in argv.
-    let entry = "dialect = \"codex-app-server\"\n[cli.parameters.model]\nvalues = [\"x\"]";
-    assert_eq!(accepted(&with_cli(entry)).clis[0].parameters.len(), 1);
+    // Some protocols have a word for the model, and for how much it is to think: they need not be in argv.
+    for (dialect, parameter, is_taken) in [
+        ("codex-app-server", "model", true),
+        ("claude-stream-json", "reasoning_effort", true),
+        ("acp", "model", true),
+        ("acp", "reasoning_effort", false),
+        ("codex", "model", false),
+    ] {
+        let entry = format!("dialect = \"{dialect}\"\n[cli.parameters.{parameter}]\nvalues = [\"x\"]");
+        assert_eq!(read(&with_cli(&entry)).is_ok(), is_taken, "{dialect} {parameter}");
+    }
 }
 
 #[test]

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 use runner_api::node::MemoryRegistry;
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, Failure, LogArgs, block_on};
+use crate::output::Output;
 use crate::runner::{Runner, RunningRunner, StartError};
 
 #[derive(Debug, Clone, Args)]
@@ -35,6 +37,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             // Dropping the start ends what it has begun.
             signal = signals.next() => return Err(Failure::Failed(vec![format!("{signal}: stopped while starting")])),
         };
+        let ready = json!({"event": "ready", "addr": node.addr(), "metrics_addr": node.metrics_addr()});
+        Output::new(args.config.json).object(&ready);
         tracing::info!(addr = %node.addr(), metrics = node.metrics_addr().map(tracing::field::display), "serving");
         let signal = signals.next().await;
         tracing::info!(

@@ -12,6 +12,21 @@ use super::support::{ECHO, Place, Runner, SLEEPER, SOON, eventually, start_run};
 
 const PROCESSES: &str = "engine = { allow_process = true }";
 
+/// Two containers that wait.
+const PARKED: &str = r#"
+[[cli]]
+name = "cli-echo"
+dialect = "text"
+mode = "parked"
+image = { builtin = "echo" }
+[cli.limits]
+memory = "64MiB"
+pids = 32
+[cli.pool]
+min = 2
+max = 2
+"#;
+
 fn events(body: &[u8]) -> Vec<RunEvent> {
     let mut decoder = frame::Decoder::default();
     decoder.push(body);
@@ -118,6 +133,40 @@ async fn a_second_signal_ends_it_at_once() {
     let (status, log) = runner.ended();
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(at.elapsed() < Duration::from_secs(10), "{log}");
+}
+
+/// A pool's containers, once they wait.
+fn parked(place: &Place, count: usize) -> Vec<String> {
+    eventually("the pool is full", || Some(place.containers()).filter(|containers| containers.len() == count))
+}
+
+#[test]
+fn sandboxes_that_wait_go_with_the_runner() {
+    let place = Place::new("", PARKED);
+    let runner = place.serve();
+    assert_eq!(parked(&place, 2).len(), 2);
+    runner.stop();
+    assert!(place.containers().is_empty(), "{:?}", place.containers());
+}
+
+#[test]
+fn what_a_killed_runner_left_goes_at_the_next_start() {
+    let place = Place::new("", PARKED);
+    let runner = place.serve();
+    let orphans = parked(&place, 2);
+    runner.signal(Signal::KILL);
+    runner.ended();
+    assert_eq!(place.containers().len(), 2, "nobody was there to remove them");
+    let runner = place.serve();
+    let now = place.containers();
+    let ids = |containers: &[String]| containers.iter().map(|line| line[..64].to_owned()).collect::<Vec<_>>();
+    assert!(!ids(&now).iter().any(|id| ids(&orphans).contains(id)), "{orphans:?} {now:?}");
+    // A try of one CLI beside it touches nothing of it.
+    let before = parked(&place, 2);
+    place.run_with(&["run", "cli-echo"], "Hello").expect(0);
+    assert_eq!(ids(&place.containers()), ids(&before));
+    runner.stop();
+    assert!(place.containers().is_empty(), "{:?}", place.containers());
 }
 
 #[test]
