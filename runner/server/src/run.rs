@@ -252,8 +252,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unavailable(error: StartError) -> Refusal {
-    Refusal::new(RefusalCode::Unavailable, error.to_string())
+fn unavailable(StartError(message): StartError) -> Refusal {
+    Refusal::new(RefusalCode::Unavailable, message)
 }
 
 fn refused_prompt(error: PromptError) -> Refusal {
