@@ -270,6 +270,7 @@ fn parameters_are_declared_and_used_and_never_reach_a_shell() {
         (argv("values = [\"x\"]\n[cli.environment]\nM = \"{m}\""), "environment.M", "argv"),
         ("[cli.parameters.\"M M\"]\nvalues = [\"x\"]".to_owned(), "parameters.M M", "a-z"),
         ("argv = [\"a\", \"\\u0000\"]".to_owned(), "argv[1]", "NUL"),
+        ("argv = [\"\"]".to_owned(), "argv[0]", "program"),
     ] {
         let line = refused(&with_cli(&entry));
         assert!(line.starts_with(&format!("cli[0].{path}: ")) && line.contains(words), "{entry}: {line}");

@@ -24,6 +24,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     // Everything that can be wrong is looked at before a port is bound.
     let config = args.config.read()?;
     args.log.start("info")?;
+    // Connections, and some descriptors for each sandbox: the usual soft limit of 1,024 is soon reached.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     block_on(async {
         let signals = Signals::new();
         let mut signals = signals.map_err(|error| Failure::failed("signals cannot be handled", &error))?;

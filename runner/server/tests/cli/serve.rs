@@ -100,6 +100,34 @@ async fn sleeping(place: &Place, runner: &Runner) -> http::Response<hyper::body:
     response
 }
 
+/// Whether a process has these words in its arguments.
+fn is_running(words: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut arguments = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    arguments.any(|line| String::from_utf8_lossy(&line).replace('\0', " ").contains(words))
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_cli_along_within_a_second() {
+    // Nobody else sleeps for just as long.
+    let seconds = format!("1000{}", std::process::id());
+    let place = Place::new(PROCESSES, &SLEEPER.replace("1000", &seconds));
+    let runner = place.serve();
+    let response = sleeping(&place, &runner).await;
+    let words = format!("sleep {seconds}");
+    assert!(is_running(&words));
+    drop(response);
+    let left = Instant::now();
+    // Lets the connection's task see that nobody wants it any more.
+    tokio::task::spawn_blocking(move || eventually("it ends", || (!is_running(&words)).then_some(())))
+        .await
+        .unwrap();
+    assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+    let is_counted = || runner.probe("/metrics").contains("class=\"cancelled\"} 1").then_some(());
+    eventually("it is counted", is_counted);
+    runner.stop();
+}
+
 #[tokio::test]
 async fn a_drain_ends_what_still_runs_after_its_grace() {
     let grace = format!("capacity = {{ drain_grace = \"2s\" }}\n{PROCESSES}");
