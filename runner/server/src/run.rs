@@ -252,8 +252,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unavailable(error: StartError) -> Refusal {
-    Refusal::new(RefusalCode::Unavailable, error.to_string())
+fn unavailable(StartError(message): StartError) -> Refusal {
+    Refusal::new(RefusalCode::Unavailable, message)
 }
 
 fn refused_prompt(error: PromptError) -> Refusal {
@@ -261,7 +261,7 @@ fn refused_prompt(error: PromptError) -> Refusal {
 }
 
 /// What the edge may know of a CLI.
-fn info(cli: &Cli) -> CliInfo {
+pub(crate) fn info(cli: &Cli) -> CliInfo {
     let parameters = cli.parameters.iter().map(|(name, parameter)| {
         // A whole number's range is not told: it is no list of values.
         let values = match &parameter.allowed {

@@ -8,5 +8,6 @@ mod integrated;
 mod keys;
 mod life_cycle;
 mod programs;
+mod runners;
 mod support;
 mod tls;

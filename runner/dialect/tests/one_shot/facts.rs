@@ -3,7 +3,7 @@
 use cli_dialect::{Dialect, Exit, Kind, Limit, Observed, Settings, SystemPrompt, ToolsAs};
 use runner_api::{ErrorClass, FinishReason, RunEvent, RunUsage};
 
-use crate::recording::{Recording, dialect, events, recording, recordings, request, settings, text};
+use crate::recording::{Recording, begin, dialect, events, recording, recordings, request, settings, text};
 
 const HELLO: &str = "Hello from the mock model.";
 
@@ -199,7 +199,7 @@ fn tools_are_reasoning_where_the_operator_wants() {
     let recording = recording("claude/tool.stream-json");
     let mut dialect =
         cli_dialect::dialect(Kind::Claude, &Settings { tools: ToolsAs::Reasoning, ..settings() });
-    let mut out = recording.begin(dialect.as_mut());
+    let mut out = begin(dialect.as_mut());
     dialect.stdout(&recording.stdout, &mut out);
     dialect.end(None, &Observed::default(), &mut out);
     let expected = "Bash {\"command\":\"echo tool-ran-ok\",\"description\":\"print a marker\"}".to_owned();
@@ -349,6 +349,14 @@ fn claude_that_began_differently_again_has_no_answer() {
     assert_eq!(class(&end(&whole("b", "The capital is Paris."))), Some(ErrorClass::Unavailable));
     let same = end(&whole("b", "Paris is the capital."));
     assert_eq!((text(&same).as_str(), reason(&same)), ("Paris is the capital.", Some(FinishReason::Stop)));
+    // What comes after it, when a tool was called in it, is a message of its own.
+    let tool = whole("b", "Paris is x")
+        .replace(r#"{"type":"text"#, r#"{"type":"tool_use","id":"t","name":"n","input":{}},{"type":"text"#);
+    let user = r#"{"type":"user","message":{"content":[]}}"#;
+    let (next, more) = (start.replace(r#""a""#, r#""c""#), delta.replace("Paris is", "More."));
+    let lines = [start, delta, &whole("b", "Paris is it."), &tool, user, &next, &more, success];
+    let events = run(Kind::Claude, &lines, &Observed::default());
+    assert_eq!(text(&events), "Paris is it.\n\nParis is x\n\nMore.");
     // Streamed again: its pieces wait for the whole.
     let again = delta.replace("Paris is", "Paris");
     let lines = [start, delta, start, &again, &whole("a", "Paris is it."), success];

@@ -266,19 +266,16 @@ impl Input {
             // Closing is what is left.
             None => stdin.shutdown().await.and(Err(io::ErrorKind::BrokenPipe.into())),
         };
-        match (written, self.queue.front_mut()) {
-            (Ok(written), Some(bytes)) => {
-                self.waiting_bytes -= written;
-                bytes.advance(written);
-                if bytes.is_empty() {
-                    self.queue.pop_front();
-                }
+        if let (Ok(written), Some(bytes)) = (written, self.queue.front_mut()) {
+            self.waiting_bytes -= written;
+            bytes.advance(written);
+            if bytes.is_empty() {
+                self.queue.pop_front();
             }
-            _ => {
-                self.stdin = None;
-                self.queue.clear();
-                self.waiting_bytes = 0;
-            }
+        } else {
+            self.stdin = None;
+            self.queue.clear();
+            self.waiting_bytes = 0;
         }
     }
 }

@@ -10,7 +10,7 @@ use cli_dialect::{Action, Dialect, Exit, Observed, PromptError, WorkspaceFile};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use runner_api::{ErrorClass, FinishReason, Part, RunEvent, RunRequest};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, DuplexStream, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader, DuplexStream, Lines};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
@@ -39,15 +39,14 @@ struct Shared {
 impl FakeSandboxes {
     /// CLIs that are ready at once, and answer `text echo of …`.
     pub(crate) fn new() -> Self {
-        let fake = Self(Arc::new(Shared {
+        Self(Arc::new(Shared {
             behaviour: Mutex::new(Arc::new(|process| process.polite().boxed())),
             start_takes: Mutex::new(Some(Duration::from_millis(250))),
             removal_takes: Duration::from_millis(100),
             log: Mutex::default(),
             alive: watch::Sender::new(0),
             most: Mutex::default(),
-        }));
-        fake
+        }))
     }
 
     pub(crate) fn behave<F>(&self, behaviour: impl Fn(Process) -> F + Send + Sync + 'static)
@@ -202,12 +201,6 @@ impl Process {
 
     pub(crate) async fn line(&mut self) -> Option<String> {
         self.stdin.next_line().await.unwrap()
-    }
-
-    /// Without taking it in.
-    pub(crate) async fn read_slowly(&mut self, bytes: usize) {
-        let mut buffer = vec![0; bytes];
-        self.stdin.get_mut().read_exact(&mut buffer).await.unwrap();
     }
 
     pub(crate) async fn polite(mut self) -> i32 {
