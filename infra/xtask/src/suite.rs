@@ -53,7 +53,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "readme",
         about: "the README's first command, `cargo xtask demo`",
-        needs: demo::NEEDS,
+        needs: demo::ALL_NEEDS,
         run: |context| demo::run(context, true).map(|()| Tally::one(true)),
     },
     Suite {

@@ -1,5 +1,9 @@
 //! The dialects by name, and what an operator may set about them.
 
+use crate::{
+    Dialect, acp, claude, claude_session, codex, codex_app_server, gemini, jsonl, llm, opencode, qwen, text,
+};
+
 /// What a CLI is made to speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -60,10 +64,28 @@ pub struct JsonlPaths {
     /// A piece of the answer.
     pub text: String,
     pub reasoning: Option<String>,
+    /// A later count replaces an earlier one.
     pub input_tokens: Option<String>,
     pub output_tokens: Option<String>,
     /// An error's message: the line ends the run as failed.
     pub error: Option<String>,
     /// `stop`, `length` or `content_filter`; anything else counts as `stop`.
     pub finish: Option<String>,
+}
+
+/// A dialect for one process.
+pub fn dialect(kind: Kind, settings: &Settings) -> Box<dyn Dialect> {
+    match kind {
+        Kind::Text => Box::new(text::dialect(settings)),
+        Kind::Claude => Box::new(claude::dialect(settings)),
+        Kind::Gemini => Box::new(gemini::dialect(settings)),
+        Kind::Codex => Box::new(codex::dialect(settings)),
+        Kind::Opencode => Box::new(opencode::dialect(settings)),
+        Kind::Qwen => Box::new(qwen::dialect(settings)),
+        Kind::Llm => Box::new(llm::dialect(settings)),
+        Kind::Jsonl => Box::new(jsonl::dialect(settings)),
+        Kind::ClaudeStreamJson => Box::new(claude_session::dialect(settings)),
+        Kind::CodexAppServer => Box::new(codex_app_server::dialect(settings)),
+        Kind::Acp => Box::new(acp::dialect(settings)),
+    }
 }

@@ -8,13 +8,31 @@
 //! it the request, and exactly one event that [is the last](RunEvent::is_last) comes out, at the latest from
 //! [`Dialect::end`].
 
+mod acp;
+mod answer;
+mod claude;
+mod claude_session;
+mod codex;
+mod codex_app_server;
+mod failure;
+mod gemini;
+mod hold;
+mod jsonl;
 pub mod kind;
 mod lines;
+mod llm;
+mod one_shot;
+mod opencode;
 mod plain;
 pub mod prompt;
+mod qwen;
+mod rpc;
+mod session;
 mod stderr;
+mod stream_json;
+mod text;
 
-pub use kind::{JsonlPaths, Kind, Settings, SystemPrompt, ToolsAs};
+pub use kind::{JsonlPaths, Kind, Settings, SystemPrompt, ToolsAs, dialect};
 use runner_api::{FinishReason, RunEvent, RunRequest, RunUsage};
 
 /// What the owner of the process is to do, in order.
@@ -61,6 +79,8 @@ pub enum Limit {
 pub struct Observed {
     /// Calls to the vendor's model API.
     pub calls: u32,
+    /// Those of them whose answer began and then ended early: a CLI that called again may have printed its text twice.
+    pub interrupted: u32,
     /// The status of the last of them.
     pub status: Option<u16>,
     /// The vendor's error message, if the last of them failed.

@@ -8,7 +8,7 @@ use regex::Regex;
 use crate::plain::plain;
 
 /// So much of stderr is kept.
-const TAIL_BYTES: usize = 4 << 10;
+const TAIL_BYTES: usize = 2 << 10;
 
 pub(crate) const REDACTED: &str = "[redacted]";
 

@@ -211,6 +211,10 @@ impl RunRecord {
     }
 }
 
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// As much of a text as a log line takes.
 fn start(text: &str) -> &str {
     let most = text.len().min(MAX_LOGGED_BYTES);
@@ -235,8 +239,8 @@ impl Drop for RunRecord {
             run = self.id,
             cli = self.cli,
             class,
-            took_ms = took.as_millis(),
-            first_text_ms = self.first_text.map(|after| after.as_millis()),
+            took_ms = milliseconds(took),
+            first_text_ms = self.first_text.map(milliseconds),
             input_tokens,
             output_tokens,
             "a run ended"

@@ -68,13 +68,6 @@ pub trait Runs: Send + Sync + 'static {
 
     /// The error says why the node should get no requests, draining aside.
     fn ready(&self) -> Result<(), String>;
-
-    /// Waits until nothing runs or waits any more: after [`drain`](Self::drain), that is.
-    fn drained(&self) -> impl Future<Output = ()> + Send;
-
-    /// Ends everything: runs, what waits, the sandboxes, the node's announcement. Waits for it, but not for long; the
-    /// error says what is left. A second call has nothing to do.
-    fn close(&self) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// Makes a connection of what came in, or refuses the peer.

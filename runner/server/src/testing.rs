@@ -1,5 +1,7 @@
 //! What the tests of several modules need.
 
+pub(crate) mod fake;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

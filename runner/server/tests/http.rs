@@ -87,12 +87,6 @@ impl Runs for FakeRuns {
     fn ready(&self) -> Result<(), String> {
         if self.sick.load(Ordering::Relaxed) { Err("the engine does not answer".to_owned()) } else { Ok(()) }
     }
-
-    async fn drained(&self) {}
-
-    async fn close(&self) -> Result<(), String> {
-        Ok(())
-    }
 }
 
 struct Node {

@@ -1,5 +1,7 @@
 //! The binary as people and programs use it: what it prints, how it exits, and what it serves meanwhile.
 
+mod ca;
+mod clis;
 mod config;
 mod credentials;
 mod integrated;

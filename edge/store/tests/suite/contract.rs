@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use catalog::{
-    Adapter, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, Provider, Secret, Store, StoreError, Versioned,
+    Adapter, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, Provider, Secret, Store, StoreError,
+    Versioned,
 };
 use tokio::task::JoinSet;
 

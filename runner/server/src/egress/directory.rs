@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::EgressError;
 
@@ -16,12 +17,11 @@ const DIRECTORY_MODE: u32 = 0o711;
 /// Connecting needs the right to write.
 const SOCKET_MODE: u32 = 0o666;
 
-/// Held as long as its process makes endpoints.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
     /// Shared by all processes whose sockets are here; whoever has it alone may remove what it finds.
-    _lock: File,
+    lock: Arc<File>,
 }
 
 impl Directory {
@@ -33,7 +33,7 @@ impl Directory {
             return Err(EgressError::PathTooLong { path: longest, max: MAX_PATH_BYTES });
         }
         match prepare(&path) {
-            Ok(lock) => Ok(Self { path, _lock: lock }),
+            Ok(lock) => Ok(Self { path, lock: Arc::new(lock) }),
             Err(source) => Err(EgressError::Directory { path, source }),
         }
     }
@@ -43,7 +43,7 @@ impl Directory {
         let mut random = [0; NAME_LENGTH / 2];
         getrandom::fill(&mut random)?;
         let path = self.path.join(format!("{:032x}", u128::from_be_bytes(random)));
-        let made = make(&path).map(|()| Claim { path: path.clone() });
+        let made = make(&path).map(|()| Claim { path: path.clone(), _lock: Arc::clone(&self.lock) });
         made.map_err(|source| EgressError::Directory { path, source })
     }
 }
@@ -52,6 +52,8 @@ impl Directory {
 #[derive(Debug)]
 pub(super) struct Claim {
     path: PathBuf,
+    /// As long as this is there, nobody else removes it.
+    _lock: Arc<File>,
 }
 
 impl Claim {
@@ -126,12 +128,17 @@ mod tests {
         let first = Directory::open(state.path()).unwrap();
         let left = first.claim().unwrap();
         let path = left.path().to_owned();
-        std::fs::write(left.socket_path(), "").unwrap();
-        std::mem::forget(left);
 
         let second = Directory::open(state.path()).unwrap();
         assert!(path.exists(), "the first lives");
         drop((first, second));
+        assert!(Directory::open(state.path()).is_ok() && path.exists(), "what the first made lives");
+        drop(left);
+        assert!(!path.exists());
+
+        // As a crash would leave it: a directory, and nobody who has the lock.
+        make(&path).unwrap();
+        std::fs::write(path.join(SOCKET), "").unwrap();
         let alone = Directory::open(state.path()).unwrap();
         assert!(!path.exists());
         let claim = alone.claim().unwrap();

@@ -165,6 +165,7 @@ async fn serve(stream: UnixStream, route: Arc<Route>) {
         .timer(TokioTimer::new())
         .header_read_timeout(route.shared.timeouts.head)
         .max_buf_size(MAX_HEAD_BYTES)
+        .max_header_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;

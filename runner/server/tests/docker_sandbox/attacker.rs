@@ -260,6 +260,7 @@ fn attempt(attack: &str) -> Outcome {
             Ok("done".to_owned())
         }
         "mounts" => Ok(mounts()?),
+        "read" => fs::read_to_string(argument),
         // The kernel
         "bpf" => call(BPF, [0, block(), 64, 0, 0]),
         "perf" => call(PERF_EVENT_OPEN, [block(), 0, -1, -1, 0]),

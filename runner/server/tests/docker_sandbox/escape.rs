@@ -4,9 +4,9 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 
-use dyad_runner::sandbox::{Engine, Limit, Prepared};
+use dyad_runner::sandbox::{Engine, Exit, Limit, Output, Prepared};
 
-use crate::support::{TestNode, attacker, run, spec};
+use crate::support::{Finished, TestNode, attacker, docker, limits, run, spec};
 
 /// Attacks that a sandbox survives, each with what it meets. Those that need a sandbox of their own are tests below.
 const ATTACKS: &[(&str, &str)] = &[
@@ -90,6 +90,7 @@ const ATTACKS: &[(&str, &str)] = &[
     ("read-only=/proc/sys", "yes"),
     ("read-only=/proc/irq", "yes"),
     ("cgroup-paths", "hidden"),
+    ("limit=open files", "64"),
     ("limit=core file size", "0"),
     ("limit=msgqueue size", "0"),
     ("core-dump", "none"),
@@ -117,8 +118,31 @@ const ATTACKS: &[(&str, &str)] = &[
     ("resolvers", "127.0.0.1"),
     ("docker-socket", "ENOENT"),
     ("hostname-is", "sandbox"),
+    ("processes", "attacker docker-init exe"),
     ("orphans", "reaped"),
     ("devices", "fd full mqueue null ptmx pts random stderr stdin stdout tty urandom zero"),
+];
+
+/// Attacks that take their sandbox with them, and what is to be seen of that.
+const BOMBS: &[(&str, fn(&Finished) -> bool)] = &[
+    ("fork-bomb", |finished| {
+        let text = finished.text();
+        // The limit is of 32, in which the engine's init and the attacker itself count.
+        text.lines().any(|line| line == "30 EAGAIN")
+    }),
+    ("memory-bomb", |finished| {
+        finished.exit == Exit { code: Some(137), limit: Some(Limit::Memory) } && finished.stdout.is_empty()
+    }),
+    ("memory-bomb-in-a-child", |finished| {
+        // The CLI survived its child: nothing is wrong with its own end.
+        finished.exit == Exit { code: Some(0), limit: None }
+            && finished.text() == "the child ended by signal 9\n"
+    }),
+    ("burn", |finished| {
+        // Thousandths of a core. The sandbox has 250, the kernel's accounting some slack.
+        finished.text().trim_end().parse::<u32>().is_ok_and(|share| share <= 288)
+    }),
+    ("daemon", |finished| finished.exit.code == Some(0) && finished.text().contains("left\n")),
 ];
 
 /// `ATTACK OUTCOME` for each that had another outcome than the table says.
@@ -134,10 +158,107 @@ async fn surprises(engine: &Engine, prepared: &Prepared, table: &[(&str, &str)])
     outcomes.flatten().collect()
 }
 
+/// Err: what came out instead.
+pub(crate) async fn try_attack(engine: &Engine, prepared: &Prepared, attack: &str) -> Result<(), String> {
+    if let Some(row) = ATTACKS.iter().find(|(name, _)| *name == attack) {
+        let surprises = surprises(engine, prepared, &[*row]).await;
+        return if surprises.is_empty() { Ok(()) } else { Err(surprises.concat()) };
+    }
+    let (_, is_survived) = BOMBS.iter().find(|(name, _)| *name == attack).unwrap();
+    let mut spec = spec(prepared, &["/attacker", attack]);
+    spec.limits.cpu_milli = 250;
+    let finished = run(engine, spec, b"").await;
+    if is_survived(&finished) { Ok(()) } else { Err(format!("{finished:?}")) }
+}
+
 #[tokio::test]
 async fn attacks_fail() {
     let node = TestNode::new();
     let engine = node.engine().await;
     let prepared = attacker(&engine).await;
     assert_eq!(surprises(&engine, &prepared, ATTACKS).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn bombs_take_nothing_but_their_sandbox() {
+    let node = TestNode::new();
+    let engine = node.engine().await;
+    let prepared = attacker(&engine).await;
+    for (bomb, _) in BOMBS {
+        assert_eq!(try_attack(&engine, &prepared, bomb).await, Ok(()), "{bomb}");
+    }
+    assert!(node.containers().is_empty());
+}
+
+/// One endless line, and many short ones.
+#[tokio::test]
+async fn output_beyond_its_limit_ends_the_sandbox() {
+    let node = TestNode::new();
+    let engine = node.engine().await;
+    let prepared = attacker(&engine).await;
+    for kind in ["line", "lines"] {
+        let finished = run(&engine, spec(&prepared, &["/attacker", "output-bomb", "2048", kind]), b"").await;
+        assert_eq!(finished.exit, Exit { code: None, limit: Some(Limit::Output) });
+        let limit = limits().output_bytes;
+        let length = finished.stdout.len() as u64;
+        assert!(length <= limit && length > limit - 64 * 1024, "{length}");
+    }
+    // Up to the limit, nothing is lost.
+    let finished = run(&engine, spec(&prepared, &["/attacker", "output-bomb", "4", "lines"]), b"").await;
+    assert_eq!((finished.exit.code, finished.stdout.len()), (Some(0), 4 << 20));
+}
+
+#[tokio::test]
+async fn the_host_is_out_of_reach() {
+    let node = TestNode::new();
+    let engine = node.engine().await;
+    let prepared = attacker(&engine).await;
+    let name = format!("dyad-test-{}", std::process::id());
+    let _unix = UnixListener::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let attacks = [format!("abstract-socket={name}"), format!("connect={}", tcp.local_addr().unwrap())];
+    let table = attacks.each_ref().map(|attack| (attack.as_str(), "ECONNREFUSED"));
+    assert_eq!(surprises(&engine, &prepared, &table).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn neighbours_are_invisible() {
+    let node = TestNode::new();
+    let engine = node.engine().await;
+    let prepared = attacker(&engine).await;
+    let mut neighbour = engine.start(spec(&prepared, &["/attacker", "secrets"])).await.unwrap();
+    assert_eq!(neighbour.output.recv().await, Some(Output::Stdout("waiting\n".into())));
+    let table = [
+        ("processes", "attacker docker-init exe"),
+        ("connect=127.0.0.1:7777", "ECONNREFUSED"),
+        ("abstract-socket=dyad-neighbour", "ECONNREFUSED"),
+        ("read=/tmp/secret", "ENOENT"),
+    ];
+    assert_eq!(surprises(&engine, &prepared, &table).await, Vec::<String>::new());
+    neighbour.remove().await;
+}
+
+/// Nothing of it is in a file of the host, not even in the engine's.
+#[tokio::test]
+async fn what_is_printed_is_not_written_down() {
+    let node = TestNode::new();
+    let engine = node.engine().await;
+    let prepared = attacker(&engine).await;
+    let mut sandbox = engine.start(spec(&prepared, &["/attacker", "ready"])).await.unwrap();
+    assert_eq!(sandbox.output.recv().await, Some(Output::Stdout("ready\n".into())));
+    assert_eq!(docker(&["inspect", "--format", "{{.LogPath}}", &sandbox.id]).trim_end(), "");
+    sandbox.remove().await;
+}
+
+/// No shell ever sees them, and none is the engine's or dyad-sandbox-init's own.
+#[tokio::test]
+async fn arguments_arrive_as_they_are() {
+    let node = TestNode::new();
+    let engine = node.engine().await;
+    let prepared = attacker(&engine).await;
+    let hostile = ["--", "--files", "$(touch /tmp/x)", "; exit 1", "a b", "", "\u{1b}[31m", "é"];
+    let mut argv = vec!["/attacker", "arguments"];
+    argv.extend(hostile);
+    let finished = run(&engine, spec(&prepared, &argv), b"").await;
+    assert_eq!(finished.text(), hostile.join("\n"));
 }

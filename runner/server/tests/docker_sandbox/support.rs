@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -67,6 +66,15 @@ impl TestNode {
             .lines()
             .map(str::to_owned)
             .collect()
+    }
+}
+
+impl Drop for TestNode {
+    /// What a test that failed left.
+    fn drop(&mut self) {
+        for container in self.containers() {
+            docker(&["rm", "--force", "--volumes", &container]);
+        }
     }
 }
 
@@ -161,26 +169,30 @@ pub(crate) async fn run(engine: &Engine, spec: SandboxSpec, input: &[u8]) -> Fin
 pub(crate) async fn attacker(engine: &Engine) -> Prepared {
     let program = std::fs::read(compiled_attacker()).unwrap();
     let context = TempDir::new().unwrap();
-    std::fs::write(context.path().join("Dockerfile"), "FROM scratch\nCOPY root /\n").unwrap();
-    let root = context.path().join("root");
-    std::fs::create_dir_all(root.join("open")).unwrap();
-    let set_mode = |path: &str, mode| {
-        std::fs::set_permissions(root.join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    std::fs::write(context.path().join("Dockerfile"), DOCKERFILE).unwrap();
+    // In a tar of its own: of files that it copies itself, the builder drops the bit.
+    let mut root = tar::Builder::new(std::fs::File::create(context.path().join("root.tar")).unwrap());
+    let mut add = |name: &str, mode, kind, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(mode);
+        header.set_entry_type(kind);
+        header.set_size(bytes.len() as u64);
+        root.append_data(&mut header, name, bytes).unwrap();
     };
-    for (name, mode) in [("attacker", 0o755), ("attacker-setuid", 0o4755)] {
-        std::fs::write(root.join(name), &program).unwrap();
-        set_mode(name, mode);
-    }
-    set_mode("open", 0o1777);
+    add("attacker", 0o755, tar::EntryType::Regular, &program);
+    add("attacker-setuid", 0o4755, tar::EntryType::Regular, &program);
+    add("open/", 0o1777, tar::EntryType::Directory, b"");
+    root.finish().unwrap();
     let image = Image::Build { context: context.path().to_owned(), tag: attacker_tag() };
     prepare(engine, &Isolated::Container { image, runtime: None }).await
 }
 
+const DOCKERFILE: &str = "FROM scratch\nADD root.tar /\n";
 const ATTACKER: &str = include_str!("attacker.rs");
 
 fn attacker_tag() -> String {
     let mut hasher = DefaultHasher::new();
-    ATTACKER.hash(&mut hasher);
+    (DOCKERFILE, ATTACKER).hash(&mut hasher);
     format!("dyad-test-attacker:{:016x}", hasher.finish())
 }
 

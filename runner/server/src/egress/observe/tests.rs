@@ -234,6 +234,13 @@ fn errors_within_a_stream_have_the_status_that_they_stand_for() {
 }
 
 #[test]
+fn an_error_after_the_finish_still_counts() {
+    let late = format!("{CHAT}data: {{\"error\":{{\"message\":\"oops\",\"code\":\"server_error\"}}}}\n\n");
+    let observed = stream(AnswerFormat::ChatCompletions, &late);
+    assert_eq!((observed.status, observed.usage), (Some(500), None));
+}
+
+#[test]
 fn error_answers_keep_their_status_and_say_why() {
     for (text, message, retry_after_ms) in [
         (
@@ -336,6 +343,21 @@ fn of_calls_at_the_same_time_the_one_that_began_last_counts() {
 }
 
 #[test]
+fn what_the_last_event_says_is_known_before_the_end() {
+    for (format, text) in STREAMS {
+        let observation = Arc::new(Observation::default());
+        let mut call = observation.begin(format, None);
+        call.answered(200, &headers(&[("content-type", "text/event-stream")]));
+        call.push(text.as_bytes());
+        let before = observation.observed();
+        assert!(before.usage.is_some() && before.finish.is_some(), "{format:?}: {before:?}");
+        call.end();
+        drop(call);
+        assert_eq!(observation.observed(), before, "{format:?}: and is counted once");
+    }
+}
+
+#[test]
 fn a_client_that_leaves_breaks_nothing() {
     for (text, finish) in [(&MESSAGES[..400], None), (MESSAGES, Some(FinishReason::Length))] {
         let observation = Arc::new(Observation::default());
@@ -364,7 +386,7 @@ fn any_format() -> impl Strategy<Value = AnswerFormat> {
 fn any_body() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         prop::sample::select(
-            STREAMS.iter().flat_map(|(_, text)| text.split_inclusive("\n")).collect::<Vec<_>>()
+            STREAMS.iter().flat_map(|(_, text)| text.split_inclusive('\n')).collect::<Vec<_>>()
         )
         .prop_map(|line| line.as_bytes().to_vec()),
         prop::collection::vec(any::<u8>(), 0..20),
