@@ -61,7 +61,8 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
             };
             failed += usize::from(check.models.is_err());
             output.object(&json!({
-                "slug": slug, "name": check.provider.name, "base_url": check.provider.adapter.address(),
+                "slug": slug, "name": check.provider.name, "type": check.provider.kind(),
+                "base_url": check.provider.adapter.http().map(|config| &config.base_url),
                 "enabled": check.provider.enabled, "state": state, "detail": detail, "models": served,
             }));
             let lists = matches!(command, ProvidersCommand::List { .. }) && check.models.is_ok();
