@@ -17,6 +17,9 @@ use crate::config::{Config, UPSTREAM_CREDENTIAL, UPSTREAM_CREDENTIAL_VARIABLE};
 use crate::tls::ServerIdentity;
 use crate::{SOON, secrets, within};
 
+/// A CLI's image from nothing: its base, and the package with all that it depends on.
+const IMAGE_BUILD: Duration = Duration::from_secs(900);
+
 /// Which host the suites drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
@@ -91,22 +94,49 @@ impl Gateway {
         Self::spawn(config, None, arguments).await
     }
 
+    /// The native binary, without providers but the CLIs of `clis`: each as `dyad-gateway clis add` makes it, with its
+    /// vendor at `vendor_url` and [`UPSTREAM_CREDENTIAL`] as its key.
+    pub async fn start_with_clis(clis: &[&str], vendor_url: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        for cli in clis {
+            let mut command = Command::new(binary());
+            command
+                .args(["clis", "add", cli, "--base-url", vendor_url])
+                .args(["--api-key-env", UPSTREAM_CREDENTIAL_VARIABLE, "--data-dir"])
+                .arg(directory.path().join("data"))
+                .env(UPSTREAM_CREDENTIAL_VARIABLE, UPSTREAM_CREDENTIAL)
+                .stdin(Stdio::null())
+                .kill_on_drop(true);
+            let output = within(IMAGE_BUILD, "the CLI's image is built", command.output()).await;
+            let output = output.unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "clis add {cli} ended with {}:\n{said}", output.status);
+        }
+        Self::launch(directory, &["--no-discovery"]).await
+    }
+
     async fn spawn(config: &Config, identity: Option<&ServerIdentity>, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let config_path = directory.path().join("config.toml");
         fs::write(&config_path, config.to_toml()).expect("the temporary directory is writable");
+        let path = |path: &PathBuf| path.to_str().expect("temporary paths are UTF-8").to_owned();
+        let mut all = vec!["--no-discovery".to_owned(), "--no-runner".to_owned()];
+        all.extend(["--config".to_owned(), path(&config_path)]);
+        if let Some(identity) = identity {
+            let (certificate, key) = identity.write_to(directory.path());
+            all.extend(["--tls-cert".to_owned(), path(&certificate), "--tls-key".to_owned(), path(&key)]);
+        }
+        all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        Self::launch(directory, &all.iter().map(String::as_str).collect::<Vec<_>>()).await
+    }
+
+    async fn launch(directory: TempDir, arguments: &[&str]) -> Self {
         let log = File::create(directory.path().join("log")).expect("the temporary directory is writable");
         let mut command = Command::new(binary());
         command
-            .args(["up", "--listen", "127.0.0.1:0", "--json", "--no-discovery", "--config"])
-            .arg(&config_path);
-        command.arg("--data-dir").arg(directory.path().join("data"));
-        command.args(arguments);
-        if let Some(identity) = identity {
-            let (certificate, key) = identity.write_to(directory.path());
-            command.arg("--tls-cert").arg(certificate).arg("--tls-key").arg(key);
-        }
-        command
+            .args(["up", "--listen", "127.0.0.1:0", "--json", "--data-dir"])
+            .arg(directory.path().join("data"))
+            .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("RUST_LOG", "debug")
@@ -120,7 +150,7 @@ impl Gateway {
         let stdout = child.stdout.take().expect("stdout is piped");
         let process = Process { child, directory, printed: Arc::default() };
         let mut lines = BufReader::new(stdout).lines();
-        let ready = within(SOON, "the gateway is ready", async {
+        let ready = within(SOON * 3, "the gateway is ready", async {
             while let Ok(Some(line)) = lines.next_line().await {
                 match serde_json::from_str::<Value>(&line) {
                     Ok(event) if event["event"] == "ready" => return event,
@@ -152,6 +182,11 @@ impl Gateway {
     /// The base URL without `/v1`.
     pub fn origin(&self) -> &str {
         self.base_url.trim_end_matches("/v1")
+    }
+
+    /// The data directory of a native host.
+    pub fn data_dir(&self) -> PathBuf {
+        self.process.as_ref().expect("only a native host has one here").directory.path().join("data")
     }
 
     /// What the host has logged so far; empty for a host that somebody else runs.

@@ -13,8 +13,8 @@ mod violation;
 pub use key::{ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord};
 pub use memory::MemoryStore;
 pub use provider::{
-    Capabilities, CredentialRef, HttpAdapterConfig, InlineCredentialError, Model, Provider, ProviderKind,
-    ProviderSlug, ProviderSlugError, RawProvider, TimeoutsMs,
+    Adapter, Capabilities, CredentialRef, HttpAdapterConfig, InlineCredentialError, Model, Provider,
+    ProviderKind, ProviderSlug, ProviderSlugError, RawProvider, SpawnCliConfig, TimeoutsMs,
 };
 pub use secret::Secret;
 pub use store::{BoxFuture, ConfigVersion, KeyStore, ProviderStore, Store, StoreError, Versioned};

@@ -5,6 +5,8 @@ mod fields;
 mod raw;
 mod slug;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,6 +21,8 @@ pub enum ProviderKind {
     Proxy,
     /// An OpenAI-compatible server on this machine or network (Ollama, LM Studio, llama.cpp, vLLM).
     Local,
+    /// A CLI that runners run.
+    SpawnCli,
 }
 
 /// A provider after validation; immutable.
@@ -26,17 +30,58 @@ pub enum ProviderKind {
 pub struct Provider {
     pub slug: ProviderSlug,
     pub name: String,
-    pub kind: ProviderKind,
     pub description: String,
     pub enabled: bool,
     /// Lower comes first where several providers serve a model.
     pub rank: u32,
     pub models: Vec<Model>,
-    pub adapter: HttpAdapterConfig,
+    pub adapter: Adapter,
+    /// Of proxy and local providers; the vendor's key of a CLI is in the file of its runners' operator.
     pub credential: CredentialRef,
 }
 
-/// `adapterConfig` of proxy and local providers.
+impl Provider {
+    pub fn kind(&self) -> ProviderKind {
+        match self.adapter {
+            Adapter::Proxy(_) => ProviderKind::Proxy,
+            Adapter::Local(_) => ProviderKind::Local,
+            Adapter::SpawnCli(_) => ProviderKind::SpawnCli,
+        }
+    }
+}
+
+/// How a provider is called, by its type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Adapter {
+    Proxy(HttpAdapterConfig),
+    Local(HttpAdapterConfig),
+    SpawnCli(SpawnCliConfig),
+}
+
+impl Adapter {
+    /// The configuration of an upstream that speaks OpenAI's API.
+    pub fn http(&self) -> Option<&HttpAdapterConfig> {
+        match self {
+            Self::Proxy(config) | Self::Local(config) => Some(config),
+            Self::SpawnCli(_) => None,
+        }
+    }
+
+    /// Where it leads, for people: a base URL, or `cli:NAME`.
+    pub fn address(&self) -> String {
+        match self {
+            Self::Proxy(config) | Self::Local(config) => config.base_url.clone(),
+            Self::SpawnCli(config) => format!("cli:{}", config.cli),
+        }
+    }
+
+    /// Whether models are asked of the upstream instead of listed.
+    pub fn discovers_models(&self) -> bool {
+        self.http().is_some_and(|config| config.discover_models)
+    }
+}
+
+/// Of proxy and local providers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpAdapterConfig {
     /// As a client would paste it, without trailing slash: `https://api.openai.com/v1`.
@@ -45,6 +90,20 @@ pub struct HttpAdapterConfig {
     pub discover_models: bool,
     /// Further request headers of clients that are passed on (lower case), besides the built-in list.
     pub forward_headers: Vec<String>,
+    pub timeouts: TimeoutsMs,
+}
+
+/// Of spawn-cli providers. What runs is the runners' operator's choice: a provider can only name a CLI of theirs, and
+/// values for the parameters that it declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpawnCliConfig {
+    /// As the file of the runners' operator calls it.
+    pub cli: String,
+    /// The parameter whose value is [`Model::upstream_id`]; `None` if the CLI has none.
+    pub model_parameter: Option<String>,
+    /// Values for further parameters, the same for every request.
+    pub parameters: BTreeMap<String, String>,
+    /// `total_ms` also bounds the run on its node; what shows that a node lives counts as a byte.
     pub timeouts: TimeoutsMs,
 }
 
@@ -108,18 +167,26 @@ pub enum CredentialRef {
 /// ```text
 /// name             1 to 100 characters
 /// slug?            [a-z0-9][a-z0-9-]{0,62}; made from the name if absent
-/// type             "proxy" | "local"
+/// type             "proxy" | "local" | "spawn-cli"
 /// description?     up to 1,000 characters
 /// enabled?         true if absent
 /// rank?            lower comes first; 100 if absent
+/// timeouts?        {connect_ms?, first_byte_ms?, idle_ms?, total_ms?}, each 1 ms to 1 day
+/// models?          up to 5,000 of {id, upstream_id?, max_tokens?, context_window?, capabilities?, created?, owned_by?},
+///                  where capabilities is {chat?, embeddings?, reasoning?, images?} and ids are unique
+///
+/// proxy and local:
 /// base_url         http or https, without user, query and fragment; a proxy over http only on loopback and private
 ///                  addresses; a pasted /chat/completions is cut off
 /// credential?      "env:NAME" | "file:PATH"
 /// discover_models? true if absent and no models are listed
 /// forward_headers? up to 32 lower-case names; none that carry credentials or belong to the connection
-/// timeouts?        {connect_ms?, first_byte_ms?, idle_ms?, total_ms?}, each 1 ms to 1 day
-/// models?          up to 5,000 of {id, upstream_id?, max_tokens?, context_window?, capabilities?, created?, owned_by?},
-///                  where capabilities is {chat?, embeddings?, reasoning?, images?} and ids are unique
+///
+/// spawn-cli, which must list its models:
+/// cli              the name of a CLI in the runners' own file: [a-z0-9][a-z0-9._-]{0,62}
+/// model_parameter? the parameter that gets a model's upstream_id: [a-z][a-z0-9_]{0,31}; "model" if absent, "" for a CLI
+///                  that has none
+/// parameters?      up to 32 further parameters, each with a value of 1 to 256 bytes that does not begin with -
 /// ```
 ///
 /// `null` counts as absent. Unknown keys are violations.

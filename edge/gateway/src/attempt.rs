@@ -23,8 +23,8 @@ pub(crate) trait Attempt: Send + Sync {
         corrections: &'a [Lesson],
     ) -> BoxFuture<'a, Result<Self::Answer, UpstreamFailure>>;
 
-    /// Whether the request has what the lesson is about, so that sending it again is another request.
-    fn is_changed_by(&self, lesson: Lesson) -> bool;
+    /// Whether what goes to the target has what the lesson is about, so that sending it again is another request.
+    fn is_changed_by(&self, target: &Target, lesson: Lesson) -> bool;
 }
 
 pub(crate) struct Streamed(pub ChatCall);
@@ -41,8 +41,8 @@ impl Attempt for Streamed {
         Box::pin(self.0.stream(target, corrections))
     }
 
-    fn is_changed_by(&self, lesson: Lesson) -> bool {
-        self.0.is_changed_by(lesson)
+    fn is_changed_by(&self, target: &Target, lesson: Lesson) -> bool {
+        self.0.is_changed_by(target, lesson)
     }
 }
 
@@ -57,8 +57,8 @@ impl Attempt for Whole {
         Box::pin(self.0.complete(target, corrections))
     }
 
-    fn is_changed_by(&self, lesson: Lesson) -> bool {
-        self.0.is_changed_by(lesson)
+    fn is_changed_by(&self, target: &Target, lesson: Lesson) -> bool {
+        self.0.is_changed_by(target, lesson)
     }
 }
 
@@ -73,7 +73,7 @@ impl Attempt for EmbeddingsCall {
         Box::pin(self.embed(target))
     }
 
-    fn is_changed_by(&self, _: Lesson) -> bool {
+    fn is_changed_by(&self, _: &Target, _: Lesson) -> bool {
         false
     }
 }
@@ -94,7 +94,7 @@ pub(crate) async fn try_targets<A: Attempt>(
                 Err(failure) => failure,
             };
             let new = taught(&failure).filter(|taught| {
-                request.is_changed_by(taught.lesson) && !corrections.contains(&taught.lesson)
+                request.is_changed_by(target, taught.lesson) && !corrections.contains(&taught.lesson)
             });
             if let Some(new) = new
                 && corrections.len() < MAX_LESSONS

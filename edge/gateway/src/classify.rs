@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use catalog::Secret;
 use http::{HeaderMap, StatusCode, header};
 use openai_wire::UpstreamErrorBody;
 use openai_wire::request::MaxTokensField;
@@ -12,7 +13,7 @@ use crate::routes::{Lesson, Upstream};
 /// Longest upstream text that is passed on, in characters.
 const MAX_MESSAGE_CHARS: usize = 2_000;
 /// Beyond it a rate limit is no longer "wait a moment": clients must not repeat the request by themselves.
-const LONGEST_SHORT_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_SHORT_WAIT: Duration = Duration::from_secs(60);
 
 /// An answer with a status other than success.
 pub(crate) fn classify_response(
@@ -83,10 +84,10 @@ fn classify(
         && let Some(told) = told
     {
         if let Some(text) = &told.message {
-            failure.message = safe_text(text, upstream).into();
+            failure.message = safe_text(text, upstream.credential()).into();
         }
-        failure.param = told.param.as_deref().map(|param| safe_text(param, upstream));
-        failure.code = told.code.as_deref().map(|code| safe_text(code, upstream));
+        failure.param = told.param.as_deref().map(|param| safe_text(param, upstream.credential()));
+        failure.code = told.code.as_deref().map(|code| safe_text(code, upstream.credential()));
     }
     failure.retry_after =
         retry_after.filter(|_| matches!(class, FailureClass::RateLimited | FailureClass::Overloaded));
@@ -110,9 +111,9 @@ fn own_words(class: FailureClass, status: StatusCode) -> String {
 }
 
 /// Cut to a sane length, without control characters, and without our credential, should the upstream quote it.
-fn safe_text(text: &str, upstream: &Upstream) -> String {
+pub(crate) fn safe_text(text: &str, credential: Option<&Secret>) -> String {
     let mut text: String = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
-    if let Some(secret) = upstream.credential.as_ref().filter(|secret| !secret.is_empty()) {
+    if let Some(secret) = credential.filter(|secret| !secret.is_empty()) {
         text = text.replace(secret.expose(), "***");
         let squeezed: String = text.split_whitespace().collect();
         if squeezed.contains(secret.expose()) {

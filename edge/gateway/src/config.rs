@@ -2,7 +2,7 @@
 //! the rest only when that version has moved; while it does not answer, the last known configuration serves on.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use catalog::{ApiKeyId, ApiKeyRecord, ConfigVersion, Model, Provider, ProviderSlug, Store, StoreError};
 
 use crate::admit::Usage;
-use crate::host::Host;
+use crate::freshness::Freshness;
+use crate::host::{BoxFuture, Host};
 use crate::routes::Routes;
 
 /// Keys held in memory; beyond it an arbitrary one makes room.
@@ -19,26 +20,15 @@ const MAX_CACHED_KEYS: usize = 100_000;
 const MAX_CACHED_MISSES: usize = 10_000;
 /// Reads of the store on behalf of keys that are not known, per instance.
 const MAX_UNKNOWN_LOOKUPS_PER_SECOND: u32 = 200;
-/// How long a request waits for a check of configuration that is overdue.
-const INLINE_REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Config {
     store: Arc<dyn Store>,
     host: Arc<dyn Host>,
-    refresh_after: Duration,
-    max_age: Duration,
+    freshness: Freshness,
     /// Everything that the routes are made from.
     sources: Mutex<Sources>,
     routes: ArcSwap<Routes>,
     version: AtomicU64,
-    loaded: AtomicBool,
-    store_answers: AtomicBool,
-    refreshing: AtomicBool,
-    /// Monotonic milliseconds of the last check that succeeded.
-    checked_ms: AtomicU64,
-    /// Monotonic milliseconds of the last check, whatever came of it.
-    tried_ms: AtomicU64,
-    turn: futures_util::lock::Mutex<()>,
     /// Look-ups of ids that were not known: the second they were made in, and how many.
     unknown_lookups: Mutex<(u64, u32)>,
     keys: RwLock<HashMap<ApiKeyId, Arc<CachedKey>>>,
@@ -78,17 +68,10 @@ impl Config {
         Self {
             store,
             host,
-            refresh_after,
-            max_age,
+            freshness: Freshness::new(refresh_after, max_age),
             sources: Mutex::default(),
             routes: ArcSwap::default(),
             version: AtomicU64::new(0),
-            loaded: AtomicBool::new(false),
-            store_answers: AtomicBool::new(false),
-            refreshing: AtomicBool::new(false),
-            checked_ms: AtomicU64::new(0),
-            tried_ms: AtomicU64::new(0),
-            turn: futures_util::lock::Mutex::default(),
             unknown_lookups: Mutex::default(),
             keys: RwLock::default(),
             misses: RwLock::default(),
@@ -101,80 +84,36 @@ impl Config {
 
     /// Whether any configuration has been read, and whether the store answered when last asked.
     pub(crate) fn state(&self) -> (bool, bool) {
-        (self.loaded.load(Ordering::Relaxed), self.store_answers.load(Ordering::Relaxed))
+        (self.freshness.is_loaded(), self.freshness.source_answers())
     }
 
-    /// Checks the configuration when it is due: in the background, or, when overdue and the store is not known to be
-    /// down, before the request goes on.
+    /// Checks the configuration when it is due.
     pub(crate) async fn ensure_fresh(self: &Arc<Self>) {
-        let now = self.now_ms();
-        let age = now.saturating_sub(self.checked_ms.load(Ordering::Relaxed));
-        if u128::from(age) < self.refresh_after.as_millis() && self.loaded.load(Ordering::Relaxed) {
-            return;
-        }
-        let overdue = u128::from(age) >= self.max_age.as_millis() || !self.loaded.load(Ordering::Relaxed);
-        let down = self.loaded.load(Ordering::Relaxed) && !self.store_answers.load(Ordering::Relaxed);
-        if overdue && !down {
-            let refresh = std::pin::pin!(self.refresh());
-            let timeout = self.host.sleep(INLINE_REFRESH_TIMEOUT);
-            if let futures_util::future::Either::Right(_) =
-                futures_util::future::select(refresh, timeout).await
-            {
-                self.store_answers.store(false, Ordering::Relaxed);
-            }
-            return;
-        }
-        // A store that fails is asked no more often than one that answers.
-        let tried = now.saturating_sub(self.tried_ms.load(Ordering::Relaxed));
-        if u128::from(tried) >= self.refresh_after.as_millis()
-            && !self.refreshing.swap(true, Ordering::AcqRel)
-        {
+        let refresh = || -> BoxFuture<'static, ()> {
             let config = self.clone();
-            self.host.spawn(Box::pin(async move {
-                let done = Reset(&config.refreshing);
+            Box::pin(async move {
                 if let Err(error) = config.refresh().await {
                     tracing::warn!(%error, "the configuration could not be checked; the last known one serves");
                 }
-                drop(done);
-            }));
-        }
+            })
+        };
+        self.freshness.ensure(&*self.host, refresh).await;
     }
 
-    /// Reads the version and, if it has moved, the providers. One at a time; who had to wait for another's check needs
-    /// none of their own.
+    /// Reads the version and, if it has moved, the providers.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
-        let asked = self.now_ms();
-        let _turn = self.turn.lock().await;
-        if self.loaded.load(Ordering::Acquire) && self.checked_ms.load(Ordering::Relaxed) > asked {
-            return Ok(());
-        }
-        self.tried_ms.store(self.now_ms(), Ordering::Relaxed);
-        let read = async {
+        let reading = async {
             let version = self.store.config_version().await?;
-            if self.loaded.load(Ordering::Acquire) && version.0 == self.version.load(Ordering::Acquire) {
-                return Ok((version, None));
+            if self.freshness.is_loaded() && version.0 == self.version.load(Ordering::Acquire) {
+                return Ok(());
             }
-            let providers = self.store.providers().await?;
-            Ok((version, Some(providers)))
+            let stored = self.store.providers().await?.into_iter().map(|p| p.value).collect();
+            self.change_sources(|sources| sources.stored = stored);
+            // Keys that were read under an older version are read again before they are used.
+            self.version.store(version.0, Ordering::Release);
+            Ok(())
         };
-        match read.await {
-            Ok((version, providers)) => {
-                if let Some(providers) = providers {
-                    let stored = providers.into_iter().map(|p| p.value).collect();
-                    self.change_sources(|sources| sources.stored = stored);
-                    // Keys that were read under an older version are read again before they are used.
-                    self.version.store(version.0, Ordering::Release);
-                    self.loaded.store(true, Ordering::Release);
-                }
-                self.checked_ms.store(self.now_ms(), Ordering::Relaxed);
-                self.store_answers.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => {
-                self.store_answers.store(false, Ordering::Relaxed);
-                Err(error)
-            }
-        }
+        self.freshness.read(&*self.host, reading).await
     }
 
     pub(crate) fn set_given(&self, providers: Vec<Provider>) {
@@ -201,7 +140,7 @@ impl Config {
     /// Enabled providers whose models are asked of the upstream.
     pub(crate) fn discovering(&self) -> Vec<Provider> {
         let mut providers = self.enabled();
-        providers.retain(|provider| provider.adapter.discover_models);
+        providers.retain(|provider| provider.adapter.discovers_models());
         providers
     }
 
@@ -212,7 +151,7 @@ impl Config {
             .providers()
             .map(|provider| {
                 let mut models = provider.models.clone();
-                if provider.adapter.discover_models {
+                if provider.adapter.discovers_models() {
                     let found = sources.discovered.get(&provider.slug).into_iter().flatten();
                     let new = found.filter(|f| provider.models.iter().all(|m| m.id != f.id));
                     models.extend(new.cloned());
@@ -259,7 +198,7 @@ impl Config {
 
     /// A well-formed key with any id is easily made up, and each costs a read before it is refused.
     fn may_look_up(&self) -> bool {
-        let second = self.now_ms() / 1_000;
+        let second = self.host.monotonic().as_secs();
         let mut lookups = self.unknown_lookups.lock().unwrap_or_else(PoisonError::into_inner);
         if lookups.0 != second {
             *lookups = (second, 0);
@@ -275,19 +214,6 @@ impl Config {
         let entry = Arc::new(CachedKey { record, version, usage });
         insert_bounded(&mut keys, MAX_CACHED_KEYS, id, entry.clone());
         entry
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.host.monotonic().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// Clears a flag when dropped, so that a cancelled refresh does not block the next.
-struct Reset<'a>(&'a AtomicBool);
-
-impl Drop for Reset<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
     }
 }
 

@@ -38,6 +38,9 @@ pub enum CallError {
     Closed,
     #[error("the answer is not HTTP")]
     Protocol,
+    /// This host has nothing that would identify it to runners.
+    #[error("this host has no client certificate for runners")]
+    NoIdentity,
 }
 
 /// One trait for all of it, so that a host is one type and a test needs one fake.
@@ -59,6 +62,17 @@ pub trait Host: Send + Sync + 'static {
         request: http::Request<Body>,
         connect_timeout: Duration,
     ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>>;
+
+    /// As [`call`](Host::call), to a runner: over HTTP/2, with the edge's client certificate. A host that has none
+    /// answers [`CallError::NoIdentity`].
+    fn call_runner(
+        &self,
+        request: http::Request<Body>,
+        connect_timeout: Duration,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
+        let _ = (request, connect_timeout);
+        Box::pin(std::future::ready(Err(CallError::NoIdentity)))
+    }
 
     /// Runs a future that may outlive the response.
     fn spawn(&self, future: BoxFuture<'static, ()>);

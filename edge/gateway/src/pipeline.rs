@@ -1,35 +1,34 @@
 //! The way of a request through the gateway.
 
-use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
-use catalog::{ApiKeyHasher, Capabilities, Model, Provider, ProviderSlug, Store, StoreError};
+use catalog::{ApiKeyHasher, Capabilities, Provider, ProviderSlug, Store, StoreError};
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt as _;
-use openai_wire::UpstreamModel;
 use openai_wire::request::{ChatScan, EmbeddingsScan, MediaKind};
+use runner_api::Registry;
 use serde::Serialize;
 
-use crate::adapter::{self, Call, ChatCall, Completed, EmbeddingsCall};
+use crate::adapter::{Call, ChatCall, Completed, EmbeddingsCall, read_conversation};
 use crate::admit::{Leases, admit};
 use crate::attempt::{Streamed, Whole, try_targets};
 use crate::authenticate::authenticate;
 use crate::body::RequestBody;
 use crate::config::{CachedKey, Config};
 use crate::cors;
-use crate::error::{ApiError, FailureClass, UpstreamFailure};
+use crate::error::{ApiError, UpstreamFailure};
 use crate::host::{Body, BoxFuture, Host, REQUEST_ID, full};
+use crate::nodes::Nodes;
 use crate::normalize::Seed;
 use crate::relay::Wanted;
 use crate::route::{Route, route};
-use crate::routes::{Target, Upstream};
+use crate::routes::Target;
 use crate::settings::Settings;
 use crate::settle::{Answer, Settlement};
 use crate::stream::{ChatStream, Live, State};
@@ -37,14 +36,10 @@ use crate::timer::LazyTimer;
 
 const USAGE_ESTIMATED: HeaderName = HeaderName::from_static("x-usage-estimated");
 const MAX_REQUEST_ID_BYTES: usize = 128;
-/// Models taken from one provider's list.
-const MAX_DISCOVERED_MODELS: usize = 5_000;
-const MAX_MODEL_ID_BYTES: usize = 256;
-const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The gateway. Cloning it is cheap and shares everything.
 #[derive(Clone)]
-pub struct Gateway(Arc<Inner>);
+pub struct Gateway(pub(crate) Arc<Inner>);
 
 /// What a gateway is made of.
 pub struct GatewayParts {
@@ -52,33 +47,22 @@ pub struct GatewayParts {
     pub store: Arc<dyn Store>,
     pub hasher: ApiKeyHasher,
     pub leases: Arc<dyn Leases>,
+    /// Where the runners' nodes announce themselves. A [`MemoryRegistry`](runner_api::node::MemoryRegistry) that stays
+    /// empty where there are none.
+    pub runners: Arc<dyn Registry>,
     pub settings: Settings,
 }
 
-struct Inner {
-    host: Arc<dyn Host>,
-    config: Arc<Config>,
+pub(crate) struct Inner {
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) nodes: Arc<Nodes>,
     hasher: ApiKeyHasher,
     leases: Arc<dyn Leases>,
     settings: Arc<Settings>,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
     ids: AtomicU64,
-}
-
-/// What a provider's `GET /models` said.
-#[derive(Debug)]
-pub struct Discovered {
-    pub slug: ProviderSlug,
-    /// The number of models, or why there are none.
-    pub models: Result<usize, String>,
-}
-
-/// Whether a provider answers: the number of its models, or what is wrong.
-#[derive(Debug)]
-pub struct ProviderCheck {
-    pub provider: Provider,
-    pub models: Result<usize, String>,
 }
 
 /// A model that is served, with the provider that comes first for it.
@@ -90,13 +74,16 @@ pub struct ServedModel {
 
 impl Gateway {
     pub fn new(parts: GatewayParts) -> Self {
-        let GatewayParts { host, store, hasher, leases, settings } = parts;
+        let GatewayParts { host, store, hasher, leases, runners, settings } = parts;
         let mut random = [0; 8];
         host.fill_random(&mut random);
         let config =
             Arc::new(Config::new(store, host.clone(), settings.config_refresh, settings.config_max_age));
+        let nodes =
+            Arc::new(Nodes::new(runners, host.clone(), settings.config_refresh, settings.config_max_age));
         Self(Arc::new(Inner {
             config,
+            nodes,
             hasher,
             leases,
             settings: Arc::new(settings),
@@ -114,65 +101,6 @@ impl Gateway {
     /// Providers that come from elsewhere than the store: a file, the command line, the surroundings.
     pub fn set_providers(&self, providers: Vec<Provider>) {
         self.0.config.set_given(providers);
-    }
-
-    /// Asks every provider that discovers its models for them. A provider that does not answer keeps those it had.
-    pub async fn discover(&self) -> Vec<Discovered> {
-        let asked = self.0.config.discovering().into_iter().map(|provider| async move {
-            let models = self.discover_one(&provider).await;
-            Discovered { slug: provider.slug, models }
-        });
-        futures_util::future::join_all(asked).await
-    }
-
-    async fn discover_one(&self, provider: &Provider) -> Result<usize, String> {
-        let upstream = self.upstream(provider)?;
-        let listed = adapter::list_models(&upstream, &*self.0.host)
-            .await
-            .map_err(|failure| failure.message.into_owned())?;
-        let mut models: Vec<Model> =
-            listed.data.into_iter().take(MAX_DISCOVERED_MODELS).filter_map(discovered_model).collect();
-        let mut seen = HashSet::new();
-        models.retain(|model| seen.insert(model.id.clone()));
-        let count = models.len();
-        self.0.config.set_discovered(provider.slug.clone(), models);
-        Ok(count)
-    }
-
-    /// Asks every provider for its models, whether it lists them or not: does it answer?
-    pub async fn check_providers(&self) -> Vec<ProviderCheck> {
-        let asked = self.0.config.enabled().into_iter().map(|provider| async move {
-            let models = if provider.adapter.discover_models {
-                self.discover_one(&provider).await
-            } else {
-                self.reach(&provider).await.map(|()| provider.models.len())
-            };
-            ProviderCheck { provider, models }
-        });
-        futures_util::future::join_all(asked).await
-    }
-
-    /// Whether an upstream answers and takes our credential. Not all that serve chats also list models.
-    async fn reach(&self, provider: &Provider) -> Result<(), String> {
-        let upstream = self.upstream(provider)?;
-        match adapter::list_models(&upstream, &*self.0.host).await {
-            Err(failure)
-                if matches!(failure.class, FailureClass::NotFound | FailureClass::InvalidRequest) =>
-            {
-                Ok(())
-            }
-            Err(failure) => Err(failure.message.into_owned()),
-            Ok(_) => Ok(()),
-        }
-    }
-
-    fn upstream(&self, provider: &Provider) -> Result<Upstream, String> {
-        let mut upstream =
-            Upstream::build(provider, &*self.0.host).ok_or("its base URL or credential cannot be used")?;
-        // Nobody waits minutes for a list.
-        upstream.timeouts.first_byte = upstream.timeouts.first_byte.min(LIST_TIMEOUT);
-        upstream.timeouts.idle = upstream.timeouts.idle.min(LIST_TIMEOUT);
-        Ok(upstream)
     }
 
     pub fn models(&self) -> Vec<ServedModel> {
@@ -251,8 +179,10 @@ impl Gateway {
         // One pass over the bytes: everything that decides is known after it.
         let scan = ChatScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
         settlement.model(&scan.model, scan.stream);
-        let targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
+        let mut targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
         can_answer(&scan, &targets).inspect_err(|e| settlement.refused(e))?;
+        let conversation =
+            read_conversation(&scan, &body, &mut targets).inspect_err(|e| settlement.refused(e))?;
         let wanted = Wanted {
             model: json_string(&scan.model),
             include_usage: scan.include_usage,
@@ -261,7 +191,8 @@ impl Gateway {
             created: self.0.host.unix_ms() / 1000,
         };
         let stream = scan.stream;
-        let chat = ChatCall { call: self.call(head, id, body), scan, wanted };
+        let call = self.call(head, id, key, body);
+        let chat = ChatCall { call, scan, wanted, conversation, nodes: self.0.nodes.clone() };
         if !stream {
             return settled(try_targets(&Whole(chat), &targets).await, settlement);
         }
@@ -297,13 +228,13 @@ impl Gateway {
             EmbeddingsScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
         settlement.model(&scan.model, false);
         let mut targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
-        targets.retain(|target| target.model.capabilities.embeddings != Some(false));
+        targets.retain(|target| !target.is_cli() && target.model.capabilities.embeddings != Some(false));
         if targets.is_empty() {
             let error = ApiError::cannot_embed(&scan.model);
             settlement.refused(&error);
             return Err(error);
         }
-        let embed = EmbeddingsCall { call: self.call(head, id, body), scan };
+        let embed = EmbeddingsCall { call: self.call(head, id, key, body), scan };
         settled(try_targets(&embed, &targets).await, settlement)
     }
 
@@ -347,12 +278,13 @@ impl Gateway {
         }
     }
 
-    fn call(&self, head: Parts, id: &HeaderValue, body: Bytes) -> Call {
+    fn call(&self, head: Parts, id: &HeaderValue, key: &CachedKey, body: Bytes) -> Call {
         Call {
             host: self.0.host.clone(),
             settings: self.0.settings.clone(),
             headers: head.headers,
             request_id: id.clone(),
+            caller: key.record.id.as_str().to_owned(),
             body,
         }
     }
@@ -492,23 +424,6 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> http::Response<Bo
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-fn discovered_model(listed: UpstreamModel) -> Option<Model> {
-    let id = listed.id;
-    let sane = !id.is_empty()
-        && id.len() <= MAX_MODEL_ID_BYTES
-        && !id.chars().any(char::is_control)
-        && id.trim() == id;
-    sane.then(|| Model {
-        upstream_id: id.clone(),
-        id,
-        max_tokens: None,
-        context_window: None,
-        capabilities: Capabilities::default(),
-        created: listed.created.unwrap_or(0),
-        owned_by: listed.owned_by,
-    })
 }
 
 fn json_string(text: &str) -> Bytes {

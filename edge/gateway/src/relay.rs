@@ -10,10 +10,11 @@ use openai_wire::response::{ChunkScan, ChunkScanner, Shape};
 use openai_wire::{ChatChunk, FinishReason, Usage, sse};
 
 use crate::encode::{self, Head};
-use crate::error::UpstreamFailure;
+use crate::error::{FailureClass, UpstreamFailure};
 use crate::estimate::TokenCounter;
 use crate::event::ChatEvent;
 use crate::normalize::{Normalizer, Seed};
+use crate::routes::{Adapter, Upstream};
 
 /// What the client asked for, as far as the stream depends on it.
 #[derive(Clone, Debug)]
@@ -81,10 +82,6 @@ impl ChunkRelay {
             completion: TokenCounter::default(),
             prompt_estimate,
         }
-    }
-
-    pub(crate) fn seed(&self) -> Seed {
-        self.wanted.seed
     }
 
     /// Whether content for the client has come: from here on, no other target can take over.
@@ -298,7 +295,7 @@ pub(crate) enum RelayError {
 }
 
 impl RelayError {
-    pub(crate) fn into_failure(self, upstream: &crate::routes::Upstream) -> UpstreamFailure {
+    pub(crate) fn into_failure(self, upstream: &Upstream) -> UpstreamFailure {
         match self {
             Self::NotJson => UpstreamFailure::unavailable(
                 "The upstream's stream is broken: an event is not a JSON object.",
@@ -306,6 +303,10 @@ impl RelayError {
             Self::ErrorObject(data) => crate::classify::classify_error_object(&data, upstream),
             Self::Unfinished => {
                 UpstreamFailure::unavailable("The upstream's stream ended before the answer was complete.")
+            }
+            // A run is not repeated on every node because it came to nothing on one.
+            Self::Empty if matches!(upstream.adapter, Adapter::SpawnCli(_)) => {
+                UpstreamFailure::new(FailureClass::Internal, "The CLI ended without an answer.")
             }
             Self::Empty => UpstreamFailure::unavailable("The upstream answered with nothing at all."),
         }

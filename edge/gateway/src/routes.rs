@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use catalog::{ApiKeyRecord, Model, Provider, ProviderSlug, Secret};
+use catalog::{ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderSlug, Secret, SpawnCliConfig};
 use http::{HeaderName, HeaderValue, Uri};
 use openai_wire::request::MaxTokensField;
 
@@ -15,6 +15,21 @@ use crate::host::Host;
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub slug: ProviderSlug,
+    pub adapter: Adapter,
+    pub timeouts: Timeouts,
+}
+
+/// How it is called.
+#[derive(Debug)]
+pub(crate) enum Adapter {
+    OpenAi(Box<OpenAiApi>),
+    /// By whichever node runs the CLI.
+    SpawnCli(SpawnCliConfig),
+}
+
+/// An API of OpenAI's form.
+#[derive(Debug)]
+pub(crate) struct OpenAiApi {
     pub chat: Uri,
     pub embeddings: Uri,
     pub models: Uri,
@@ -22,7 +37,6 @@ pub(crate) struct Upstream {
     /// The same credential again, to keep it out of upstream texts that are passed on.
     pub credential: Option<Secret>,
     pub forward_headers: Vec<HeaderName>,
-    pub timeouts: Timeouts,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,9 +74,18 @@ pub(crate) enum Lesson {
 }
 
 impl Target {
+    pub(crate) fn is_cli(&self) -> bool {
+        matches!(self.upstream.adapter, Adapter::SpawnCli(_))
+    }
+
     fn is_same(&self, other: &Self) -> bool {
-        self.upstream.slug == other.upstream.slug
-            && self.upstream.chat == other.upstream.chat
+        let same_upstream = match (&self.upstream.adapter, &other.upstream.adapter) {
+            (Adapter::OpenAi(one), Adapter::OpenAi(other)) => one.chat == other.chat,
+            (Adapter::SpawnCli(one), Adapter::SpawnCli(other)) => one.cli == other.cli,
+            (Adapter::OpenAi(_), Adapter::SpawnCli(_)) | (Adapter::SpawnCli(_), Adapter::OpenAi(_)) => false,
+        };
+        same_upstream
+            && self.upstream.slug == other.upstream.slug
             && self.model.upstream_id == other.model.upstream_id
     }
 }
@@ -207,7 +230,36 @@ fn allows(key: &ApiKeyRecord, name: &str, targets: &[Arc<Target>]) -> bool {
 
 impl Upstream {
     pub(crate) fn build(provider: &Provider, host: &dyn Host) -> Option<Self> {
-        let base = &provider.adapter.base_url;
+        let (adapter, timeouts) = match &provider.adapter {
+            catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => {
+                (Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, host)?)), config.timeouts)
+            }
+            catalog::Adapter::SpawnCli(config) => (Adapter::SpawnCli(config.clone()), config.timeouts),
+        };
+        let ms = |ms: u32| Duration::from_millis(ms.into());
+        Some(Self {
+            slug: provider.slug.clone(),
+            adapter,
+            timeouts: Timeouts {
+                connect: ms(timeouts.connect_ms),
+                first_byte: ms(timeouts.first_byte_ms),
+                idle: ms(timeouts.idle_ms),
+                total: ms(timeouts.total_ms),
+            },
+        })
+    }
+
+    pub(crate) fn credential(&self) -> Option<&Secret> {
+        match &self.adapter {
+            Adapter::OpenAi(api) => api.credential.as_ref(),
+            Adapter::SpawnCli(_) => None,
+        }
+    }
+}
+
+impl OpenAiApi {
+    fn build(provider: &Provider, config: &HttpAdapterConfig, host: &dyn Host) -> Option<Self> {
+        let base = &config.base_url;
         let uri = |path: &str| format!("{base}{path}").parse::<Uri>();
         let (Ok(chat), Ok(embeddings), Ok(models)) =
             (uri("/chat/completions"), uri("/embeddings"), uri("/models"))
@@ -233,27 +285,13 @@ impl Upstream {
                 Some(value)
             }
         };
-        let t = provider.adapter.timeouts;
-        let ms = |ms: u32| Duration::from_millis(ms.into());
         Some(Self {
-            slug: provider.slug.clone(),
             chat,
             embeddings,
             models,
             authorization,
             credential,
-            forward_headers: provider
-                .adapter
-                .forward_headers
-                .iter()
-                .filter_map(|name| name.parse().ok())
-                .collect(),
-            timeouts: Timeouts {
-                connect: ms(t.connect_ms),
-                first_byte: ms(t.first_byte_ms),
-                idle: ms(t.idle_ms),
-                total: ms(t.total_ms),
-            },
+            forward_headers: config.forward_headers.iter().filter_map(|name| name.parse().ok()).collect(),
         })
     }
 }

@@ -12,6 +12,7 @@ use openai_wire::sse::{self, SseDecoder};
 use crate::body::discard;
 use crate::error::{ApiError, FailureClass, UpstreamFailure};
 use crate::host::{Body, BoxError, BoxFuture, Host};
+use crate::reader::{Reader, Step};
 use crate::relay::{ChunkRelay, Summary};
 use crate::routes::Target;
 use crate::settle::Settlement;
@@ -31,7 +32,7 @@ const MAX_TRAILING_TIME: Duration = Duration::from_secs(1);
 pub(crate) struct Live {
     upstream: Option<Body>,
     target: Arc<Target>,
-    decoder: SseDecoder,
+    reader: Reader,
     /// Output that is held back until there is content in it.
     max_held_bytes: usize,
     relay: ChunkRelay,
@@ -54,16 +55,17 @@ impl Live {
     pub(crate) fn new(
         upstream: Body,
         target: Arc<Target>,
+        reader: Reader,
         relay: ChunkRelay,
-        max_frame_bytes: usize,
+        max_held_bytes: usize,
         begun: Duration,
         host: Arc<dyn Host>,
     ) -> Self {
         Self {
             upstream: Some(upstream),
             target,
-            decoder: SseDecoder::new(max_frame_bytes),
-            max_held_bytes: max_frame_bytes,
+            reader,
+            max_held_bytes,
             relay,
             out: BytesMut::new(),
             begun,
@@ -87,23 +89,9 @@ impl Live {
         host: Arc<dyn Host>,
     ) -> Self {
         let begun = host.monotonic();
-        Self {
-            upstream: None,
-            target,
-            decoder: SseDecoder::new(0),
-            max_held_bytes: 0,
-            relay,
-            out,
-            begun,
-            last_byte: None,
-            has_news: false,
-            turns: 0,
-            now: begun,
-            last_output: None,
-            timer: LazyTimer::default(),
-            host,
-            end: Some(Ok(summary)),
-        }
+        let nothing = Reader::Sse(SseDecoder::new(0));
+        let live = Self::new(crate::host::full(Bytes::new()), target, nothing, relay, 0, begun, host);
+        Self { upstream: None, out, end: Some(Ok(summary)), ..live }
     }
 
     pub(crate) fn target(&self) -> &Arc<Target> {
@@ -166,7 +154,7 @@ impl Live {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Ok(data) = frame.into_data() {
                     self.has_news = true;
-                    self.decoder.push(data);
+                    self.reader.push(data);
                     self.decode(cx);
                 }
                 Poll::Ready(())
@@ -178,10 +166,11 @@ impl Live {
             }
             Poll::Ready(None) => {
                 self.upstream = None;
-                match self.decoder.finish() {
-                    Some(Ok(event)) => self.take(&event.data),
-                    Some(Err(_)) => self.fail_frame(),
-                    None => {}
+                if self.end.is_none() {
+                    let last = self.reader.finish(&mut self.relay, &mut self.out, &self.target.upstream);
+                    if let Step::Ended(end) = last {
+                        self.end = Some(end);
+                    }
                 }
                 self.finish_or("The upstream's stream ended before the answer was complete.");
                 Poll::Ready(())
@@ -211,25 +200,13 @@ impl Live {
 
     fn decode(&mut self, cx: &mut Context<'_>) {
         while self.end.is_none() {
-            match self.decoder.next_event() {
-                Some(Ok(event)) => self.take(&event.data),
-                Some(Err(_)) => self.fail_frame(),
-                None => return,
+            match self.reader.step(&mut self.relay, &mut self.out, &self.target.upstream) {
+                Step::Taken => {}
+                Step::Starved => return,
+                Step::Ended(end) => self.end = Some(end),
             }
         }
         self.release(cx);
-    }
-
-    fn take(&mut self, data: &Bytes) {
-        if self.end.is_some() || data.is_empty() {
-            return;
-        }
-        if data.trim_ascii() == sse::DONE {
-            let end = self.relay.end(&mut self.out);
-            self.end = Some(end.map_err(|error| error.into_failure(&self.target.upstream)));
-        } else if let Err(error) = self.relay.data(data, &mut self.out) {
-            self.fail(error.into_failure(&self.target.upstream));
-        }
     }
 
     /// The upstream is gone: a complete answer stands, an incomplete one is a failure.
@@ -242,10 +219,6 @@ impl Live {
         } else {
             Err(UpstreamFailure::unavailable(message))
         });
-    }
-
-    fn fail_frame(&mut self) {
-        self.fail(UpstreamFailure::unavailable("The upstream sent a stream event beyond the size limit."));
     }
 
     fn fail(&mut self, failure: UpstreamFailure) {

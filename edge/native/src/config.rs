@@ -8,6 +8,8 @@ use gateway::{Cors, Settings};
 use http::HeaderValue;
 use toml::{Table, Value};
 
+use crate::runners::{self, RunnersConfig};
+
 /// Longest configuration file.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
@@ -15,6 +17,7 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 pub(crate) struct FileConfig {
     pub settings: Settings,
     pub providers: Vec<Provider>,
+    pub runners: Option<RunnersConfig>,
 }
 
 /// Reads and checks a file; every violation is a line of the error.
@@ -56,6 +59,10 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                 "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
                 "provider" => {
                     providers(value, &mut config.providers, &mut slugs, &mut violations);
+                    Ok(())
+                }
+                "runners" => {
+                    config.runners = runners::check(value, &mut violations);
                     Ok(())
                 }
                 _ => Err("is not a setting of this version; see the README for those there are".to_owned()),

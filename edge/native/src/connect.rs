@@ -1,4 +1,5 @@
-//! A connector that gives up: hyper's own timeout covers neither name look-up nor TLS.
+//! TCP connections as all clients make them, and a connector that gives up: hyper's own timeout covers neither name
+//! look-up nor TLS.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,9 +7,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
 use tower_service::Service;
 
+/// A network that went away without a word is noticed in minutes, not never.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+pub(crate) fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    // What is behind it speaks TLS where the URL says so.
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp
+}
 
 #[derive(Clone)]
 pub(crate) struct ConnectTimeout<C> {

@@ -1,11 +1,13 @@
 //! The data directory: the store and the secret under which API keys are hashed.
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use catalog::{ApiKeyHasher, Secret};
+
+use crate::file;
 
 const STORE_FILE: &str = "gateway.db";
 const HASH_SECRET_FILE: &str = "key-hash.secret";
@@ -51,7 +53,7 @@ impl DataDir {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let text = crate::random::hex::<32>()?;
-                match write_new(&path, &text) {
+                match file::write_new(&path, &text, file::PRIVATE) {
                     Ok(()) => Ok(ApiKeyHasher::new(&Secret::new(text))),
                     // Another process was first: its secret is the one.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.hasher(false),
@@ -61,21 +63,6 @@ impl DataDir {
             Err(error) => Err(error),
         }
     }
-}
-
-/// Whole or not at all: the file appears under its name only once its content is on disk.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let draft = path.with_extension(format!("draft-{}", std::process::id()));
-    let written = (|| {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        // Unlike a rename, a link does not replace what another process has put there meanwhile.
-        fs::hard_link(&draft, path)
-    })();
-    let _ = fs::remove_file(&draft);
-    written
 }
 
 fn default_path() -> PathBuf {
@@ -107,16 +94,6 @@ mod tests {
         assert_eq!(mode(&data_dir.path().join(HASH_SECRET_FILE)), 0o600);
         let files = fs::read_dir(data_dir.path()).unwrap().count();
         assert_eq!(files, 1, "no draft is left behind");
-    }
-
-    #[test]
-    fn processes_that_start_at_once_agree_on_the_secret() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("secret");
-        write_new(&path, "first").unwrap();
-        let second = write_new(&path, "second").unwrap_err();
-        assert_eq!(second.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "first");
     }
 
     #[test]

@@ -95,10 +95,6 @@ fn provider(
     base_url: &str,
     credential: CredentialRef,
 ) -> Result<Provider, Violations> {
-    let kind = match kind {
-        ProviderKind::Proxy => "proxy",
-        ProviderKind::Local => "local",
-    };
     let raw = RawProvider::from(serde_json::json!({
         "name": name, "slug": slug, "type": kind, "base_url": base_url, "discover_models": true, "rank": DISCOVERED_RANK,
     }));
@@ -118,7 +114,7 @@ mod tests {
             CredentialRef::None => String::new(),
             other => panic!("{other:?}"),
         };
-        (provider.adapter.base_url, key)
+        (provider.adapter.address(), key)
     }
 
     #[test]
@@ -145,8 +141,8 @@ mod tests {
 
     #[test]
     fn plain_http_makes_a_local_provider() {
-        assert_eq!(upstream("http://10.0.0.1/v1=k", 0).unwrap().kind, ProviderKind::Local);
-        assert_eq!(upstream("https://10.0.0.1/v1=k", 0).unwrap().kind, ProviderKind::Proxy);
+        assert_eq!(upstream("http://10.0.0.1/v1=k", 0).unwrap().kind(), ProviderKind::Local);
+        assert_eq!(upstream("https://10.0.0.1/v1=k", 0).unwrap().kind(), ProviderKind::Proxy);
     }
 
     #[test]

@@ -9,17 +9,30 @@ use catalog::{
     ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, Provider, StoreError, Violations,
 };
 use gateway::{Gateway, GatewayParts, Settings, WholeWindow};
+use runner_api::Registry;
+use runner_api::node::MemoryRegistry;
 use store::DynamoStore;
 
 use crate::data_dir::DataDir;
 use crate::host::NativeHost;
 use crate::router::gateway_router;
+use crate::runners::Runners;
 
 /// A gateway with everything that it needs on one machine. See `examples/integrated.rs`.
 pub struct EmbeddedGateway {
     gateway: Gateway,
     store: Arc<DynamoStore>,
     hasher: ApiKeyHasher,
+    /// Asks the runners' nodes, until the gateway is closed.
+    _watch: Option<AbortOnDrop>,
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Why a gateway cannot be opened.
@@ -68,22 +81,43 @@ impl EmbeddedGateway {
         settings: Settings,
         providers: Vec<Provider>,
     ) -> Result<Self, OpenError> {
+        Self::open_with_runners(data_dir, settings, providers, None).await
+    }
+
+    /// The same, for providers of type `spawn-cli` too: `runners` are asked now and every few seconds, in the
+    /// background, as long as the gateway is there.
+    pub async fn open_with_runners(
+        data_dir: impl AsRef<Path>,
+        settings: Settings,
+        providers: Vec<Provider>,
+        runners: Option<Runners>,
+    ) -> Result<Self, OpenError> {
         let data_dir = DataDir::locate(Some(data_dir.as_ref()));
         let store = Arc::new(open_store(&data_dir).await?);
         let has_keys = !store.keys().await.map_err(OpenError::Load)?.is_empty();
         let hasher = data_dir
             .hasher(has_keys)
             .map_err(|source| OpenError::DataDir { path: data_dir.path().to_owned(), source })?;
+        let mut host = NativeHost::new()?;
+        let mut registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::default());
+        let mut watch = None;
+        if let Some(runners) = runners {
+            host = host.with_runners(&runners);
+            registry = runners.registry();
+            runners.refresh().await;
+            watch = Some(AbortOnDrop(tokio::spawn(async move { runners.watch().await })));
+        }
         let gateway = Gateway::new(GatewayParts {
-            host: Arc::new(NativeHost::new()?),
+            host: Arc::new(host),
             store: store.clone(),
             hasher: hasher.clone(),
             leases: Arc::new(WholeWindow),
+            runners: registry,
             settings,
         });
         gateway.set_providers(providers);
         gateway.load().await.map_err(OpenError::Load)?;
-        Ok(Self { gateway, store, hasher })
+        Ok(Self { gateway, store, hasher, _watch: watch })
     }
 
     pub fn gateway(&self) -> &Gateway {

@@ -10,18 +10,20 @@ use gateway::{Body, BoxFuture, CallError, Host};
 use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thread_local::ThreadLocal;
 
-use crate::connect::ConnectTimeout;
+use crate::connect::{self, ConnectTimeout};
 use crate::credential;
 use crate::error_chain::error_chain;
+use crate::runners::{RunnerClient, Runners};
 
 /// Connections kept open to one upstream, per worker thread.
 const MAX_IDLE_PER_UPSTREAM: usize = 256;
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// After so much silence a peer is asked whether it is there, and given up after as much again.
+pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
+pub(crate) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 type UpstreamClient = Client<ConnectTimeout<HttpsConnector<HttpConnector>>, Body>;
 
@@ -31,6 +33,7 @@ pub struct NativeHost {
     /// Each worker thread has its own pool, so that a request never changes threads. One client per connect timeout
     /// in use: the configuration has few.
     clients: ThreadLocal<RefCell<Vec<(Duration, UpstreamClient)>>>,
+    runners: Option<Arc<RunnerClient>>,
 }
 
 impl NativeHost {
@@ -58,7 +61,14 @@ impl NativeHost {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: Arc::new(tls), started: Instant::now(), clients: ThreadLocal::new() })
+        Ok(Self { tls: Arc::new(tls), started: Instant::now(), clients: ThreadLocal::new(), runners: None })
+    }
+
+    /// Makes runners' nodes reachable.
+    #[must_use]
+    pub fn with_runners(mut self, runners: &Runners) -> Self {
+        self.runners = Some(runners.client());
+        self
     }
 
     fn client(&self, connect_timeout: Duration) -> UpstreamClient {
@@ -66,17 +76,12 @@ impl NativeHost {
         if let Some((_, client)) = clients.iter().find(|(timeout, _)| *timeout == connect_timeout) {
             return client.clone();
         }
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        // A network that went away without a word is noticed in minutes, not never.
-        http.set_keepalive(Some(KEEPALIVE));
         let https = HttpsConnectorBuilder::new()
             .with_tls_config((*self.tls).clone())
             .https_or_http()
             .enable_http1()
             .enable_http2()
-            .wrap_connector(http);
+            .wrap_connector(connect::tcp());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
@@ -113,16 +118,18 @@ impl Host for NativeHost {
         request: http::Request<Body>,
         connect_timeout: Duration,
     ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
-        let call = self.client(connect_timeout).request(request);
-        Box::pin(async move {
-            match call.await {
-                Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
-                Err(error) => {
-                    tracing::debug!(error = %error_chain(&error), "call failed");
-                    Err(classify(&error))
-                }
-            }
-        })
+        send(&self.client(connect_timeout), request)
+    }
+
+    fn call_runner(
+        &self,
+        request: http::Request<Body>,
+        connect_timeout: Duration,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
+        match &self.runners {
+            Some(runners) => runners.call(request, connect_timeout),
+            None => Box::pin(std::future::ready(Err(CallError::NoIdentity))),
+        }
     }
 
     fn spawn(&self, future: BoxFuture<'static, ()>) {
@@ -132,6 +139,26 @@ impl Host for NativeHost {
     fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
         credential::read(reference)
     }
+}
+
+/// Dropping the future or the response's body cancels the call.
+pub(crate) fn send<C>(
+    client: &Client<C, Body>,
+    request: http::Request<Body>,
+) -> BoxFuture<'static, Result<http::Response<Body>, CallError>>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let call = client.request(request);
+    Box::pin(async move {
+        match call.await {
+            Ok(response) => Ok(response.map(|body| body.map_err(Into::into).boxed_unsync())),
+            Err(error) => {
+                tracing::debug!(error = %error_chain(&error), "call failed");
+                Err(classify(&error))
+            }
+        }
+    })
 }
 
 fn classify(error: &hyper_util::client::legacy::Error) -> CallError {
@@ -151,11 +178,13 @@ fn classify(error: &hyper_util::client::legacy::Error) -> CallError {
                 return CallError::Closed;
             }
         }
-        // rustls' errors travel inside io errors, whose source skips them.
-        if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-            && inner.is::<rustls::Error>()
-        {
-            return CallError::Tls;
+        // rustls' errors travel inside io errors, several deep, whose source skips them.
+        let mut io = error.downcast_ref::<std::io::Error>();
+        while let Some(inner) = io.and_then(std::io::Error::get_ref) {
+            if inner.is::<rustls::Error>() {
+                return CallError::Tls;
+            }
+            io = inner.downcast_ref::<std::io::Error>();
         }
         cause = error.source();
     }

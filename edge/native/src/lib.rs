@@ -3,6 +3,7 @@
 //! A host application opens an [`EmbeddedGateway`] and mounts its router (see `examples/integrated.rs`), or makes a
 //! [`gateway::Gateway`] of its own parts, with [`NativeHost`] among them, and mounts [`gateway_router`].
 
+pub mod ca;
 pub mod cli;
 mod config;
 mod connect;
@@ -11,6 +12,7 @@ mod data_dir;
 mod discovery;
 mod embedded;
 mod error_chain;
+mod file;
 mod host;
 mod http1_guard;
 mod logging;
@@ -18,6 +20,7 @@ mod output;
 mod providers;
 mod random;
 mod router;
+mod runners;
 mod server;
 mod tls;
 
@@ -29,3 +32,4 @@ pub use gateway;
 pub use embedded::{CreateKeyError, EmbeddedGateway, NewApiKey, OpenError};
 pub use host::NativeHost;
 pub use router::gateway_router;
+pub use runners::{IdentityError, RunnerIdentity, Runners, RunnersConfig};

@@ -6,11 +6,13 @@ use gateway::{ProviderCheck, Settings};
 use crate::cli::{Failure, ProviderArgs};
 use crate::data_dir::DataDir;
 use crate::embedded::EmbeddedGateway;
+use crate::runners::{Runners, RunnersConfig};
 use crate::{config, credential, discovery};
 
 pub(crate) struct Given {
     pub settings: Settings,
     pub providers: Vec<Provider>,
+    pub runners: Option<RunnersConfig>,
 }
 
 /// Reads all of it and reports everything that is wrong at once.
@@ -45,17 +47,23 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
         let found = discovery::vendors().into_iter().chain(discovery::local_servers());
         let new: Vec<_> = found
             .filter(|f| {
-                providers.iter().all(|p| p.slug != f.slug && p.adapter.base_url != f.adapter.base_url)
+                providers.iter().all(|p| p.slug != f.slug && p.adapter.address() != f.adapter.address())
             })
             .collect();
         providers.extend(new);
     }
-    Ok(Given { settings: file.settings, providers })
+    Ok(Given { settings: file.settings, providers, runners: file.runners })
 }
 
 /// A gateway over the embedded store of the data directory.
 pub(crate) async fn open_gateway(data_dir: &DataDir, given: Given) -> Result<EmbeddedGateway, Failure> {
-    Ok(EmbeddedGateway::open(data_dir.path(), given.settings, given.providers).await?)
+    let runners = given
+        .runners
+        .map(Runners::new)
+        .transpose()
+        .map_err(|error| Failure::failed("the runners cannot be reached", &error))?;
+    let Given { settings, providers, .. } = given;
+    Ok(EmbeddedGateway::open_with_runners(data_dir.path(), settings, providers, runners).await?)
 }
 
 /// Why a provider cannot be used, if its check failed: what is wrong with its credential, before all else.

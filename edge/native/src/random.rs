@@ -7,9 +7,13 @@ use std::io;
 pub(crate) fn hex<const BYTES: usize>() -> io::Result<String> {
     let mut random = [0; BYTES];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let mut text = String::with_capacity(2 * BYTES);
-    for byte in random {
-        write!(text, "{byte:02x}").map_err(io::Error::other)?;
-    }
-    Ok(text)
+    Ok(hex_digits(&random))
+}
+
+pub(crate) fn hex_digits(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // A string takes everything.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -1,5 +1,6 @@
-//! The listener's TLS: version 1.3 only.
+//! Certificates and keys in files, and the listener's TLS: version 1.3 only.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,14 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// Reads a certificate chain and its key; an error names the file and what is wrong with it.
 pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
-    let wrong = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong(cert, &error))?;
-    if chain.is_empty() {
-        return Err(wrong(cert, &"there is no certificate in it"));
-    }
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, &error))?;
+    let (chain, key_der) = (certificates(cert)?, private_key(key)?);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -26,4 +20,24 @@ pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>
         .map_err(|error| format!("{} and {} do not go together: {error}", cert.display(), key.display()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The certificates of a PEM file, at least one.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(path, &error))?;
+    if certificates.is_empty() {
+        return Err(wrong(path, &"there is no certificate in it"));
+    }
+    Ok(certificates)
+}
+
+/// The first private key of a PEM file.
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| wrong(path, &error))
+}
+
+fn wrong(path: &Path, error: &dyn Display) -> String {
+    format!("{}: {error}", path.display())
 }

@@ -35,6 +35,7 @@ const MEMBERS: &[Member] = &[
     host_free("gateway", &["openai-wire", "catalog", "runner-api"]),
     host_free("store", &["catalog", "runner-api"]),
     host_free("cli-dialect", &["runner-api"]),
+    native("dyad-sandbox-init", &[]),
     native("dyad-runner", &["runner-api", "cli-dialect", "store"]),
     native("dyad-gateway", &["openai-wire", "catalog", "gateway", "store", "runner-api", "dyad-runner"]),
     // Tests see the product from outside.
@@ -166,7 +167,8 @@ mod tests {
     #[test]
     fn members_and_list_agree() {
         let mut members = allowed();
-        members[2] = ("gateway-two", &["catalog"]);
+        let gateway = members.iter_mut().find(|(name, _)| *name == "gateway").unwrap();
+        *gateway = ("gateway-two", &["catalog"]);
         let faults = wrong_arrows(&workspace(&members));
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].starts_with("gateway-two is not listed"), "{faults:?}");

@@ -20,8 +20,9 @@ use crate::{
 const LLAMA: &str = "llama";
 const OPENAI_PYTHON: &str = "python3";
 
-/// What the demonstration needs from the machine.
-pub(crate) const NEEDS: &[Need] = &[
+/// What the demonstration needs from the machine to show all that it can.
+pub(crate) const ALL_NEEDS: &[Need] = &[
+    Need::Docker,
     provision::C_COMPILER,
     provision::CPP_COMPILER,
     provision::CMAKE,
@@ -30,10 +31,17 @@ pub(crate) const NEEDS: &[Need] = &[
     Need::Client(LLAMA),
     Need::Client(OPENAI_PYTHON),
 ];
+/// The same but for Docker, which nobody gets unasked: without it there is less to see.
+pub(crate) const NEEDS: &[Need] = ALL_NEEDS.split_at(1).1;
 
 /// The gateway's own default. Another is taken where somebody listens there already.
 const USUAL_PORT: u16 = 4100;
 const MODEL: &str = "tiny-chat";
+/// The gateway's own, where Docker answers.
+const CLI_MODEL: &str = "cli-echo";
+const CLI_PROMPT: &str = "Hello from a real process in a real sandbox.";
+const CLI_HINT: &str =
+    "Gemini CLI, Claude Code or Codex become models by `dyad-gateway clis add`: see the README.";
 /// Python with its packages takes its time to load on a busy machine.
 const SHORT: Duration = Duration::from_secs(120);
 
@@ -74,14 +82,26 @@ pub(crate) fn run(context: &Context, once: bool) -> Result<(), Problem> {
         return Err(Problem(format!("the gateway serves {models:?}, not {MODEL}")));
     }
 
-    let program = program(&ready);
+    let program = program(&ready, MODEL, "Tell me a story.");
     say("\nopenai-python, with nothing but this base URL and key:\n");
     program.lines().for_each(|line| say(&format!("    {line}")));
     say("\nstreams this (gibberish: the model has random weights):\n");
-    let path = write(directory.path(), "hello.py", &program)?;
-    let answer = python(context, OPENAI_PYTHON).arg(path).quiet().succeed()?.stdout;
-    answer.lines().for_each(|line| say(&format!("    {line}")));
-    check(&answer)?;
+    check(&stream(context, directory.path(), &program)?, MODEL)?;
+    if models.iter().any(|model| model == CLI_MODEL) {
+        say(&format!(
+            "\nand this, with the model {CLI_MODEL}, from a CLI in a Docker sandbox, reached over mTLS:\n"
+        ));
+        let program = self::program(&ready, CLI_MODEL, CLI_PROMPT);
+        let answer = stream(context, directory.path(), &program)?;
+        let text = check(&answer, CLI_MODEL)?;
+        if text != CLI_PROMPT {
+            return Err(Problem(format!("{CLI_MODEL} says {text:?}, not what it was told")));
+        }
+    } else if once {
+        return Err(Problem(format!("the gateway serves {models:?}, not {CLI_MODEL}")));
+    } else {
+        say("\nNo Docker engine answers here: with one, CLIs are models too.");
+    }
     if once {
         return Ok(());
     }
@@ -93,6 +113,7 @@ pub(crate) fn run(context: &Context, once: bool) -> Result<(), Problem> {
          \x20   curl {base_url}/chat/completions -H 'Authorization: Bearer {api_key}' \\\n\
          \x20     -H 'Content-Type: application/json' \\\n\
          \x20     -d '{{\"model\":\"{MODEL}\",\"messages\":[{{\"role\":\"user\",\"content\":\"Hello\"}}]}}'\n\n\
+         {CLI_HINT}\n\n\
          Ctrl-C stops."
     ));
     services.run_until_interrupted()?;
@@ -101,33 +122,41 @@ pub(crate) fn run(context: &Context, once: bool) -> Result<(), Problem> {
 }
 
 /// What the client runs. It ends with the line that [`check`] reads.
-fn program(ready: &Ready) -> String {
+fn program(ready: &Ready, model: &str, prompt: &str) -> String {
     let Ready { base_url, api_key, .. } = ready;
     format!(
         r#"from openai import OpenAI
 client = OpenAI(base_url="{base_url}", api_key="{api_key}")
-for chunk in client.chat.completions.create(model="{MODEL}", stream=True, max_tokens=40, messages=[{{"role": "user", "content": "Tell me a story."}}]):
+for chunk in client.chat.completions.create(model="{model}", stream=True, max_tokens=40, messages=[{{"role": "user", "content": "{prompt}"}}]):
     print(chunk.choices[0].delta.content or "", end="", flush=True)
 print(f"\n{{chunk.model}}: {{chunk.usage.completion_tokens}} tokens")"#
     )
 }
 
-/// Whether text came, from the right model, and with usage.
-fn check(answer: &str) -> Result<(), Problem> {
+/// Runs the program and shows what it prints.
+fn stream(context: &Context, directory: &Path, program: &str) -> Result<String, Problem> {
+    let path = write(directory, "hello.py", program)?;
+    let answer = python(context, OPENAI_PYTHON).arg(path).quiet().succeed()?.stdout;
+    answer.lines().for_each(|line| say(&format!("    {line}")));
+    Ok(answer)
+}
+
+/// Whether text came, from the right model, and with usage; the text.
+fn check<'a>(answer: &'a str, expected: &str) -> Result<&'a str, Problem> {
     let wrong = |what: &str| Problem(format!("{what}: {answer:?}"));
     let (text, end) = answer.rsplit_once('\n').ok_or_else(|| wrong("half an answer"))?;
     if text.trim().is_empty() {
         return Err(wrong("an answer without text"));
     }
     let (model, usage) = end.split_once(": ").ok_or_else(|| wrong("an answer without its model"))?;
-    if model != MODEL {
-        return Err(wrong(&format!("an answer that is not from {MODEL}")));
+    if model != expected {
+        return Err(wrong(&format!("an answer that is not from {expected}")));
     }
     let tokens = usage.strip_suffix(" tokens").and_then(|tokens| tokens.parse::<u64>().ok());
     if tokens.is_none_or(|tokens| tokens == 0) {
         return Err(wrong("an answer without usage"));
     }
-    Ok(())
+    Ok(text)
 }
 
 /// Configured like the one of the suite `real`.
@@ -215,7 +244,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_whole_or_wrong() {
-        check(" sea moon\nhouse\ntiny-chat: 3 tokens").unwrap();
+        assert_eq!(check(" sea moon\nhouse\ntiny-chat: 3 tokens", MODEL).unwrap(), " sea moon\nhouse");
         for (answer, what) in [
             ("tiny-chat: 3 tokens", "half"),
             ("\ntiny-chat: 3 tokens", "without text"),
@@ -225,7 +254,7 @@ mod tests {
             ("sea\ntiny-chat: 0 tokens", "without usage"),
             ("sea\ntiny-chat: None tokens", "without usage"),
         ] {
-            let problem = check(answer).unwrap_err().to_string();
+            let problem = check(answer, MODEL).unwrap_err().to_string();
             assert!(problem.contains(what), "{answer:?}: {problem}");
         }
     }

@@ -3,6 +3,7 @@
 mod arrows;
 mod context;
 mod demo;
+mod engine;
 mod process;
 mod provision;
 mod services;
@@ -20,7 +21,7 @@ use std::{
 use clap::{Parser, builder::PossibleValuesParser};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::{context::Context, process::Problem, suite::SUITES, tally::Tally};
+use crate::{context::Context, process::Problem, services::Services, suite::SUITES, tally::Tally};
 
 #[derive(Parser)]
 #[command(
@@ -81,7 +82,7 @@ fn demo(once: bool) -> Result<bool, Problem> {
     stop_on(&[SIGINT, SIGTERM, SIGHUP])?;
     let context = Context::new()?;
     say("Looking for what is needed; what is missing is installed (llama.cpp is compiled: some minutes)");
-    provision::provide(&context, demo::NEEDS)?;
+    provision::provide(&context, &mut Services::new(), demo::NEEDS)?;
     demo::run(&context, once)?;
     Ok(true)
 }
@@ -95,11 +96,13 @@ fn stop_on(signals: &[c_int]) -> Result<(), Problem> {
 fn test(only: &[String]) -> Result<bool, Problem> {
     stop_on(&[SIGINT, SIGTERM])?;
     let context = Context::new()?;
+    // What suites share; it ends with this function.
+    let mut services = Services::new();
     let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| only.is_empty() || only.iter().any(|name| name == suite.name)) {
         say(&format!("\n== {}: {}", suite.name, suite.about));
         let started = Instant::now();
-        let result = suite.run(&context);
+        let result = suite.run(&context, &mut services);
         rows.push((suite.name, result, started.elapsed()));
         if process::interrupted() {
             break;

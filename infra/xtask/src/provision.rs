@@ -6,8 +6,10 @@ use std::{fs, io, path::Path, time::Duration};
 
 use crate::{
     context::Context,
+    engine,
     process::{Problem, Step},
     say,
+    services::Services,
 };
 
 const PROBE: Duration = Duration::from_secs(60);
@@ -26,6 +28,8 @@ pub(crate) enum Need {
     Client(&'static str),
     /// Every directory of `tests/clients` that pins something.
     AllClients,
+    /// A Docker engine that answers.
+    Docker,
 }
 
 /// A Debian package, and the command that works once it (or another system's equivalent) is installed.
@@ -54,6 +58,7 @@ pub(crate) const CMAKE: Need = package("cmake", &["cmake", "--version"]);
 pub(crate) const NINJA: Need = package("ninja-build", &["ninja", "--version"]);
 pub(crate) const NGINX: Need = package("nginx", &["sh", "-c", "PATH=$PATH:/usr/sbin exec nginx -v"]);
 pub(crate) const NPM: Need = package("npm", &["npm", "--version"]);
+pub(crate) const OPENSSL: Need = package("openssl", &["openssl", "version"]);
 pub(crate) const PYTHON: Need = package("python3-venv", &["python3", "-c", "import venv, ensurepip"]);
 
 pub(crate) const NEXTEST: Need =
@@ -66,8 +71,9 @@ const NODE_MAJOR: u32 = 20;
 /// What is installed where there is none or an older one.
 const NODE_PACKAGE: &str = "node@22";
 
-/// Sees to it that every need is met.
-pub(crate) fn provide(context: &Context, needs: &[Need]) -> Result<(), Problem> {
+/// Sees to it that every need is met. What must run meanwhile is started among `services`.
+pub(crate) fn provide(context: &Context, services: &mut Services, needs: &[Need]) -> Result<(), Problem> {
+    services.check()?;
     fs::create_dir_all(&context.cache).map_err(|error| no_access(&context.cache, &error))?;
     // Two runs at once would install over each other.
     let path = context.cache.join("provision.lock");
@@ -83,6 +89,7 @@ pub(crate) fn provide(context: &Context, needs: &[Need]) -> Result<(), Problem> 
             Need::Node => provide_node(context)?,
             Need::Client(name) => provide_client(context, &context.root.join("tests/clients").join(name))?,
             Need::AllClients => provide_all_clients(context)?,
+            Need::Docker => engine::provide(context, services)?,
         }
     }
     Ok(())

@@ -74,6 +74,17 @@ impl Services {
         }
     }
 
+    /// Takes note of what happened meanwhile. A server that has ended is a problem, told once.
+    pub(crate) fn check(&mut self) -> Result<(), Problem> {
+        while let Ok((from, event)) = self.inbox.try_recv() {
+            match event {
+                Event::Ended(status) => return Err(self.ended(from, status)),
+                event => self.note(from, event),
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for a signal, which may have come already. A server that ends before it is a problem.
     pub(crate) fn run_until_interrupted(&mut self) -> Result<(), Problem> {
         while let Ok((from, event)) = self.inbox.recv() {
@@ -207,6 +218,24 @@ mod tests {
         let mut services = Services::new();
         services.start("a", shell("echo ready 1; exit 0"), ready).unwrap();
         assert!(services.run_until_interrupted().unwrap_err().to_string().contains("ended by itself"));
+    }
+
+    #[test]
+    fn a_server_that_ended_is_noticed_once() {
+        let mut services = Services::new();
+        services.start("a", shell("echo ready 1; exec sleep 1000"), ready).unwrap();
+        services.check().unwrap();
+        kill_process_group(services.started[0].group, Signal::KILL).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        let problem = loop {
+            if let Err(problem) = services.check() {
+                break problem;
+            }
+            assert!(Instant::now() < until, "nobody noticed");
+            std::thread::yield_now();
+        };
+        assert!(problem.to_string().contains("ended by itself"), "{problem}");
+        services.check().unwrap();
     }
 
     #[test]

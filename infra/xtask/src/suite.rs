@@ -8,6 +8,7 @@ use crate::{
     demo,
     process::{Problem, Step},
     provision::{self, Need},
+    services::Services,
     tally::Tally,
     wasm,
 };
@@ -40,7 +41,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "unit",
         about: "each crate's own tests, and the documentation's examples",
-        needs: &[provision::C_COMPILER, provision::NEXTEST],
+        needs: &[provision::C_COMPILER, provision::NEXTEST, provision::OPENSSL],
         run: unit,
     },
     Suite {
@@ -52,7 +53,7 @@ pub(crate) const SUITES: &[Suite] = &[
     Suite {
         name: "readme",
         about: "the README's first command, `cargo xtask demo`",
-        needs: demo::NEEDS,
+        needs: demo::ALL_NEEDS,
         run: |context| demo::run(context, true).map(|()| Tally::one(true)),
     },
     Suite {
@@ -78,6 +79,26 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "upstreams nobody here wrote: llama.cpp's server, LiteLLM",
         needs: SYSTEM,
         run: |context| system(context, "real"),
+    },
+    Suite {
+        name: "sandbox",
+        about: "the runner on a real Docker engine: sandboxes, attacks on them, runs, kills",
+        needs: &[provision::C_COMPILER, provision::NEXTEST, Need::Docker],
+        run: sandbox,
+    },
+    Suite {
+        name: "clis",
+        about: "the real Gemini CLI, Claude Code and Codex CLI in sandboxes, end to end",
+        needs: &[
+            provision::CPP_COMPILER,
+            provision::NPM,
+            Need::Node,
+            provision::PYTHON,
+            provision::NEXTEST,
+            Need::Client("python3"),
+            Need::Docker,
+        ],
+        run: clis,
     },
     Suite {
         name: "fuzz",
@@ -106,8 +127,8 @@ const SYSTEM: &[Need] = &[
 
 impl Suite {
     /// Provides what the suite needs and runs it.
-    pub(crate) fn run(&self, context: &Context) -> Result<Tally, Problem> {
-        provision::provide(context, self.needs)?;
+    pub(crate) fn run(&self, context: &Context, services: &mut Services) -> Result<Tally, Problem> {
+        provision::provide(context, services, self.needs)?;
         (self.run)(context)
     }
 }
@@ -127,8 +148,8 @@ fn clippy(context: &Context) -> Result<Tally, Problem> {
 }
 
 fn unit(context: &Context) -> Result<Tally, Problem> {
-    // The system suites run by themselves; unit tests of their harness run here.
-    let filter = "not (package(system-tests) and kind(test))";
+    // The system suites and what needs Docker run by themselves; unit tests of their harness run here.
+    let filter = "not (package(system-tests) and kind(test)) and not binary(/^docker_/)";
     // Named, as without it the store's suite would be left out silently.
     let packages = ["--locked", "--workspace", "--features", "store/embedded"];
     let nextest = context.cargo(BUILD).args(["nextest", "run"]).args(packages).args(["-E", filter]);
@@ -136,12 +157,25 @@ fn unit(context: &Context) -> Result<Tally, Problem> {
     Ok(Tally::of_nextest(&nextest.run()?) + Tally::of_cargo_test(&examples.run()?))
 }
 
+fn sandbox(context: &Context) -> Result<Tally, Problem> {
+    let args = ["nextest", "run", "--locked", "-p", "dyad-runner", "-E", "binary(/^docker_/)"];
+    Ok(Tally::of_nextest(&context.cargo(BUILD).args(args).run()?))
+}
+
+fn clis(context: &Context) -> Result<Tally, Problem> {
+    system_tests(context, &["-E", "binary(/^cli_/)"])
+}
+
 fn system(context: &Context, binary: &str) -> Result<Tally, Problem> {
+    system_tests(context, &["--test", binary])
+}
+
+fn system_tests(context: &Context, which: &[&str]) -> Result<Tally, Problem> {
     let gateway = context.gateway_binary()?;
-    let args = ["nextest", "run", "--locked", "-p", "system-tests", "--test", binary];
     let nextest = context
         .cargo(BUILD)
-        .args(args)
+        .args(["nextest", "run", "--locked", "-p", "system-tests"])
+        .args(which)
         .env("DYAD_GATEWAY_BIN", gateway)
         .env("DYAD_TEST_CLIENTS", context.clients());
     Ok(Tally::of_nextest(&nextest.run()?))

@@ -51,6 +51,24 @@ pub enum RefusalCode {
 }
 
 impl RefusalCode {
+    /// For metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::Version => "version",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Replayed => "replayed",
+            Self::TooLarge => "too_large",
+            Self::Saturated => "saturated",
+            Self::Draining => "draining",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Internal => "internal",
+        }
+    }
+
     pub fn status(self) -> u16 {
         match self {
             Self::InvalidRequest | Self::Version => 400,

@@ -109,6 +109,21 @@ impl<'a> Fields<'a> {
         Some(list)
     }
 
+    /// Members whose names are whoever wrote them's choice, at most `max`; more are noted and not read.
+    pub(super) fn map(
+        &mut self,
+        name: &'static str,
+        max: usize,
+        violations: &mut Violations,
+    ) -> Option<&'a Map<String, Value>> {
+        let map = self.typed(name, "an object", violations, Value::as_object)?;
+        if map.len() > max {
+            violations.add(self.path(name), format!("has {} members; at most {max} are allowed", map.len()));
+            return None;
+        }
+        Some(map)
+    }
+
     pub(super) fn object(&mut self, name: &'static str, violations: &mut Violations) -> Option<Fields<'a>> {
         let value = self.value(name)?;
         Fields::of(value, self.path(name), violations)

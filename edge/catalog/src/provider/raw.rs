@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{CredentialRef, InlineCredentialError, Model, Provider};
+use super::{Adapter, CredentialRef, InlineCredentialError, Model, Provider, TimeoutsMs};
 use crate::StoreError;
 
 impl Provider {
@@ -15,27 +15,29 @@ impl Provider {
             CredentialRef::File(path) => Some(format!("file:{path}")),
             CredentialRef::Inline(_) => return Err(InlineCredentialError),
         };
-        let timeouts = self.adapter.timeouts;
         let mut raw = Map::new();
         raw.insert("name".to_owned(), json!(self.name));
         raw.insert("slug".to_owned(), json!(self.slug));
-        raw.insert("type".to_owned(), json!(self.kind));
+        raw.insert("type".to_owned(), json!(self.kind()));
         raw.insert("description".to_owned(), json!(self.description));
         raw.insert("enabled".to_owned(), json!(self.enabled));
         raw.insert("rank".to_owned(), json!(self.rank));
-        raw.insert("base_url".to_owned(), json!(self.adapter.base_url));
-        insert_some(&mut raw, "credential", credential);
-        raw.insert("discover_models".to_owned(), json!(self.adapter.discover_models));
-        raw.insert("forward_headers".to_owned(), json!(self.adapter.forward_headers));
-        raw.insert(
-            "timeouts".to_owned(),
-            json!({
-                "connect_ms": timeouts.connect_ms,
-                "first_byte_ms": timeouts.first_byte_ms,
-                "idle_ms": timeouts.idle_ms,
-                "total_ms": timeouts.total_ms,
-            }),
-        );
+        match &self.adapter {
+            Adapter::Proxy(config) | Adapter::Local(config) => {
+                raw.insert("base_url".to_owned(), json!(config.base_url));
+                insert_some(&mut raw, "credential", credential);
+                raw.insert("discover_models".to_owned(), json!(config.discover_models));
+                raw.insert("forward_headers".to_owned(), json!(config.forward_headers));
+                raw.insert("timeouts".to_owned(), timeouts(&config.timeouts));
+            }
+            Adapter::SpawnCli(config) => {
+                raw.insert("cli".to_owned(), json!(config.cli));
+                let parameter = config.model_parameter.as_deref().unwrap_or_default();
+                raw.insert("model_parameter".to_owned(), json!(parameter));
+                raw.insert("parameters".to_owned(), json!(config.parameters));
+                raw.insert("timeouts".to_owned(), timeouts(&config.timeouts));
+            }
+        }
         raw.insert("models".to_owned(), self.models.iter().map(model).collect());
         Ok(Value::Object(raw))
     }
@@ -53,6 +55,15 @@ impl Provider {
             Err(violations) => Err(StoreError::Refused { reason: violations.to_string() }),
         }
     }
+}
+
+fn timeouts(timeouts: &TimeoutsMs) -> Value {
+    json!({
+        "connect_ms": timeouts.connect_ms,
+        "first_byte_ms": timeouts.first_byte_ms,
+        "idle_ms": timeouts.idle_ms,
+        "total_ms": timeouts.total_ms,
+    })
 }
 
 /// What is unknown or as by default is left out: a provider can have thousands of models.

@@ -5,6 +5,9 @@
 
 mod access;
 mod bodies;
+mod cli_nodes;
+mod cli_requests;
+mod clis;
 mod config;
 mod corners;
 mod fallback;

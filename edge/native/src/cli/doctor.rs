@@ -1,6 +1,6 @@
 //! `dyad-gateway doctor`: what works, what does not, what to do.
 
-use catalog::{ApiKeyRecord, KeyStore as _};
+use catalog::{Adapter, ApiKeyRecord, KeyStore as _};
 use clap::Args;
 use serde_json::json;
 
@@ -121,7 +121,7 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
     };
     let gateway = opened.gateway();
     for check in gateway.check_providers().await {
-        let (slug, url) = (check.provider.slug.as_str(), &check.provider.adapter.base_url);
+        let (slug, url) = (check.provider.slug.as_str(), check.provider.adapter.address());
         match &check.models {
             Ok(models) => {
                 let models = count(*models, "model");
@@ -136,7 +136,12 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
             }
             Err(_) => {
                 let reason = reason(&check).unwrap_or_default();
-                let advice = "Check its base URL and its credential.";
+                let advice = match check.provider.adapter {
+                    Adapter::Proxy(_) | Adapter::Local(_) => "Check its base URL and its credential.",
+                    Adapter::SpawnCli(_) => {
+                        "Check that a runner serves it, and [runners] in the configuration."
+                    }
+                };
                 report.add(Verdict::Fails, &format!("provider {slug} at {url}: {reason}"), advice);
             }
         }

@@ -61,12 +61,12 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
             };
             failed += usize::from(check.models.is_err());
             output.object(&json!({
-                "slug": slug, "name": check.provider.name, "base_url": check.provider.adapter.base_url,
+                "slug": slug, "name": check.provider.name, "base_url": check.provider.adapter.address(),
                 "enabled": check.provider.enabled, "state": state, "detail": detail, "models": served,
             }));
             let lists = matches!(command, ProvidersCommand::List { .. }) && check.models.is_ok();
             let last = if lists { served.join(", ") } else { detail };
-            rows.push(vec![slug.to_owned(), state.to_owned(), check.provider.adapter.base_url.clone(), last]);
+            rows.push(vec![slug.to_owned(), state.to_owned(), check.provider.adapter.address(), last]);
         }
         if rows.is_empty() {
             output.say(

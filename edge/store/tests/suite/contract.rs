@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use catalog::{
-    ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, Provider, Secret, Store, StoreError, Versioned,
+    Adapter, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, Provider, Secret, Store, StoreError,
+    Versioned,
 };
 use tokio::task::JoinSet;
 
 use crate::backend::Backend;
-use crate::records::{fat_key, fat_provider, key, provider};
+use crate::records::{cli_provider, fat_key, fat_provider, key, provider};
 
 macro_rules! on_every_engine {
     ($($test:ident)*) => {
@@ -53,7 +54,7 @@ async fn version(store: &dyn Store) -> u64 {
 
 async fn providers_are_kept(backend: Backend) {
     let store = backend.store;
-    let (a, mut b) = (provider("a"), provider("b"));
+    let (a, mut b) = (cli_provider("a"), provider("b"));
     b.credential = CredentialRef::Env("B_KEY".to_owned());
     assert_eq!(store.provider(&a.slug).await.unwrap(), None);
     assert_eq!(store.providers().await.unwrap(), []);
@@ -151,8 +152,12 @@ async fn what_breaks_the_rules_is_refused(backend: Backend) {
     let inline = Provider { credential: CredentialRef::Inline(Secret::new("hunter2")), ..provider("a") };
     let nameless = Provider { name: String::new(), ..provider("a") };
     let mut unchecked_url = provider("a");
-    unchecked_url.adapter.base_url.push('/');
-    for refused in [inline, nameless, unchecked_url] {
+    let Adapter::Local(config) = &mut unchecked_url.adapter else { panic!("{unchecked_url:?}") };
+    config.base_url.push('/');
+    let mut unchecked_cli = cli_provider("a");
+    let Adapter::SpawnCli(config) = &mut unchecked_cli.adapter else { panic!("{unchecked_cli:?}") };
+    config.cli.push('/');
+    for refused in [inline, nameless, unchecked_url, unchecked_cli] {
         assert!(is_refused(&store.put_provider(&refused, None).await), "{refused:?}");
     }
     assert!(is_refused(&store.put_key(&ApiKeyRecord { label: "a\nb".to_owned(), ..key(1) }, None).await));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::backend::{Backend, get_raw, put_raw};
-use crate::records::{key, provider};
+use crate::records::{cli_provider, key, provider};
 
 /// Stored items outlive the version that wrote them: a change here needs a new schema version.
 #[tokio::test]
@@ -48,6 +48,17 @@ async fn the_form_stays_as_it_is() {
     let expected = json!({
         "name": "Ollama", "slug": "ollama", "type": "local", "description": "", "enabled": true, "rank": 100,
         "base_url": "http://127.0.0.1:11434/v1", "discover_models": true, "forward_headers": [], "models": [],
+        "timeouts": { "connect_ms": 5_000, "first_byte_ms": 300_000, "idle_ms": 120_000, "total_ms": 3_600_000 },
+    });
+    assert_eq!(body, expected);
+
+    backend.store.put_provider(&cli_provider("Claude"), None).await.unwrap();
+    let stored_cli = get_raw(&engine, "PROVIDER", "claude");
+    let body: Value = serde_json::from_str(stored_cli["body"]["S"].as_str().unwrap()).unwrap();
+    let expected = json!({
+        "name": "Claude", "slug": "claude", "type": "spawn-cli", "description": "", "enabled": true, "rank": 100,
+        "cli": "claude", "model_parameter": "", "parameters": { "effort": "high" },
+        "models": [{ "id": "m", "upstream_id": "opus" }],
         "timeouts": { "connect_ms": 5_000, "first_byte_ms": 300_000, "idle_ms": 120_000, "total_ms": 3_600_000 },
     });
     assert_eq!(body, expected);

@@ -24,6 +24,14 @@ pub(crate) fn provider(name: &str) -> Provider {
     Provider::check(&raw.into()).unwrap()
 }
 
+pub(crate) fn cli_provider(name: &str) -> Provider {
+    let raw = json!({
+        "name": name, "type": "spawn-cli", "cli": "claude", "model_parameter": "", "parameters": { "effort": "high" },
+        "models": [{ "id": "m", "upstream_id": "opus" }],
+    });
+    Provider::check(&raw.into()).unwrap()
+}
+
 /// About 300 KB: four of them fill more than a page.
 pub(crate) fn fat_provider(name: &str) -> Provider {
     let models: Vec<_> = (0..1_200).map(|index| json!({ "id": format!("{index:0>240}") })).collect();

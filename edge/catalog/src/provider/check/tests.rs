@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::{InlineCredentialError, Secret};
+use crate::{HttpAdapterConfig, InlineCredentialError, Secret, SpawnCliConfig};
 
 fn check(value: Value) -> Result<Provider, Violations> {
     Provider::check(&value.into())
@@ -47,17 +47,16 @@ fn what_is_absent_gets_its_default() {
     let expected = Provider {
         slug: ProviderSlug::parse("ollama").unwrap(),
         name: "Ollama".to_owned(),
-        kind: ProviderKind::Local,
         description: String::new(),
         enabled: true,
         rank: 100,
         models: Vec::new(),
-        adapter: HttpAdapterConfig {
+        adapter: Adapter::Local(HttpAdapterConfig {
             base_url: "http://127.0.0.1:11434/v1".to_owned(),
             discover_models: true,
             forward_headers: Vec::new(),
             timeouts: TimeoutsMs::default(),
-        },
+        }),
         credential: CredentialRef::None,
     };
     assert_eq!(provider, expected);
@@ -85,7 +84,7 @@ fn all_violations_are_told_at_once() {
     let violations = check(wrong).unwrap_err();
     let expected = "\
 name: must be a string, not 5
-type: must be \"proxy\" or \"local\"
+type: must be \"proxy\", \"local\" or \"spawn-cli\"
 description: must be a string, not a list
 enabled: must be true or false, not a string
 rank: must be a whole number from 0 to 4294967295, not -1
@@ -118,11 +117,86 @@ fn what_must_be_there_is_asked_for() {
 
 #[test]
 fn types_of_later_versions_are_named_as_such() {
-    for later in ["spawn-cli", "http-sdk"] {
-        let violations = check(with("type", json!(later))).unwrap_err();
-        assert_eq!(violations.0.len(), 1);
-        assert!(violations.0[0].message.contains("does not serve this type yet"), "{violations}");
+    let violations = check(with("type", json!("http-sdk"))).unwrap_err();
+    assert_eq!(violations.0.len(), 1);
+    assert!(violations.0[0].message.contains("does not serve this type yet"), "{violations}");
+}
+
+fn cli(changes: &Value) -> Value {
+    let mut raw =
+        json!({ "name": "Claude", "type": "spawn-cli", "cli": "claude", "models": [{ "id": "m" }] });
+    for (name, value) in changes.as_object().unwrap() {
+        raw[name] = value.clone();
     }
+    raw
+}
+
+#[test]
+fn a_cli_needs_little() {
+    let provider = check(cli(&json!({}))).unwrap();
+    let expected = SpawnCliConfig {
+        cli: "claude".to_owned(),
+        model_parameter: Some("model".to_owned()),
+        parameters: [].into(),
+        timeouts: TimeoutsMs::default(),
+    };
+    assert_eq!(provider.adapter, Adapter::SpawnCli(expected));
+    assert_eq!((provider.kind(), provider.credential.clone()), (ProviderKind::SpawnCli, CredentialRef::None));
+    assert_eq!(provider.adapter.address(), "cli:claude");
+    assert!(!provider.adapter.discovers_models() && provider.adapter.http().is_none());
+}
+
+#[test]
+fn what_is_written_of_a_cli_is_kept_and_written_again() {
+    for model_parameter in ["", "version"] {
+        let written = cli(&json!({
+            "slug": "claude", "description": "", "enabled": true, "rank": 1, "model_parameter": model_parameter,
+            "parameters": { "effort": "high", "a_1": "é" },
+            "timeouts": { "connect_ms": 1, "first_byte_ms": 2, "idle_ms": 3, "total_ms": 4 },
+        }));
+        let provider = check(written.clone()).unwrap();
+        assert_eq!(provider.to_raw().unwrap(), written);
+        let Adapter::SpawnCli(config) = &provider.adapter else { panic!("{provider:?}") };
+        assert_eq!(config.model_parameter.as_deref().unwrap_or_default(), model_parameter);
+        assert_eq!(config.parameters["effort"], "high");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_with_a_cli_is_told_at_once() {
+    let violations = check(cli(&json!({
+        "cli": "Claude Code", "model_parameter": "the-model", "timeouts": { "idle": 1 }, "models": [],
+        "parameters": { "effort": 3, "Loud": "x", "a": "", "b": "x".repeat(257), "c": "--yolo", "d": "a\nb" },
+        "base_url": "https://example.com/v1", "credential": "env:KEY", "image": "evil",
+    })))
+    .unwrap_err();
+    let expected = "\
+cli: must be at most 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first
+model_parameter: must be at most 32 of a-z, 0-9 and '_', a letter first, or \"\" for a CLI that has none
+parameters.Loud: the name must be at most 32 of a-z, 0-9 and '_', a letter first
+parameters.a: must have 1 to 256 bytes
+parameters.b: must have 1 to 256 bytes
+parameters.c: must not begin with '-': a CLI would take it for an option
+parameters.d: must not contain control characters
+parameters.effort: must be a string, not 3
+timeouts.idle: unknown key; known are connect_ms, first_byte_ms, idle_ms, total_ms
+models: list at least one model: runners are not asked for theirs
+base_url: unknown key; known are name, slug, type, description, enabled, rank, cli, model_parameter, parameters, \
+timeouts, models
+credential: unknown key; known are name, slug, type, description, enabled, rank, cli, model_parameter, parameters, \
+timeouts, models
+image: unknown key; known are name, slug, type, description, enabled, rank, cli, model_parameter, parameters, \
+timeouts, models";
+    assert_eq!(violations.to_string(), expected);
+    assert_eq!(paths(json!({ "name": "c", "type": "spawn-cli" })), ["cli", "models"]);
+    assert_eq!(paths(cli(&json!({ "parameters": { "model": "x" } }))), ["parameters.model"]);
+    assert_eq!(paths(cli(&json!({ "parameters": [] }))), ["parameters"]);
+    let many: Map<_, _> = (0..33).map(|index| (format!("p{index}"), json!("x"))).collect();
+    assert_eq!(paths(cli(&json!({ "parameters": many }))), ["parameters"]);
+    for wrong in ["", "-a", ".a", "A", "a/b", "a b"] {
+        assert_eq!(paths(cli(&json!({ "cli": wrong }))), ["cli"], "{wrong:?}");
+    }
+    assert_eq!(paths(cli(&json!({ "cli": "a".repeat(64) }))), ["cli"]);
 }
 
 #[test]
@@ -136,7 +210,7 @@ fn base_urls_are_cut_to_what_is_joined_with_a_path() {
         ("https://example.com/a%20b/", "https://example.com/a%20b"),
         ("https://example.com/chat/completions", "https://example.com"),
     ] {
-        assert_eq!(check(with("base_url", json!(written))).unwrap().adapter.base_url, kept);
+        assert_eq!(check(with("base_url", json!(written))).unwrap().adapter.address(), kept);
     }
 }
 
@@ -226,7 +300,7 @@ fn an_inline_credential_is_never_written() {
 
 #[test]
 fn default_timeouts_yield_to_given_ones() {
-    let timeouts = |value: Value| check(with("timeouts", value)).unwrap().adapter.timeouts;
+    let timeouts = |value: Value| check(with("timeouts", value)).unwrap().adapter.http().unwrap().timeouts;
     let short = timeouts(json!({ "total_ms": 1_000 }));
     assert_eq!(
         (short.connect_ms, short.first_byte_ms, short.idle_ms, short.total_ms),
@@ -242,8 +316,8 @@ fn default_timeouts_yield_to_given_ones() {
 fn models_are_listed_or_discovered() {
     assert_eq!(paths(with("discover_models", json!(false))), ["models"]);
     let listed = check(with("models", json!([{ "id": "a" }]))).unwrap();
-    assert!(!listed.adapter.discover_models);
-    assert!(check(with("models", json!([]))).unwrap().adapter.discover_models);
+    assert!(!listed.adapter.discovers_models());
+    assert!(check(with("models", json!([]))).unwrap().adapter.discovers_models());
 }
 
 #[test]

@@ -36,6 +36,9 @@ struct State {
     replies: HashMap<String, VecDeque<Reply>>,
     calls: Vec<Recorded>,
     spawned: Vec<Task<()>>,
+    randomness: u64,
+    /// The gateway has its mark.
+    is_marked: bool,
 }
 
 /// A request that went to an upstream.
@@ -44,6 +47,8 @@ pub(crate) struct Recorded {
     /// `https://alpha.example/v1/chat/completions`
     pub(crate) url: String,
     pub(crate) headers: HeaderMap,
+    /// Whether it went the way to runners.
+    pub(crate) by_runner: bool,
     pub(crate) body: String,
 }
 
@@ -97,6 +102,27 @@ impl FakeHost {
     }
 }
 
+impl FakeHost {
+    fn answer(
+        &self,
+        request: http::Request<Body>,
+        by_runner: bool,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
+        let (head, body) = request.into_parts();
+        let host = head.uri.host().unwrap().to_owned();
+        let body = ready(body.collect()).unwrap().to_bytes();
+        let mut state = self.state();
+        state.calls.push(Recorded {
+            url: head.uri.to_string(),
+            headers: head.headers,
+            by_runner,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        });
+        let reply = state.replies.get_mut(&host).and_then(VecDeque::pop_front);
+        Box::pin(reply.unwrap_or_else(|| panic!("{host} was not expected to be called")).settle())
+    }
+}
+
 impl Host for FakeHost {
     fn unix_ms(&self) -> u64 {
         START_MS + u64::try_from(self.monotonic().as_millis()).unwrap()
@@ -110,8 +136,15 @@ impl Host for FakeHost {
         Box::pin(Sleep { clock: self.clock.clone(), until: self.monotonic() + duration })
     }
 
+    /// Sevens for the gateway's own mark, and then something else each time, always the same in a test.
     fn fill_random(&self, bytes: &mut [u8]) {
-        bytes.fill(7);
+        let mut state = self.state();
+        for byte in bytes.iter_mut() {
+            // An LCG of Knuth's; its upper bits are as good as a test needs.
+            state.randomness = state.randomness.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = if state.is_marked { state.randomness.to_be_bytes()[0] } else { 7 };
+        }
+        state.is_marked = true;
     }
 
     fn call(
@@ -119,17 +152,15 @@ impl Host for FakeHost {
         request: http::Request<Body>,
         _: Duration,
     ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
-        let (head, body) = request.into_parts();
-        let host = head.uri.host().unwrap().to_owned();
-        let body = ready(body.collect()).unwrap().to_bytes();
-        let mut state = self.state();
-        state.calls.push(Recorded {
-            url: head.uri.to_string(),
-            headers: head.headers,
-            body: String::from_utf8(body.to_vec()).unwrap(),
-        });
-        let reply = state.replies.get_mut(&host).and_then(VecDeque::pop_front);
-        Box::pin(reply.unwrap_or_else(|| panic!("{host} was not expected to be called")).settle())
+        self.answer(request, false)
+    }
+
+    fn call_runner(
+        &self,
+        request: http::Request<Body>,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
+        self.answer(request, true)
     }
 
     fn spawn(&self, future: BoxFuture<'static, ()>) {

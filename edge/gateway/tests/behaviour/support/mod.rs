@@ -2,6 +2,7 @@
 
 mod host;
 mod log;
+mod registry;
 mod run;
 mod store;
 mod upstream;
@@ -15,13 +16,15 @@ use catalog::{
 };
 use gateway::{Body, Gateway, GatewayParts, Settings, WholeWindow, full};
 use http::{HeaderMap, Method, StatusCode};
+use runner_api::{NodeRecord, Registry as _};
 use serde_json::{Value, json};
 
 pub(crate) use self::host::{FakeHost, Recorded, START_MS};
 pub(crate) use self::log::Log;
+pub(crate) use self::registry::{FaultyRegistry, node};
 pub(crate) use self::run::{Read, Reading, Task};
 pub(crate) use self::store::{FaultyStore, Mood};
-pub(crate) use self::upstream::{Feed, Gate, Reply};
+pub(crate) use self::upstream::{Feed, Gate, Reply, run_lines};
 
 /// A provider at `https://<slug>.example/v1` with the model `m`, called `up-m` there; `changes` go over that.
 pub(crate) fn provider(slug: &str, changes: &Value) -> Provider {
@@ -29,6 +32,18 @@ pub(crate) fn provider(slug: &str, changes: &Value) -> Provider {
         "name": slug, "slug": slug, "type": "proxy", "base_url": format!("https://{slug}.example/v1"),
         "credential": format!("env:KEY_OF_{}", slug.to_uppercase()),
         "models": [{"id": "m", "upstream_id": "up-m"}],
+    });
+    for (name, value) in changes.as_object().unwrap() {
+        raw[name] = value.clone();
+    }
+    Provider::check(&raw.into()).unwrap()
+}
+
+/// A provider of the CLI `claude` with the model `m`, called `opus` there; `changes` go over that.
+pub(crate) fn cli_provider(slug: &str, changes: &Value) -> Provider {
+    let mut raw = json!({
+        "name": slug, "slug": slug, "type": "spawn-cli", "cli": "claude",
+        "models": [{"id": "m", "upstream_id": "opus"}],
     });
     for (name, value) in changes.as_object().unwrap() {
         raw[name] = value.clone();
@@ -66,6 +81,11 @@ impl Setup {
         self
     }
 
+    pub(crate) fn cli(mut self, slug: &str, changes: &Value) -> Self {
+        self.providers.push(cli_provider(slug, changes));
+        self
+    }
+
     pub(crate) fn limits(mut self, limits: ApiKeyLimits) -> Self {
         self.limits = limits;
         self
@@ -91,15 +111,17 @@ impl Setup {
     pub(crate) fn build(self) -> TestGateway {
         let host = FakeHost::new();
         let store = Arc::new(FaultyStore::default());
+        let runners = Arc::new(FaultyRegistry::default());
         let hasher = ApiKeyHasher::new(&Secret::new("hash key"));
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
             store: store.clone(),
             hasher: hasher.clone(),
             leases: Arc::new(WholeWindow),
+            runners: runners.clone(),
             settings: self.settings,
         });
-        let mut test = TestGateway { host, store, gateway, hasher, key: String::new() };
+        let mut test = TestGateway { host, store, runners, gateway, hasher, key: String::new() };
         for provider in &self.providers {
             test.put_provider(provider, None);
         }
@@ -117,6 +139,7 @@ impl Setup {
 pub(crate) struct TestGateway {
     pub(crate) host: Arc<FakeHost>,
     pub(crate) store: Arc<FaultyStore>,
+    pub(crate) runners: Arc<FaultyRegistry>,
     pub(crate) gateway: Gateway,
     hasher: ApiKeyHasher,
     /// A valid API key.
@@ -224,6 +247,11 @@ impl TestGateway {
             None => request.headers_mut().remove("authorization"),
         };
         self.send(request)
+    }
+
+    /// Announces a node.
+    pub(crate) fn announce(&self, node: &NodeRecord) {
+        run::ready(self.runners.inner.announce(node)).unwrap();
     }
 
     /// The ids of `GET /v1/models`.

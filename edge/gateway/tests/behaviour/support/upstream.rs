@@ -11,6 +11,7 @@ use gateway::{Body, BoxError, CallError, full};
 use http::{HeaderName, Response};
 use http_body::Frame;
 use http_body_util::BodyExt as _;
+use runner_api::{Refusal, RunEvent, VERSION, VERSION_HEADER};
 use serde_json::Value;
 
 /// A body whose pieces the test hands out.
@@ -135,6 +136,24 @@ impl Reply {
         Self::of(200, "text/event-stream", feed.body())
     }
 
+    /// A run that says this and ends.
+    pub(crate) fn run(events: &[RunEvent]) -> Self {
+        let feed = Feed::default();
+        feed.push(run_lines(events));
+        feed.end();
+        Self::run_feed(&feed)
+    }
+
+    pub(crate) fn run_feed(feed: &Feed) -> Self {
+        Self::of(200, runner_api::CONTENT_TYPE, feed.body()).with_header(VERSION_HEADER, VERSION)
+    }
+
+    /// A node does not begin the run.
+    pub(crate) fn refusal(refusal: &Refusal) -> Self {
+        let status = refusal.code.status();
+        Self::of(status, "application/json", full(refusal.to_json())).with_header(VERSION_HEADER, VERSION)
+    }
+
     pub(crate) fn with_header(mut self, name: &'static str, value: &str) -> Self {
         if let Self::Answer(response) = &mut self {
             response.headers_mut().insert(HeaderName::from_static(name), value.parse().unwrap());
@@ -151,6 +170,15 @@ impl Reply {
             }
         }
     }
+}
+
+/// Run events as they go over the wire.
+pub(crate) fn run_lines(events: &[RunEvent]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for event in events {
+        runner_api::frame::encode(event, &mut lines);
+    }
+    lines
 }
 
 /// Holds a call's outcome back until the test decides it.

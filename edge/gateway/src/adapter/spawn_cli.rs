@@ -1,0 +1,352 @@
+//! Calls to CLIs on the runners' nodes: the adapter `spawn-cli`.
+//!
+//! A run goes to one node. As long as nothing was delivered, another node takes over where that may help: for a node
+//! that is full, draining, out of reach or breaks off; not for what the vendor said, which is the next target's chance.
+//! Dropping the answer's body closes the node's stream, and that ends the run.
+
+mod conversation;
+mod refusal;
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use catalog::SpawnCliConfig;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use openai_wire::request::ChatScan;
+use runner_api::frame::Decoder;
+use runner_api::{CliInfo, NodeRecord, RUNS_PATH, RunRequest, VERSION, VERSION_HEADER, understands};
+
+use super::{ChatCall, Completed, Gathered, MAX_ERROR_BODY_BYTES, call_failure, until};
+use crate::body::{ReadTimeouts, collect};
+use crate::error::{ApiError, FailureClass, UpstreamFailure};
+use crate::event::ChatEvent;
+use crate::host::{Body, Host, REQUEST_ID, full};
+use crate::reader::Reader;
+use crate::relay::ChunkRelay;
+use crate::routes::{Target, Timeouts};
+use crate::run_events::{chat_event, frame_failure};
+use crate::stream::Live;
+
+pub(crate) use conversation::Conversation;
+
+const RUNNER_VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
+const REASONING_EFFORT: &str = "reasoning_effort";
+
+/// What CLIs among the targets are asked. They are left out where no CLI can do what the request wants, and the request
+/// is refused where nobody else is there.
+pub(crate) fn read_conversation(
+    scan: &ChatScan,
+    body: &Bytes,
+    targets: &mut Vec<Arc<Target>>,
+) -> Result<Option<Conversation>, ApiError> {
+    if !targets.iter().any(|target| target.is_cli()) {
+        return Ok(None);
+    }
+    match Conversation::read(scan, body) {
+        Ok(conversation) => Ok(Some(conversation)),
+        Err(error) => {
+            targets.retain(|target| !target.is_cli());
+            if targets.is_empty() { Err(error) } else { Ok(None) }
+        }
+    }
+}
+
+/// Opens a run and reads it up to its first content.
+pub(super) async fn stream(
+    chat: &ChatCall,
+    target: &Arc<Target>,
+    cli: &SpawnCliConfig,
+) -> Result<Live, UpstreamFailure> {
+    let mut runs = Runs::new(chat, target, cli).await?;
+    loop {
+        let response = runs.begin().await?;
+        let mut live = Live::new(
+            response.into_body(),
+            target.clone(),
+            Reader::Run(Decoder::default()),
+            ChunkRelay::new(chat.wanted.clone(), chat.prompt_estimate(target)),
+            chat.call.settings.max_frame_bytes,
+            runs.begun,
+            chat.call.host.clone(),
+        );
+        match poll_fn(|cx| live.poll_commit(cx)).await {
+            Ok(()) => return Ok(live),
+            Err(failure) => runs.broke(failure)?,
+        }
+    }
+}
+
+pub(super) async fn complete(
+    chat: &ChatCall,
+    target: &Arc<Target>,
+    cli: &SpawnCliConfig,
+) -> Result<Completed, UpstreamFailure> {
+    let mut runs = Runs::new(chat, target, cli).await?;
+    loop {
+        let response = runs.begin().await?;
+        let completed = match chat.call.read(response, target, runs.begun).await {
+            Ok(body) => fold(chat, target, &body),
+            Err(failure) => Err(failure),
+        };
+        match completed {
+            Ok(completed) => return Ok(completed),
+            Err(failure) => runs.broke(failure)?,
+        }
+    }
+}
+
+fn fold(chat: &ChatCall, target: &Target, body: &[u8]) -> Result<Completed, UpstreamFailure> {
+    let mut decoder = Decoder::default();
+    decoder.push(body);
+    let mut answer = Gathered::default();
+    while let Some(event) = decoder.next_event().map_err(|error| frame_failure(&error))? {
+        let Some(event) = chat_event(event)? else { continue };
+        let finished = matches!(event, ChatEvent::Finish { .. });
+        answer.add(event, chat.wanted.choices);
+        if finished {
+            return chat.finish(answer, target);
+        }
+    }
+    Err(UpstreamFailure::unavailable("The runner's stream ended before the answer was complete."))
+}
+
+/// The runs of one request on one target: one at a time, each on another node.
+struct Runs<'a> {
+    chat: &'a ChatCall,
+    conversation: &'a Conversation,
+    cli: &'a SpawnCliConfig,
+    timeouts: Timeouts,
+    begun: Duration,
+    /// Nodes that were not tried yet, with what the CLI's parameters are there.
+    left: std::vec::IntoIter<(Arc<NodeRecord>, BTreeMap<String, String>)>,
+    current: Option<Arc<NodeRecord>>,
+    /// What the client is told when no node is left.
+    failure: Option<UpstreamFailure>,
+}
+
+impl<'a> Runs<'a> {
+    async fn new(
+        chat: &'a ChatCall,
+        target: &'a Target,
+        cli: &'a SpawnCliConfig,
+    ) -> Result<Self, UpstreamFailure> {
+        let begun = chat.call.host.monotonic();
+        let no_node = || UpstreamFailure::unavailable("No runner that is up has the CLI of this model.");
+        let conversation = chat.conversation.as_ref().ok_or_else(no_node)?;
+        chat.nodes.ensure_fresh().await;
+        let (mut fitting, mut misfit) = (Vec::new(), None);
+        for node in chat.nodes.up() {
+            let Some(info) = node.clis.iter().find(|info| info.name == cli.cli) else { continue };
+            match parameters(info, cli, target, conversation) {
+                Ok(parameters) => fitting.push((node, parameters)),
+                Err(failure) => misfit = Some(failure),
+            }
+        }
+        if fitting.is_empty() {
+            return Err(misfit.unwrap_or_else(no_node));
+        }
+        let left = chat.nodes.in_order(fitting).into_iter();
+        let timeouts = target.upstream.timeouts;
+        Ok(Self { chat, conversation, cli, timeouts, begun, left, current: None, failure: None })
+    }
+
+    /// The answer of the next node that takes the run.
+    async fn begin(&mut self) -> Result<http::Response<Body>, UpstreamFailure> {
+        loop {
+            let Some((node, parameters)) = self.left.next() else {
+                let failure = self.failure.take();
+                return Err(
+                    failure.unwrap_or_else(|| UpstreamFailure::unavailable("No runner is left to try."))
+                );
+            };
+            let result = self.post(&node, parameters).await;
+            self.current = Some(node);
+            match result {
+                Ok(response) => return Ok(response),
+                Err(refused) if refused.elsewhere => self.try_elsewhere(refused.failure),
+                Err(refused) => return Err(refused.failure),
+            }
+        }
+    }
+
+    /// The run that was begun last failed before anything was delivered. `Err` if another node would do no better.
+    fn broke(&mut self, failure: UpstreamFailure) -> Result<(), UpstreamFailure> {
+        // What else fails a run was said by the CLI or its vendor, or took all the time there was.
+        if failure.class != FailureClass::Unavailable {
+            return Err(failure);
+        }
+        self.try_elsewhere(failure);
+        Ok(())
+    }
+
+    fn try_elsewhere(&mut self, failure: UpstreamFailure) {
+        if let Some(node) = self.current.take() {
+            tracing::warn!(
+                request_id = self.chat.call.request_id.to_str().unwrap_or_default(),
+                node = node.id,
+                cli = self.cli.cli,
+                class = failure.class.as_str(),
+                "a runner did not take a run to its answer: {}",
+                failure.message
+            );
+            self.chat.nodes.avoid(&node);
+        }
+        // A client is helped most by knowing when to come back, which is when the first of them has room.
+        let is_full = |failure: &UpstreamFailure| failure.class == FailureClass::Overloaded;
+        match &mut self.failure {
+            Some(known) if is_full(known) && is_full(&failure) => {
+                known.retry_after = match (known.retry_after, failure.retry_after) {
+                    (Some(one), Some(other)) => Some(one.min(other)),
+                    (one, other) => one.or(other),
+                };
+            }
+            Some(known) if is_full(known) => {}
+            _ => self.failure = Some(failure),
+        }
+    }
+
+    async fn post(
+        &self,
+        node: &NodeRecord,
+        parameters: BTreeMap<String, String>,
+    ) -> Result<http::Response<Body>, Refused> {
+        let host = &*self.chat.call.host;
+        let left = (self.begun + self.timeouts.total).saturating_sub(host.monotonic());
+        let request = self.request(host, parameters, left);
+        let json = serde_json::to_vec(&request).expect("these types have string keys only");
+        let uri = format!("{}{RUNS_PATH}", node.url.trim_end_matches('/'));
+        let Ok(uri) = uri.parse::<Uri>() else {
+            return Err(Refused::elsewhere(UpstreamFailure::unavailable(
+                "A runner's address cannot be used.",
+            )));
+        };
+        tracing::debug!(
+            request_id = self.chat.call.request_id.to_str().unwrap_or_default(),
+            run = request.id,
+            node = node.id,
+            cli = self.cli.cli,
+            "a run goes to a node"
+        );
+        let mut post = http::Request::new(full(json));
+        *post.method_mut() = Method::POST;
+        *post.uri_mut() = uri;
+        *post.version_mut() = http::Version::HTTP_2;
+        let headers = post.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(runner_api::CONTENT_TYPE));
+        headers.insert(RUNNER_VERSION, HeaderValue::from_static(VERSION));
+        headers.insert(REQUEST_ID, self.chat.call.request_id.clone());
+        let deadline = self.begun + self.timeouts.first_byte;
+        let response = match until(host, deadline, host.call_runner(post, self.timeouts.connect)).await {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return Err(Refused::elsewhere(call_failure(error))),
+            None => {
+                // The time for the first byte is the same for all nodes together.
+                let message = "The runner did not begin to answer in time.";
+                let failure = UpstreamFailure::new(FailureClass::Timeout, message);
+                return Err(Refused { failure, elsewhere: false });
+            }
+        };
+        let version = response.headers().get(RUNNER_VERSION).and_then(|version| version.to_str().ok());
+        if !version.is_some_and(understands) {
+            let message = "What answered is no runner, or one of another version than this gateway.";
+            return Err(Refused::elsewhere(UpstreamFailure::unavailable(message)));
+        }
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let timeouts = ReadTimeouts {
+            idle: self.timeouts.idle.min(Duration::from_secs(5)),
+            total: Duration::from_secs(10),
+        };
+        let (head, mut body) = response.into_parts();
+        // A body that is too long or broken says nothing; the status still does.
+        let body = collect(&mut body, MAX_ERROR_BODY_BYTES, timeouts, host).await.unwrap_or_default();
+        Err(refusal::classify(head.status, &body, self.conversation, self.cli))
+    }
+
+    fn request(&self, host: &dyn Host, parameters: BTreeMap<String, String>, left: Duration) -> RunRequest {
+        let mut random = [0; 16];
+        host.fill_random(&mut random);
+        let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        RunRequest {
+            id: format!("{:032x}", u128::from_le_bytes(random)),
+            cli: self.cli.cli.clone(),
+            parameters,
+            caller: self.chat.call.caller.clone(),
+            timeout_ms: Some(timeout_ms.max(1)),
+            system: self.conversation.system.clone(),
+            messages: self.conversation.messages.clone(),
+        }
+    }
+}
+
+/// A run that a node did not begin.
+struct Refused {
+    failure: UpstreamFailure,
+    /// Whether another node may take it.
+    elsewhere: bool,
+}
+
+impl Refused {
+    fn elsewhere(failure: UpstreamFailure) -> Self {
+        Self { failure, elsewhere: true }
+    }
+}
+
+/// The values of a CLI's parameters on one node; a failure where it does not have the CLI in the way that is needed.
+fn parameters(
+    info: &CliInfo,
+    cli: &SpawnCliConfig,
+    target: &Target,
+    conversation: &Conversation,
+) -> Result<BTreeMap<String, String>, UpstreamFailure> {
+    let allows = |name: &str, value: &str| {
+        let declared = info.parameters.get(name)?;
+        Some(declared.values.is_empty() || declared.values.iter().any(|allowed| allowed == value))
+    };
+    let mut parameters = cli.parameters.clone();
+    if parameters.iter().any(|(name, value)| allows(name, value) != Some(true)) {
+        let message = "No runner takes the parameters that this model's provider is configured with.";
+        return Err(UpstreamFailure::unavailable(message));
+    }
+    if let Some(name) = &cli.model_parameter {
+        if allows(name, &target.model.upstream_id) != Some(true) {
+            let message = "No runner that is up has this model.";
+            return Err(UpstreamFailure::new(FailureClass::NotFound, message));
+        }
+        parameters.insert(name.clone(), target.model.upstream_id.clone());
+    }
+    if let Some(effort) = &conversation.reasoning_effort
+        && target.model.capabilities.reasoning != Some(false)
+        && !parameters.contains_key(REASONING_EFFORT)
+    {
+        match allows(REASONING_EFFORT, effort) {
+            None => {}
+            Some(true) => drop(parameters.insert(REASONING_EFFORT.to_owned(), effort.clone())),
+            Some(false) => {
+                let values = info.parameters[REASONING_EFFORT].values.join(", ");
+                let message = format!("This model's CLI takes {REASONING_EFFORT} as one of: {values}.");
+                return Err(callers_fault(Some(REASONING_EFFORT.to_owned()), "unsupported_value", message));
+            }
+        }
+    }
+    if let Some(image) = &conversation.first_image
+        && !info.images
+    {
+        let message = format!("This model's CLI does not take images, and {image} is one.");
+        return Err(callers_fault(Some(image.clone()), "unsupported_content", message));
+    }
+    Ok(parameters)
+}
+
+fn callers_fault(param: Option<String>, code: &str, message: String) -> UpstreamFailure {
+    UpstreamFailure {
+        param,
+        code: Some(code.to_owned()),
+        ..UpstreamFailure::new(FailureClass::InvalidRequest, message)
+    }
+}

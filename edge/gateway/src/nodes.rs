@@ -1,0 +1,123 @@
+//! The runners' nodes, as the registry has them, and which of them a run goes to.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use runner_api::{NodeRecord, Registry, RegistryError};
+
+use crate::freshness::Freshness;
+use crate::host::{BoxFuture, Host};
+
+/// Nodes that are known at once; the registry is trusted, but not with all of the memory.
+const MAX_NODES: usize = 10_000;
+/// Nodes that one request is tried on.
+const MAX_TRIED: usize = 4;
+/// How long a node that failed comes after all others.
+const AVOIDED_FOR: Duration = Duration::from_secs(5);
+
+pub(crate) struct Nodes {
+    registry: Arc<dyn Registry>,
+    host: Arc<dyn Host>,
+    freshness: Freshness,
+    known: ArcSwap<Vec<Arc<NodeRecord>>>,
+    /// Nodes that failed lately, by id: avoided until then on the monotonic clock.
+    avoided: Mutex<HashMap<String, Duration>>,
+}
+
+impl Nodes {
+    pub(crate) fn new(
+        registry: Arc<dyn Registry>,
+        host: Arc<dyn Host>,
+        refresh_after: Duration,
+        max_age: Duration,
+    ) -> Self {
+        let freshness = Freshness::new(refresh_after, max_age);
+        Self { registry, host, freshness, known: ArcSwap::default(), avoided: Mutex::default() }
+    }
+
+    /// Looks into the registry when that is due. While it does not answer, what it last said holds until it expires.
+    pub(crate) async fn ensure_fresh(self: &Arc<Self>) {
+        let refresh = || -> BoxFuture<'static, ()> {
+            let nodes = self.clone();
+            Box::pin(async move {
+                if let Err(error) = nodes.refresh().await {
+                    tracing::warn!(%error, "the runners could not be looked up; the last known ones serve");
+                }
+            })
+        };
+        self.freshness.ensure(&*self.host, refresh).await;
+    }
+
+    pub(crate) async fn refresh(&self) -> Result<(), RegistryError> {
+        let reading = async {
+            let mut nodes = self.registry.nodes().await?;
+            nodes.truncate(MAX_NODES);
+            self.known.store(Arc::new(nodes.into_iter().map(Arc::new).collect()));
+            Ok(())
+        };
+        self.freshness.read(&*self.host, reading).await
+    }
+
+    /// Nodes that take runs now, in no order.
+    pub(crate) fn up(&self) -> Vec<Arc<NodeRecord>> {
+        let now_ms = self.host.unix_ms();
+        let is_up = |node: &&Arc<NodeRecord>| node.expires_unix_ms > now_ms && !node.capacity.draining;
+        self.known.load().iter().filter(is_up).cloned().collect()
+    }
+
+    /// In the order in which they are to be tried, and no more than may be. First the less loaded of two that are
+    /// picked at random: all edges see the same figures, and the least loaded of all would get everybody's requests.
+    pub(crate) fn in_order<T>(&self, mut nodes: Vec<(Arc<NodeRecord>, T)>) -> Vec<(Arc<NodeRecord>, T)> {
+        let now = self.host.monotonic();
+        let avoided = {
+            let mut avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
+            avoided.retain(|_, until| *until > now);
+            avoided.clone()
+        };
+        let mut random = vec![0; (nodes.len() + 1) * 4];
+        self.host.fill_random(&mut random);
+        let (random, _) = random.as_chunks::<4>();
+        let mut random = random.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        // Nodes that are alike keep no order of their own.
+        for at in 0..nodes.len() {
+            nodes.swap(at, below(at + 1, random.next().unwrap_or_default()));
+        }
+        nodes.sort_by_key(|(node, _)| (avoided.contains_key(&node.id), load(node)));
+        let well = nodes.iter().filter(|(node, _)| !avoided.contains_key(&node.id)).count();
+        if well > 2 {
+            let [one, other] = two_of(well, random.next().unwrap_or_default());
+            // The one before the other: they are sorted by load.
+            nodes[..=one.min(other)].rotate_right(1);
+        }
+        nodes.truncate(MAX_TRIED);
+        nodes
+    }
+
+    /// The node failed: for some seconds it is tried after all others.
+    pub(crate) fn avoid(&self, node: &NodeRecord) {
+        let until = self.host.monotonic() + AVOIDED_FOR;
+        let mut avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
+        avoided.insert(node.id.clone(), until);
+    }
+}
+
+/// Runs and waiting requests, in thousandths of what the node does at once.
+fn load(node: &NodeRecord) -> u64 {
+    let capacity = &node.capacity;
+    let runs = u64::from(capacity.running) + u64::from(capacity.queued);
+    runs * 1_000 / u64::from(capacity.slots.max(1))
+}
+
+/// Two different numbers below `count`, which is at least 2.
+fn two_of(count: usize, random: u32) -> [usize; 2] {
+    let one = below(count, random & 0xFFFF);
+    let other = below(count - 1, random >> 16);
+    [one, other + usize::from(other >= one)]
+}
+
+fn below(count: usize, random: u32) -> usize {
+    // A remainder favours small numbers by less than one part in six.
+    random as usize % count
+}
