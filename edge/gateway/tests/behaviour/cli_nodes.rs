@@ -403,6 +403,22 @@ fn nodes_are_looked_up_off_the_request_and_remembered_while_the_registry_is_away
 }
 
 #[test]
+fn a_pause_in_traffic_loses_no_node() {
+    // Announced every three seconds for ten.
+    let announced_at =
+        |ms: u64| node("n1", |node| node.expires_unix_ms = crate::support::START_MS + ms + 10_000);
+    let test = with_nodes(&[]);
+    test.announce(&announced_at(0));
+    test.host.reply("n1", answer());
+    test.host.reply("n1", answer());
+    test.advance(secs(2));
+    assert_eq!(test.stream().status, 200);
+    test.advance(secs(9));
+    test.announce(&announced_at(9_000));
+    assert_eq!(test.stream().status, 200);
+}
+
+#[test]
 fn requests_for_other_models_do_not_look_for_nodes() {
     let test = setup().provider("beta", &json!({})).build();
     test.host.reply("beta", Reply::json(200, &completion("a")));
