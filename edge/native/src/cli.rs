@@ -1,6 +1,7 @@
 //! The command line.
 
 mod ca;
+mod clis;
 mod doctor;
 mod greeting;
 mod keys;
@@ -44,6 +45,9 @@ enum Command {
     /// Look at the providers that a start would use
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
+    /// Add and remove AI CLIs, which run in sandboxes on this machine
+    #[command(subcommand)]
+    Clis(clis::ClisCommand),
     /// Make certificates for a fleet of runners
     #[command(subcommand)]
     Ca(ca::CaCommand),
@@ -100,6 +104,7 @@ impl Cli {
             Command::Up(args) => (args.common.json, up::run(&args)),
             Command::Keys(command) => (command.common().json, keys::run(&command)),
             Command::Providers(command) => (command.common().json, providers::run(&command)),
+            Command::Clis(command) => (command.common().json, clis::run(&command)),
             Command::Ca(command) => (command.common().json, ca::run(&command)),
             Command::Doctor(args) => (args.common.json, doctor::run(&args)),
             Command::Completions { shell } => {

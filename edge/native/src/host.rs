@@ -178,11 +178,13 @@ fn classify(error: &hyper_util::client::legacy::Error) -> CallError {
                 return CallError::Closed;
             }
         }
-        // rustls' errors travel inside io errors, whose source skips them.
-        if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-            && inner.is::<rustls::Error>()
-        {
-            return CallError::Tls;
+        // rustls' errors travel inside io errors, several deep, whose source skips them.
+        let mut io = error.downcast_ref::<std::io::Error>();
+        while let Some(inner) = io.and_then(std::io::Error::get_ref) {
+            if inner.is::<rustls::Error>() {
+                return CallError::Tls;
+            }
+            io = inner.downcast_ref::<std::io::Error>();
         }
         cause = error.source();
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gateway::full;
+use gateway::{CallError, full};
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 use runner_api::node::MemoryRegistry;
 use runner_api::{
@@ -56,7 +56,10 @@ struct Clis {
 #[derive(Debug, thiserror::Error)]
 enum AskError {
     #[error(transparent)]
-    Call(#[from] gateway::CallError),
+    Call(CallError),
+    /// In TLS 1.3 a client has done its part before it is refused, and sees no more than this.
+    #[error("it closed the connection; perhaps it does not accept the certificate in client_cert")]
+    Closed,
     #[error("it does not answer in time")]
     TimedOut,
     #[error("it answers with status {0}")]
@@ -145,7 +148,10 @@ impl Runners {
         request.headers_mut().insert(VERSION_HEADER, HeaderValue::from_static(VERSION));
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let answer = async {
-            let response = self.client.call(request, ANSWER_TIMEOUT).await?;
+            let response = self.client.call(request, ANSWER_TIMEOUT).await.map_err(|error| match error {
+                CallError::Closed => AskError::Closed,
+                error => AskError::Call(error),
+            })?;
             let version = response.headers().get(VERSION_HEADER).and_then(|version| version.to_str().ok());
             if !version.is_some_and(understands) {
                 return Err(AskError::Version);

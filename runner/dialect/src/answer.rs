@@ -104,11 +104,19 @@ impl Answer {
         self.text.mark();
     }
 
-    /// The whole message that the CLI got when it asked again, after what came of the first was told. What was told
-    /// cannot be taken back: if it is not the beginning of this one, the answer is lost.
-    pub(crate) fn text_anew(&mut self, message: &str, out: &mut Vec<Action>) {
-        match self.text.missing_anew(message) {
-            Some(rest) => self.text(rest, out),
+    /// The CLI has asked again for the present message, after a part of it was told.
+    pub(crate) fn begin_anew(&mut self) {
+        self.text.anew = 0;
+    }
+
+    /// A piece of the message that was begun anew. What was told cannot be taken back: if it is not the beginning of
+    /// this one, the answer is lost.
+    pub(crate) fn text_anew(&mut self, piece: &str, out: &mut Vec<Action>) {
+        match self.text.missing_anew(piece) {
+            Some(rest) => {
+                self.text(rest, out);
+                self.text.anew += piece.len();
+            }
             None => self.fail(Failure::of_class(
                 ErrorClass::Unavailable,
                 "the vendor's answer was cut off, and began differently when the CLI asked again",
@@ -381,6 +389,8 @@ struct Channel {
     told: String,
     /// How much of `told` came as a whole.
     whole: usize,
+    /// How much of `told` has come anew.
+    anew: usize,
     /// There was more of it than a line can hold.
     overflow: bool,
     /// Whether any text was told, of this message or an earlier one.
@@ -403,13 +413,10 @@ impl Channel {
         if self.overflow || pieces.starts_with(whole) { Some("") } else { whole.strip_prefix(pieces) }
     }
 
-    /// As `missing`, of a message as far as it has come anew.
-    fn missing_anew<'a>(&self, message: &'a str) -> Option<&'a str> {
-        if self.overflow || self.told.starts_with(message) {
-            Some("")
-        } else {
-            message.strip_prefix(self.told.as_str())
-        }
+    /// As `missing`, of the next piece of a message that comes anew.
+    fn missing_anew<'a>(&self, piece: &'a str) -> Option<&'a str> {
+        let told = self.told.get(self.anew..).unwrap_or_default();
+        if self.overflow || told.starts_with(piece) { Some("") } else { piece.strip_prefix(told) }
     }
 
     fn mark(&mut self) {

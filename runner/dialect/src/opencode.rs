@@ -35,6 +35,7 @@ impl Objects for Opencode {
         match object["type"].as_str().unwrap_or_default() {
             "step_start" => {
                 self.again = self.in_step && answer.has_text();
+                answer.begin_anew();
                 self.in_step = true;
             }
             "text" if self.again => answer.text_anew(text("/text"), out),

@@ -72,11 +72,17 @@ impl Plain {
     }
 
     fn step(&self, char: char) -> (State, bool) {
+        let escaped = matches!(self.state, State::Escape | State::StringEscape);
+        match (char, escaped) {
+            ('[', true) | ('\u{9b}', _) => return (State::Control, false),
+            (']' | 'P' | 'X' | '^' | '_', true) | ('\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}', _) => {
+                return (State::String(0), false);
+            }
+            _ => {}
+        }
         match (self.state, char) {
             (State::String(_), '\x1b') => (State::StringEscape, false),
             (_, '\x1b') => (State::Escape, false),
-            (State::Escape | State::StringEscape, '[') => (State::Control, false),
-            (State::Escape | State::StringEscape, ']' | 'P' | 'X' | '^' | '_') => (State::String(0), false),
             (State::Escape | State::StringEscape | State::Intermediate, ' '..='/') => {
                 (State::Intermediate, false)
             }
@@ -88,8 +94,6 @@ impl Plain {
             (State::String(count), char) if char != '\n' && count < MAX_STRING_CHARS => {
                 (State::String(count + 1), false)
             }
-            (_, '\u{9b}') => (State::Control, false),
-            (_, '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}') => (State::String(0), false),
             (_, char) => (State::Text, !char.is_control() || matches!(char, '\t' | '\n' | '\r')),
         }
     }

@@ -31,8 +31,6 @@ pub(crate) struct StreamJson {
     /// The id of the message that streams, or came last.
     message: String,
     stream: Stream,
-    /// The text so far of a message that comes anew.
-    anew: String,
     /// Usage of the messages that have ended, and of the present one.
     ended: RunUsage,
     present: RunUsage,
@@ -47,6 +45,8 @@ enum Stream {
     Open,
     /// The message before it broke off, and part of it was told: its text waits for the whole.
     Again,
+    /// The message broke off, and came whole under another id.
+    Replaced,
 }
 
 impl StreamJson {
@@ -55,7 +55,6 @@ impl StreamJson {
             flavour,
             message: String::new(),
             stream: Stream::Idle,
-            anew: String::new(),
             ended: RunUsage::default(),
             present: RunUsage::default(),
             failure: None,
@@ -105,14 +104,14 @@ impl StreamJson {
         let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default();
         match text("/type") {
             "message_start" => {
-                let broken = self.stream != Stream::Idle && answer.has_text();
-                self.stream = if broken { Stream::Again } else { Stream::Open };
-                if !broken {
-                    answer.next_text(out);
-                    answer.next_reasoning();
+                if matches!(self.stream, Stream::Open | Stream::Again) && answer.has_text() {
+                    self.stream = Stream::Again;
+                    answer.begin_anew();
+                } else {
+                    self.next_message(answer, out);
+                    self.stream = Stream::Open;
                 }
                 text("/message/id").clone_into(&mut self.message);
-                self.anew.clear();
                 self.failure = None;
                 self.present = self.usage(&event["message"]["usage"]);
             }
@@ -131,10 +130,7 @@ impl StreamJson {
                     answer.finish(reason);
                 }
             }
-            "message_stop" => {
-                self.stream = Stream::Idle;
-                self.ended = sum(self.ended, std::mem::take(&mut self.present));
-            }
+            "message_stop" => self.stream = Stream::Idle,
             _ => {}
         }
     }
@@ -142,22 +138,26 @@ impl StreamJson {
     fn assistant(&mut self, message: &Value, answer: &mut Answer, out: &mut Vec<Action>) {
         let id = message["id"].as_str().unwrap_or_default();
         let other = self.flavour == Flavour::Claude && id != self.message;
-        let anew = self.stream == Stream::Again || self.stream == Stream::Open && other;
-        if anew || other {
+        match self.stream {
+            Stream::Open if other => {
+                self.stream = Stream::Replaced;
+                answer.begin_anew();
+            }
+            Stream::Idle | Stream::Replaced if other => {
+                self.next_message(answer, out);
+                self.stream = Stream::Idle;
+            }
+            _ => {}
+        }
+        if other {
+            id.clone_into(&mut self.message);
             self.present = self.usage(&message["usage"]);
         }
-        if other && !anew {
-            answer.next_text(out);
-            answer.next_reasoning();
-            id.clone_into(&mut self.message);
-        }
+        let anew = matches!(self.stream, Stream::Again | Stream::Replaced);
         for block in blocks(message) {
             let text = |name: &str| block[name].as_str().unwrap_or_default();
             match text("type") {
-                "text" if anew => {
-                    self.anew.push_str(text("text"));
-                    answer.text_anew(&self.anew, out);
-                }
+                "text" if anew => answer.text_anew(text("text"), out),
                 "text" => answer.whole_text(text("text"), out),
                 // Of a message that comes anew, reasoning may already have been told.
                 "thinking" if !anew => answer.whole_reasoning(text("thinking"), out),
@@ -167,6 +167,13 @@ impl StreamJson {
                 _ => {}
             }
         }
+    }
+
+    /// The present message has ended, and another one comes.
+    fn next_message(&mut self, answer: &mut Answer, out: &mut Vec<Action>) {
+        answer.next_text(out);
+        answer.next_reasoning();
+        self.ended = sum(self.ended, std::mem::take(&mut self.present));
     }
 
     fn result(&mut self, result: &Value, answer: &mut Answer, out: &mut Vec<Action>) {

@@ -245,7 +245,6 @@ fn server_config(material: &Material, gate: &Arc<Gate>, clock: &Arc<dyn TimeProv
         .with_cert_resolver(Arc::clone(&material.certificate) as _);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
     config
 }
 

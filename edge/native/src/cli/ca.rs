@@ -26,6 +26,7 @@ pub(crate) enum CaCommand {
         /// What certificates show as their issuer
         #[arg(long, default_value = "dyad-fleet")]
         name: String,
+        /// How long it is good
         #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = days())]
         days: u32,
         #[command(flatten)]
@@ -41,12 +42,13 @@ pub(crate) enum CaCommand {
         /// By this its holder is known: a DNS name, an IP address or a URI; may be repeated
         #[arg(long = "san", value_name = "NAME", required = true)]
         names: Vec<SubjectAltName>,
-        /// Its holder accepts connections: a runner's node. With neither --server nor --client it may do both
+        /// Its holder accepts connections: a runner's node. If neither this nor the next is said, both hold
         #[arg(long)]
         server: bool,
         /// Its holder makes connections: an edge
         #[arg(long)]
         client: bool,
+        /// How long it is good; never longer than the authority
         #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = days())]
         days: u32,
         /// Where the files are written [default: 'issued' in the authority's directory]

@@ -1,9 +1,9 @@
 //! What must be so whatever the golden files say.
 
-use cli_dialect::{Dialect, Exit, Kind, Limit, Observed, Settings, SystemPrompt, ToolsAs};
-use runner_api::{ErrorClass, FinishReason, RunEvent, RunUsage};
+use cli_dialect::{Action, Dialect, Exit, Kind, Limit, Observed, Settings, SystemPrompt, ToolsAs};
+use runner_api::{ErrorClass, FinishReason, Part, RunEvent, RunUsage};
 
-use crate::recording::{Recording, dialect, events, recording, recordings, request, settings, text};
+use crate::recording::{Recording, begin, dialect, events, recording, recordings, request, settings, text};
 
 const HELLO: &str = "Hello from the mock model.";
 
@@ -199,7 +199,7 @@ fn tools_are_reasoning_where_the_operator_wants() {
     let recording = recording("claude/tool.stream-json");
     let mut dialect =
         cli_dialect::dialect(Kind::Claude, &Settings { tools: ToolsAs::Reasoning, ..settings() });
-    let mut out = recording.begin(dialect.as_mut());
+    let mut out = begin(dialect.as_mut());
     dialect.stdout(&recording.stdout, &mut out);
     dialect.end(None, &Observed::default(), &mut out);
     let expected = "Bash {\"command\":\"echo tool-ran-ok\",\"description\":\"print a marker\"}".to_owned();
@@ -349,6 +349,14 @@ fn claude_that_began_differently_again_has_no_answer() {
     assert_eq!(class(&end(&whole("b", "The capital is Paris."))), Some(ErrorClass::Unavailable));
     let same = end(&whole("b", "Paris is the capital."));
     assert_eq!((text(&same).as_str(), reason(&same)), ("Paris is the capital.", Some(FinishReason::Stop)));
+    // What comes after it, when a tool was called in it, is a message of its own.
+    let tool = whole("b", "Paris is x")
+        .replace(r#"{"type":"text"#, r#"{"type":"tool_use","id":"t","name":"n","input":{}},{"type":"text"#);
+    let user = r#"{"type":"user","message":{"content":[]}}"#;
+    let (next, more) = (start.replace(r#""a""#, r#""c""#), delta.replace("Paris is", "More."));
+    let lines = [start, delta, &whole("b", "Paris is it."), &tool, user, &next, &more, success];
+    let events = run(Kind::Claude, &lines, &Observed::default());
+    assert_eq!(text(&events), "Paris is it.\n\nParis is x\n\nMore.");
     // Streamed again: its pieces wait for the whole.
     let again = delta.replace("Paris is", "Paris");
     let lines = [start, delta, start, &again, &whole("a", "Paris is it."), success];
@@ -508,6 +516,26 @@ fn prompts_that_a_cli_would_cut_are_refused_before_it_starts() {
         let error = dialect(kind).begin(&request(&"x".repeat(limit + 1)), &mut out).unwrap_err();
         assert_eq!((error.param.as_str(), out.len()), ("messages", 0));
         dialect(kind).begin(&request(&"x".repeat(limit)), &mut out).unwrap();
+    }
+}
+
+#[test]
+fn gemini_takes_images_as_files_and_the_others_none() {
+    let mut asked = request("What is this?");
+    let image = Part::Image { media_type: "image/png".to_owned(), data: "aGk=".to_owned() };
+    asked.messages[0].parts.push(image);
+    for kind in crate::recording::KINDS {
+        let dialect = dialect(kind);
+        if kind == Kind::Gemini {
+            let files = dialect.files(&asked).unwrap();
+            assert_eq!((files[0].name.as_str(), files[0].bytes.as_slice()), ("image-1.png", &b"hi"[..]));
+            let mut out = Vec::new();
+            crate::recording::dialect(kind).begin(&asked, &mut out).unwrap();
+            let Action::Write(prompt) = &out[0] else { panic!("{out:?}") };
+            assert!(String::from_utf8_lossy(prompt).contains("\n@image-1.png\n"));
+        } else {
+            assert_eq!(dialect.files(&asked).unwrap_err().param, "messages[0].parts[1]");
+        }
     }
 }
 

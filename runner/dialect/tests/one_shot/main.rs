@@ -2,7 +2,9 @@
 //!
 //! `testdata/one-shot/CLI/CASE.FORMAT[.VARIANT]` has a process's stdout, stderr and how it ended; see its README. The
 //! golden file `….events` beside them has the run events, once as the CLI alone tells, and once with what its vendor's
-//! calls looked like from outside. `UPDATE_GOLDENS=1` writes the golden files anew.
+//! calls looked like from outside. `UPDATE_TRANSCRIPTS=1` writes the golden files anew.
+
+#![expect(clippy::unwrap_used, reason = "all of it is test code, which clippy sees only in test functions")]
 
 mod facts;
 mod properties;
@@ -12,11 +14,11 @@ use std::fmt::Write as _;
 use std::fs;
 
 use cli_dialect::{Action, Kind, Observed};
-use recording::{Recording, dialect, events, is_plain, merged, recordings};
+use recording::{begin, dialect, events, is_plain, merged, recordings};
 use runner_api::RunEvent;
 
 /// Up to so many bytes of stdout are cut at every offset.
-const EVERY_OFFSET_BYTES: usize = 1500;
+const EVERY_OFFSET_BYTES: usize = 1000;
 
 fn lines(events: &[RunEvent]) -> String {
     let mut lines = String::new();
@@ -33,7 +35,7 @@ fn comparable(kind: Kind, events: Vec<RunEvent>) -> Vec<RunEvent> {
 
 #[test]
 fn recordings_become_the_events_of_their_golden_files() {
-    let update = std::env::var_os("UPDATE_GOLDENS").is_some();
+    let update = std::env::var_os("UPDATE_TRANSCRIPTS").is_some();
     let mut wrong = Vec::new();
     let mut seen = 0;
     for recording in recordings() {
@@ -52,7 +54,7 @@ fn recordings_become_the_events_of_their_golden_files() {
         }
     }
     assert!(seen > 150, "only {seen} recordings");
-    assert!(wrong.is_empty(), "not as their golden files (UPDATE_GOLDENS=1 writes them): {wrong:#?}");
+    assert!(wrong.is_empty(), "not as their golden files (UPDATE_TRANSCRIPTS=1 writes them): {wrong:#?}");
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn a_complete_answer_is_not_waited_for() {
         for kind in recording.kinds() {
             let observed = recording.observed();
             let mut dialect = dialect(kind);
-            let mut out = recording.begin(dialect.as_mut());
+            let mut out = begin(dialect.as_mut());
             for line in recording.stdout.split_inclusive(|&byte| byte == b'\n') {
                 dialect.stdout(line, &mut out);
                 if dialect.is_complete() {

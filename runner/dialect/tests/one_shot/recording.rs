@@ -48,6 +48,13 @@ pub(crate) fn dialect(kind: Kind) -> Box<dyn Dialect> {
     cli_dialect::dialect(kind, &settings())
 }
 
+pub(crate) fn begin(dialect: &mut dyn Dialect) -> Vec<Action> {
+    let mut out = Vec::new();
+    dialect.boot(&mut out);
+    dialect.begin(&request("say hi"), &mut out).unwrap();
+    out
+}
+
 /// Whether its stdout is the answer's bytes.
 pub(crate) fn is_plain(kind: Kind) -> bool {
     matches!(kind, Kind::Text | Kind::Llm)
@@ -106,7 +113,7 @@ impl Recording {
         let part = |extension: &str| fs::read(format!("{}.{extension}", path.display())).unwrap();
         let (stdout, stderr) = (part("stdout"), part("stderr"));
         let meta = serde_json::from_slice(&part("meta.json")).unwrap();
-        Self { name, stdout, stderr, meta, path }
+        Self { name, path, stdout, stderr, meta }
     }
 
     /// The dialects that read it.
@@ -179,13 +186,6 @@ impl Recording {
         Observed { calls, interrupted, status: Some(200), usage, finish, broken, ..Observed::default() }
     }
 
-    pub(crate) fn begin(&self, dialect: &mut dyn Dialect) -> Vec<Action> {
-        let mut out = Vec::new();
-        dialect.boot(&mut out);
-        dialect.begin(&request("say hi"), &mut out).unwrap();
-        out
-    }
-
     pub(crate) fn run(&self, kind: Kind, observed: &Observed) -> Vec<RunEvent> {
         self.run_cut(kind, observed, |stdout| vec![stdout])
     }
@@ -197,7 +197,7 @@ impl Recording {
         cut: impl Fn(&[u8]) -> Vec<&[u8]>,
     ) -> Vec<RunEvent> {
         let mut dialect = dialect(kind);
-        let mut out = self.begin(dialect.as_mut());
+        let mut out = begin(dialect.as_mut());
         for piece in cut(&self.stdout) {
             dialect.stdout(piece, &mut out);
         }

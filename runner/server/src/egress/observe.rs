@@ -7,6 +7,7 @@ mod answer;
 mod format;
 mod sse;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cli_dialect::Observed;
@@ -22,28 +23,35 @@ const MAX_MESSAGE_CHARS: usize = 2000;
 
 /// What one endpoint has seen.
 #[derive(Debug, Default)]
-pub(super) struct Observation(Mutex<Observed>);
+pub(super) struct Observation(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// But for its usage.
+    last: Observed,
+    /// Of the calls that are over.
+    usage: Option<RunUsage>,
+    /// Of those whose answers are complete, but have not come to their end: a CLI may read the last event, and exit,
+    /// before the end comes.
+    passing: BTreeMap<u32, RunUsage>,
+}
 
 impl Observation {
     pub(super) fn observed(&self) -> Observed {
-        self.lock().clone()
+        let seen = self.lock();
+        let usage = seen.usage.iter().chain(seen.passing.values()).copied().reduce(sum);
+        Observed { usage, ..seen.last.clone() }
     }
 
     /// A call of a model begins: it is the last one from now on.
     pub(super) fn begin(self: &Arc<Self>, format: AnswerFormat, credential: Option<Secret>) -> Call {
-        let mut observed = self.lock();
-        observed.calls = observed.calls.saturating_add(1);
-        *observed = Observed { calls: observed.calls, usage: observed.usage, ..Observed::default() };
-        Call {
-            number: observed.calls,
-            observation: Arc::clone(self),
-            format,
-            credential,
-            state: State::Waiting,
-        }
+        let mut seen = self.lock();
+        let number = seen.last.calls.saturating_add(1);
+        seen.last = Observed { calls: number, ..Observed::default() };
+        Call { number, observation: Arc::clone(self), format, credential, state: State::Waiting }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Observed> {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,18 +80,18 @@ impl Call {
     /// The vendor did not answer.
     pub(super) fn failed(mut self, status: Option<u16>, message: &str) {
         self.state = State::Ended;
-        self.note(|observed| {
-            observed.status = status;
-            observed.message = Some(message.to_owned());
-            observed.broken = status.is_none();
+        self.change(|last| {
+            last.status = status;
+            last.message = Some(message.to_owned());
+            last.broken = status.is_none();
         });
     }
 
     /// The head of the answer.
     pub(super) fn answered(&mut self, status: u16, headers: &HeaderMap) {
-        self.note(|observed| {
-            observed.status = Some(status);
-            observed.retry_after_ms = retry_after_ms(headers);
+        self.change(|last| {
+            last.status = Some(status);
+            last.retry_after_ms = retry_after_ms(headers);
         });
         let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         // It was asked not to.
@@ -98,51 +106,53 @@ impl Call {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if let State::Answer(answer) = &mut self.state {
             answer.push(bytes);
+            if answer.outcome().complete {
+                let outcome = answer.outcome().clone();
+                self.note(&outcome);
+            }
         }
     }
 
     /// The body came to its end.
     pub(super) fn end(&mut self) {
         if let State::Answer(answer) = std::mem::replace(&mut self.state, State::Ended) {
-            self.settle(answer.end());
+            self.note(&answer.end());
         }
     }
 
     /// The connection to the vendor failed, or nothing came for too long.
     pub(super) fn break_off(&mut self) {
         let outcome = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Answer(answer) => answer.outcome(),
+            State::Answer(answer) => answer.outcome().clone(),
             State::Ended => return,
             State::Waiting | State::Unread => Outcome::default(),
         };
         // What comes after the end marker means nothing.
-        self.settle(Outcome { broken: !outcome.complete, ..outcome });
+        self.note(&Outcome { broken: !outcome.complete, ..outcome });
     }
 
-    fn settle(&self, outcome: Outcome) {
-        if outcome.complete
-            && outcome.error.is_none()
-            && let Some(usage) = outcome.usage
-        {
-            let mut observed = self.observation.lock();
-            observed.usage = Some(sum(observed.usage.unwrap_or_default(), usage));
-        }
-        self.note(|observed| {
-            observed.finish = outcome.finish;
-            observed.broken = outcome.broken;
-            if let Some(error) = outcome.error {
-                observed.status = error.status.or(observed.status);
-                observed.retry_after_ms = observed.retry_after_ms.or(error.retry_after_ms);
-                observed.message = error.message.map(|message| self.presentable(&message));
+    fn note(&self, outcome: &Outcome) {
+        let succeeded = outcome.complete && outcome.error.is_none();
+        match outcome.usage.filter(|_| succeeded) {
+            Some(usage) => self.observation.lock().passing.insert(self.number, usage),
+            None => self.observation.lock().passing.remove(&self.number),
+        };
+        self.change(|last| {
+            last.finish = outcome.finish;
+            last.broken = outcome.broken;
+            if let Some(error) = &outcome.error {
+                last.status = error.status.or(last.status);
+                last.retry_after_ms = last.retry_after_ms.or(error.retry_after_ms);
+                last.message = error.message.as_deref().map(|message| self.presentable(message));
             }
         });
     }
 
     /// Changes what is known of the last call, if this is it.
-    fn note(&self, change: impl FnOnce(&mut Observed)) {
-        let mut observed = self.observation.lock();
-        if observed.calls == self.number {
-            change(&mut observed);
+    fn change(&self, change: impl FnOnce(&mut Observed)) {
+        let mut seen = self.observation.lock();
+        if seen.last.calls == self.number {
+            change(&mut seen.last);
         }
     }
 
@@ -162,12 +172,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // Some clients close as soon as they have read the end marker.
-        if let State::Answer(answer) = std::mem::replace(&mut self.state, State::Ended) {
-            let outcome = answer.outcome();
-            if outcome.complete {
-                self.settle(outcome);
-            }
+        let mut seen = self.observation.lock();
+        if let Some(usage) = seen.passing.remove(&self.number) {
+            seen.usage = Some(seen.usage.map_or(usage, |before| sum(before, usage)));
         }
     }
 }

@@ -64,6 +64,12 @@ pub(super) async fn handle(
     tunnel: &Mutex<Option<Tunnel>>,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    if request.method() == Method::HEAD {
+        // Claude Code warms its connection up so, without a key. The vendor need not know.
+        let mut response = Response::new(empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response;
+    }
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let answered = match authenticate(route, &request) {
         Err(refusal) => Err(refusal),
@@ -80,6 +86,10 @@ pub(super) async fn handle(
         }
         refusal.into_response()
     })
+}
+
+fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Whether the sandbox's token is where a vendor's client puts its key, or a proxy's client its password.
@@ -122,7 +132,7 @@ async fn open_tunnel(
         })?;
     let sandbox = hyper::upgrade::on(&mut request);
     *tunnel.lock().unwrap_or_else(PoisonError::into_inner) = Some(Tunnel { sandbox, host });
-    Ok(Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync()))
+    Ok(Response::new(empty()))
 }
 
 async fn call_vendor(route: &Route, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {

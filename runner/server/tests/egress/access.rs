@@ -177,6 +177,20 @@ async fn a_websocket_is_refused_with_the_status_that_makes_codex_go_on_without()
 }
 
 #[tokio::test]
+async fn a_connection_may_be_warmed_up_without_a_token_and_without_the_vendor() {
+    let vendor = FakeVendor::start().await;
+    let place = Place::with(Vendor::Anthropic, &vendor.url());
+    let endpoint = place.open();
+    for path in ["/", "/v", "/v/v1/messages"] {
+        let mut sandbox = enter(&endpoint).await;
+        sandbox.send(format!("HEAD {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await;
+        sandbox.closed().await;
+        assert_eq!(sandbox.status(), 204);
+    }
+    assert!(vendor.is_untouched().await);
+}
+
+#[tokio::test]
 async fn what_two_parsers_could_read_differently_reaches_the_vendor_in_one_form_only() {
     let smuggled = "POST /v1/files HTTP/1.1\r\nhost: x\r\n\r\n";
     for framing in [

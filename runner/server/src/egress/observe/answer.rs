@@ -88,7 +88,7 @@ impl Answer {
     }
 
     /// What is known before the end.
-    pub(super) fn outcome(self) -> Outcome {
-        self.outcome
+    pub(super) fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 }

@@ -234,6 +234,13 @@ fn errors_within_a_stream_have_the_status_that_they_stand_for() {
 }
 
 #[test]
+fn an_error_after_the_finish_still_counts() {
+    let late = format!("{CHAT}data: {{\"error\":{{\"message\":\"oops\",\"code\":\"server_error\"}}}}\n\n");
+    let observed = stream(AnswerFormat::ChatCompletions, &late);
+    assert_eq!((observed.status, observed.usage), (Some(500), None));
+}
+
+#[test]
 fn error_answers_keep_their_status_and_say_why() {
     for (text, message, retry_after_ms) in [
         (
@@ -333,6 +340,21 @@ fn of_calls_at_the_same_time_the_one_that_began_last_counts() {
         observation.observed(),
         Observed { calls: 2, ..answered(usage(128, 12, 100, None), FinishReason::Length) }
     );
+}
+
+#[test]
+fn what_the_last_event_says_is_known_before_the_end() {
+    for (format, text) in STREAMS {
+        let observation = Arc::new(Observation::default());
+        let mut call = observation.begin(format, None);
+        call.answered(200, &headers(&[("content-type", "text/event-stream")]));
+        call.push(text.as_bytes());
+        let before = observation.observed();
+        assert!(before.usage.is_some() && before.finish.is_some(), "{format:?}: {before:?}");
+        call.end();
+        drop(call);
+        assert_eq!(observation.observed(), before, "{format:?}: and is counted once");
+    }
 }
 
 #[test]
