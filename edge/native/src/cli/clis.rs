@@ -80,7 +80,7 @@ pub(crate) fn run(command: &ClisCommand) -> Result<(), Failure> {
     let common = command.common();
     let output = Output::new(common.json);
     let data_dir = DataDir::locate(common.data_dir.as_deref());
-    let path = data_dir.path().join("runner.toml");
+    let path = data_dir.runner_file();
     let mut file = RunnerFile::read(&path)?;
     match command {
         ClisCommand::Add { cli, base, rebuild, base_url, api_key_env, api_key_file, models, .. } => {

@@ -1,7 +1,7 @@
 //! `dyad-runner run`: one CLI, here, the way that requests go but for the network.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -69,8 +69,11 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         return Err(args.config.usage(&missing));
     }
     args.log.start("warn")?;
-    let request = request(args)?;
     let output = Output::new(args.config.json);
+    if io::stdin().is_terminal() {
+        output.remark("The prompt, please; Ctrl-D ends it.");
+    }
+    let request = request(args)?;
     let lock = StateLock::take(&config.state_dir).map_err(|error| Failure::failed("no run", &error))?;
     let ended = block_on(async {
         let signals = Signals::new();
