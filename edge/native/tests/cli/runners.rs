@@ -51,7 +51,7 @@ impl Authority {
         let issued = self.authority.issue(&request, SystemTime::now()).unwrap();
         place.write(
             &format!("{}/{name}.pem", self.folder),
-            &(issued.certificate_pem.clone() + &issued.key_pem()),
+            &(issued.certificate_pem.clone() + issued.key_pem().expose()),
         )
     }
 
