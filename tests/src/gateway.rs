@@ -99,7 +99,7 @@ impl Gateway {
     pub async fn start_with_clis(clis: &[&str], vendor_url: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         for cli in clis {
-            let mut command = Command::new(binary());
+            let mut command = Command::new(gateway_binary());
             command
                 .args(["clis", "add", cli, "--base-url", vendor_url])
                 .args(["--api-key-env", UPSTREAM_CREDENTIAL_VARIABLE, "--data-dir"])
@@ -108,17 +108,26 @@ impl Gateway {
                 .stdin(Stdio::null())
                 .kill_on_drop(true);
             let output = within(IMAGE_BUILD, "the CLI's image is built", command.output()).await;
-            let output = output.unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
+            let output = output.unwrap_or_else(|error| panic!("{}: {error}", gateway_binary().display()));
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "clis add {cli} ended with {}:\n{said}", output.status);
         }
         Self::launch(directory, &["--no-discovery"]).await
     }
 
+    /// The native binary with a configuration as text.
+    pub async fn start_with_toml(config: &str) -> Self {
+        Self::spawn_with(config, None, &[]).await
+    }
+
     async fn spawn(config: &Config, identity: Option<&ServerIdentity>, arguments: &[&str]) -> Self {
+        Self::spawn_with(&config.to_toml(), identity, arguments).await
+    }
+
+    async fn spawn_with(config: &str, identity: Option<&ServerIdentity>, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let config_path = directory.path().join("config.toml");
-        fs::write(&config_path, config.to_toml()).expect("the temporary directory is writable");
+        fs::write(&config_path, config).expect("the temporary directory is writable");
         let path = |path: &PathBuf| path.to_str().expect("temporary paths are UTF-8").to_owned();
         let mut all = vec!["--no-discovery".to_owned(), "--no-runner".to_owned()];
         all.extend(["--config".to_owned(), path(&config_path)]);
@@ -132,7 +141,7 @@ impl Gateway {
 
     async fn launch(directory: TempDir, arguments: &[&str]) -> Self {
         let log = File::create(directory.path().join("log")).expect("the temporary directory is writable");
-        let mut command = Command::new(binary());
+        let mut command = Command::new(gateway_binary());
         command
             .args(["up", "--listen", "127.0.0.1:0", "--json", "--data-dir"])
             .arg(directory.path().join("data"))
@@ -146,7 +155,8 @@ impl Gateway {
             .stderr(log)
             .kill_on_drop(true);
         secrets::register(UPSTREAM_CREDENTIAL);
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("{}: {error}", gateway_binary().display()));
         let stdout = child.stdout.take().expect("stdout is piped");
         let process = Process { child, directory, printed: Arc::default() };
         let mut lines = BufReader::new(stdout).lines();
@@ -283,24 +293,33 @@ fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// The binary under test: `DYAD_GATEWAY_BIN`, or built by cargo into the target directory of this
-/// test.
-fn binary() -> PathBuf {
+/// The binary under test: `DYAD_GATEWAY_BIN`, or built by cargo into the target directory of this test.
+pub fn gateway_binary() -> PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| std::env::var_os("DYAD_GATEWAY_BIN").map_or_else(build, PathBuf::from)).clone()
+    BINARY.get_or_init(|| binary("DYAD_GATEWAY_BIN", "dyad-gateway")).clone()
 }
 
-fn build() -> PathBuf {
+/// The runner's: `DYAD_RUNNER_BIN`, or built in the same way.
+pub fn runner_binary() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| binary("DYAD_RUNNER_BIN", "dyad-runner")).clone()
+}
+
+fn binary(variable: &str, package: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| build(package), PathBuf::from)
+}
+
+fn build(package: &str) -> PathBuf {
     // target/<profile>/deps/<this test> → target/<profile>
     let test = std::env::current_exe().expect("a running test has a path");
     let profile_directory = test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned();
     let target = profile_directory.parent().expect("a profile is in target").to_owned();
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "dyad-gateway"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["build", "--quiet", "-p", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile_directory.ends_with("release") {
         cargo.arg("--release");
     }
     let status = cargo.env("CARGO_TARGET_DIR", &target).status().expect("cargo runs");
-    assert!(status.success(), "dyad-gateway does not build");
-    profile_directory.join("dyad-gateway")
+    assert!(status.success(), "{package} does not build");
+    profile_directory.join(package)
 }

@@ -69,8 +69,17 @@ impl Context {
 
     /// Builds the gateway (dev profile: overflow checks and debug assertions are on) and says where it is.
     pub(crate) fn gateway_binary(&self) -> Result<PathBuf, Problem> {
-        self.cargo(Duration::from_secs(1800)).args(["build", "--locked", "-p", "dyad-gateway"]).succeed()?;
-        Ok(self.metadata()?.target_directory.join("debug/dyad-gateway").into())
+        self.binary("dyad-gateway")
+    }
+
+    /// The runner's.
+    pub(crate) fn runner_binary(&self) -> Result<PathBuf, Problem> {
+        self.binary("dyad-runner")
+    }
+
+    fn binary(&self, package: &str) -> Result<PathBuf, Problem> {
+        self.cargo(Duration::from_secs(1800)).args(["build", "--locked", "-p", package]).succeed()?;
+        Ok(self.metadata()?.target_directory.join("debug").join(package).into())
     }
 }
 

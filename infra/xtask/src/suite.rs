@@ -180,11 +180,13 @@ fn system(context: &Context, binary: &str) -> Result<Tally, Problem> {
 
 fn system_tests(context: &Context, which: &[&str]) -> Result<Tally, Problem> {
     let gateway = context.gateway_binary()?;
+    let runner = context.runner_binary()?;
     let nextest = context
         .cargo(BUILD)
         .args(["nextest", "run", "--locked", "-p", "system-tests"])
         .args(which)
         .env("DYAD_GATEWAY_BIN", gateway)
+        .env("DYAD_RUNNER_BIN", runner)
         .env("DYAD_TEST_CLIENTS", context.clients());
     Ok(Tally::of_nextest(&nextest.run()?))
 }
