@@ -4,7 +4,7 @@
 //! port), with a token that is good for this endpoint alone. The vendor's credential never enters the sandbox:
 //!
 //! - `http://127.0.0.1:PORT/NAME/…` goes to the upstream NAME. The token is looked for where vendors' clients put their
-//!   key, and replaced by the vendor's credential. Only the calls that a CLI needs of its vendor get through ([`api`]):
+//!   key, and replaced by the vendor's credential. Only the calls that a CLI needs of its vendor get through (`api.rs`):
 //!   the credential is good for more than that, such as what other runs have stored.
 //! - `CONNECT HOST:PORT` goes to a listed host, for CLIs that know a proxy but no base URL. No credential is added.
 //!
