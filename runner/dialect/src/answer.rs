@@ -265,7 +265,7 @@ impl Answer {
     ) -> Result<FinishReason, Failure> {
         let held = self.hold.take();
         let outcome = outcome.and_then(|reason| self.settle_held(held, reason, observed, out));
-        let answered = refusal(observed).is_none() && !observed.broken;
+        let answered = refusal(observed).is_none() && !observed.broken && observed.message.is_none();
         match (outcome, observed.finish) {
             // Some CLIs call it an error that the model was cut short.
             (Err(failure), Some(reason @ (FinishReason::Length | FinishReason::ContentFilter)))
@@ -297,8 +297,7 @@ impl Answer {
         observed: &Observed,
         out: &mut Vec<Action>,
     ) -> Result<Option<FinishReason>, Failure> {
-        // The last call's break is told by `broken`.
-        let interrupted = observed.interrupted.saturating_sub(u32::from(observed.broken));
+        let interrupted = observed.interrupted;
         let began_again = || {
             let message = "the vendor's answer was cut off; the CLI asked again and printed both answers";
             Err(Failure::of_class(ErrorClass::Unavailable, message))

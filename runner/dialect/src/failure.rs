@@ -85,10 +85,7 @@ impl Failure {
         }
         let seen = refusal(observed);
         let status = seen.or(self.status).or_else(|| status_in(&self.message));
-        let message = match &observed.message {
-            Some(message) if seen.is_some() || observed.broken => message,
-            _ => &self.message,
-        };
+        let message = observed.message.as_ref().unwrap_or(&self.message);
         let words = meaning(message).or_else(|| meaning(&self.message));
         let broken = observed.broken.then_some(ErrorClass::Unavailable);
         let by_status = status.map(|status| class_of(status, words));

@@ -79,7 +79,8 @@ pub enum Limit {
 pub struct Observed {
     /// Calls to the vendor's model API.
     pub calls: u32,
-    /// Those of them whose answer began and then ended early: a CLI that called again may have printed its text twice.
+    /// Those before the last whose answer began and never came to its finish: as the CLI asked again, it may have
+    /// printed the beginning twice.
     pub interrupted: u32,
     /// The status of the last of them.
     pub status: Option<u16>,

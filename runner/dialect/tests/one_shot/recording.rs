@@ -172,12 +172,8 @@ impl Recording {
             "refusal" => Some(FinishReason::ContentFilter),
             _ => Some(FinishReason::Stop),
         };
-        let interrupted = match (broken, whole) {
-            (true, _) => calls,
-            (false, true) => calls - 1,
-            (false, false) => 0,
-        };
-        let complete = u64::from(calls - interrupted);
+        let interrupted = if broken || whole { calls - 1 } else { 0 };
+        let complete = u64::from(calls - interrupted - u32::from(broken));
         let usage = (complete > 0).then(|| RunUsage {
             input_tokens: Some(11 * complete),
             output_tokens: Some(7 * complete),

@@ -29,6 +29,8 @@ pub(super) struct Observation(Mutex<Seen>);
 struct Seen {
     /// But for its usage.
     last: Observed,
+    /// Whether an answer of the last call has begun to come.
+    answering: bool,
     /// Of the calls that are over.
     usage: Option<RunUsage>,
     /// Of those whose answers are complete, but have not come to their end: a CLI may read the last event, and exit,
@@ -47,7 +49,9 @@ impl Observation {
     pub(super) fn begin(self: &Arc<Self>, format: AnswerFormat, credential: Option<Secret>) -> Call {
         let mut seen = self.lock();
         let number = seen.last.calls.saturating_add(1);
-        seen.last = Observed { calls: number, ..Observed::default() };
+        let cut = std::mem::take(&mut seen.answering) && seen.last.finish.is_none();
+        let interrupted = seen.last.interrupted.saturating_add(u32::from(cut));
+        seen.last = Observed { calls: number, interrupted, ..Observed::default() };
         Call { number, observation: Arc::clone(self), format, credential, state: State::Waiting }
     }
 
@@ -101,6 +105,10 @@ impl Call {
         } else {
             State::Answer(Box::new(Answer::new(self.format, status, header("content-type"))))
         };
+        let mut seen = self.observation.lock();
+        if seen.last.calls == self.number {
+            seen.answering = status < 400 && matches!(self.state, State::Answer(_));
+        }
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {

@@ -326,6 +326,27 @@ fn usage_is_summed_and_the_rest_is_the_last_calls() {
 }
 
 #[test]
+fn an_answer_that_began_and_was_asked_for_again_was_interrupted() {
+    let observation = Arc::new(Observation::default());
+    let run = |status: u16, text: &str| {
+        let mut call = observation.begin(AnswerFormat::Messages, None);
+        call.answered(status, &headers(&[("content-type", "text/event-stream")]));
+        call.push(text.as_bytes());
+        call.break_off();
+        observation.observed().interrupted
+    };
+    let (half, _) = MESSAGES.split_at(MESSAGES.find("event: message_delta").unwrap());
+    assert_eq!(run(200, half), 0, "nobody has asked again");
+    let failed = format!(
+        "{half}event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"overloaded_error\"}}}}\n\n"
+    );
+    assert_eq!(run(200, &failed), 1);
+    assert_eq!(run(529, ""), 2);
+    assert_eq!(run(200, MESSAGES), 2, "a refusal is no answer that began");
+    assert_eq!(run(200, MESSAGES), 2);
+}
+
+#[test]
 fn of_calls_at_the_same_time_the_one_that_began_last_counts() {
     let observation = Arc::new(Observation::default());
     let mut first = observation.begin(AnswerFormat::Messages, None);
