@@ -81,6 +81,9 @@ pub(crate) struct ProviderArgs {
     /// Do not look for keys in the environment, Ollama and LM Studio
     #[arg(long)]
     pub no_discovery: bool,
+    /// Do not run CLIs in Docker on this machine
+    #[arg(long, env = "DYAD_GATEWAY_NO_RUNNER")]
+    pub no_runner: bool,
 }
 
 /// Why a command did not do what it was asked to.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use catalog::{Provider, RawProvider};
-use dyad_runner::config::model::{Allowed, Cli, RunnerConfig};
+use dyad_runner::config::model::{Allowed, Cli, Isolated, RunnerConfig};
+use dyad_runner::sandbox::{Engine, SandboxError};
 use dyad_runner::{Runner, RunningRunner, StartError};
 use runner_api::Registry;
 use serde_json::json;
@@ -87,6 +88,25 @@ impl Plan {
         let identity = RunnerIdentity { client_cert: edge.clone(), client_key: edge, ca: authority };
         // The runner announces itself.
         RunnersConfig { identity, nodes: Vec::new() }
+    }
+
+    /// Whether sandboxes can be made at all.
+    pub(crate) async fn reach_engine(&self) -> Result<(), SandboxError> {
+        Engine::connect(&self.config).await.map(drop)
+    }
+
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.config.clis.iter().map(|cli| cli.name.as_str()).collect()
+    }
+
+    pub(crate) fn left_out(&self) -> &[(String, String)] {
+        &self.left_out
+    }
+
+    /// CLIs that the operator's file lets run without a container.
+    pub(crate) fn weakly_isolated(&self) -> impl Iterator<Item = &str> {
+        let weak = self.config.clis.iter().filter(|cli| cli.isolated == Isolated::Process);
+        weak.map(|cli| cli.name.as_str())
     }
 
     /// Starts the runner, which announces itself to `registry`. A CLI that cannot be made ready is left out; the others

@@ -9,6 +9,7 @@ use crate::data_dir::DataDir;
 use crate::discovery;
 use crate::embedded::{now_ms, open_store};
 use crate::error_chain::error_chain;
+use crate::local_runner::Plan;
 use crate::output::{Output, count};
 use crate::providers::{gather, open_gateway, reason};
 
@@ -114,6 +115,8 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
         }
         Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
     };
+    let runs_clis =
+        !args.providers.no_runner && given.runners.is_none() && examine_clis(&data_dir, report).await;
     let opened = match open_gateway(&data_dir, given, None).await {
         Ok(opened) => opened,
         Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
@@ -146,11 +149,43 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
             }
         }
     }
-    if gateway.models().is_empty() {
+    if gateway.models().is_empty() && !runs_clis {
         report.add(
             Verdict::Fails,
             "no model is served",
             "Set OPENAI_API_KEY, start Ollama or LM Studio, or give --upstream URL[=KEY] or --config FILE.",
         );
     }
+}
+
+/// The runner that `up` would have; whether it would run anything.
+async fn examine_clis(data_dir: &DataDir, report: &mut Report) -> bool {
+    let plan = match Plan::make(data_dir) {
+        Ok(plan) => plan,
+        Err(error) => {
+            report.add(Verdict::Fails, &error_chain(&error), "'up' serves no CLI until that is mended.");
+            return false;
+        }
+    };
+    if let Err(error) = plan.reach_engine().await {
+        let advice =
+            "Install and start Docker (on Debian: apt-get install docker.io), and CLIs are models too.";
+        report.add(Verdict::Hint, &error_chain(&error), advice);
+        return false;
+    }
+    report.add(Verdict::Works, &format!("the Docker engine, for the CLIs {}", plan.names().join(", ")), "");
+    for (cli, reason) in plan.left_out() {
+        let advice = "Set it, or add the CLI anew with 'dyad-gateway clis add'.";
+        report.add(Verdict::Fails, &format!("CLI {cli}: {reason}"), advice);
+    }
+    for cli in plan.weakly_isolated() {
+        report.add(
+            Verdict::Hint,
+            &format!(
+                "CLI {cli} runs as a mere process, which keeps it from this machine less than a container"
+            ),
+            "For development only; leave 'isolation' out of its entry to run it in a container.",
+        );
+    }
+    true
 }

@@ -52,9 +52,6 @@ pub(crate) struct UpArgs {
     /// Which log lines to write: error, warn, info, debug, or a filter such as gateway=debug
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: String,
-    /// Do not run CLIs in Docker on this machine
-    #[arg(long)]
-    no_runner: bool,
     #[command(flatten)]
     providers: ProviderArgs,
     #[command(flatten)]
@@ -86,6 +83,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         // Before the runner, which takes its time to start, and after it, which takes its time to stop.
         let mut signals =
             Signals::new().map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+        let listener = TcpListener::bind(args.listen).map_err(|error| {
+            Failure::Failed(format!("{} cannot be listened on: {error}; choose another with --listen", args.listen))
+        })?;
         let starting = Local::start(args, &given, &data_dir);
         let local = tokio::select! {
             local = starting => local,
@@ -99,7 +99,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             given.providers.extend(new);
         }
         unusable.extend(without_credential);
-        let served = serve(args, &data_dir, given, Connections { runners: connection, tls }, unusable, &mut signals);
+        let served = serve(args, &data_dir, given, Connections { listener, runners: connection, tls }, unusable, &mut signals);
         let served = served.await;
         // Nothing is asked of it any more: its sandboxes go, however the serving ended.
         if let Some(runner) = runner {
@@ -111,6 +111,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
 
 /// How the gateway is reached, and reaches its runners.
 struct Connections {
+    listener: TcpListener,
     runners: Option<Runners>,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -125,12 +126,6 @@ async fn serve(
 ) -> Result<(), Failure> {
     let opened = open_gateway(data_dir, given, connections.runners).await?;
     let gateway = opened.gateway();
-    let listener = TcpListener::bind(args.listen).map_err(|error| {
-        Failure::Failed(format!(
-            "{} cannot be listened on: {error}; choose another with --listen",
-            args.listen
-        ))
-    })?;
     let discovered = tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
     let is_tls = connections.tls.is_some();
     let options = ServerOptions {
@@ -139,7 +134,7 @@ async fn serve(
         tls: connections.tls,
         timeouts: ServerTimeouts::default(),
     };
-    let server = Server::start(listener, &GatewayService(gateway.clone()), &options)
+    let server = Server::start(connections.listener, &GatewayService(gateway.clone()), &options)
         .map_err(|error| Failure::failed("the server cannot start", &error))?;
     // Last of all, so that no key is made that nobody gets to see.
     let first_key = first_key(&opened).await?;
@@ -184,7 +179,7 @@ struct Local {
 impl Local {
     async fn start(args: &UpArgs, given: &Given, data_dir: &DataDir) -> Self {
         // Whoever names runners has them elsewhere.
-        if args.no_runner || given.runners.is_some() {
+        if args.providers.no_runner || given.runners.is_some() {
             return Self::default();
         }
         match Self::try_start(data_dir).await {

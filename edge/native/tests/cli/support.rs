@@ -48,6 +48,8 @@ impl Place {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dyad-gateway"));
         command.args(arguments).env_clear().env("DYAD_GATEWAY_DATA_DIR", self.data_dir());
+        // With a runner they are other tests, which need Docker.
+        command.env("DYAD_GATEWAY_NO_RUNNER", "true");
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         command
     }
