@@ -235,6 +235,9 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.remove_sandboxes();
+        }
         let log = self.log();
         if std::thread::panicking() {
             #[expect(clippy::print_stderr, reason = "the log explains the failing test")]
@@ -253,6 +256,22 @@ impl Drop for Gateway {
 }
 
 impl Process {
+    /// A gateway that is killed, as it is when a test fails, leaves its sandboxes to its next start, which never comes.
+    fn remove_sandboxes(&mut self) {
+        let Ok(node) = fs::read_to_string(self.directory.path().join("data/node-id")) else { return };
+        if self.child.try_wait().is_ok_and(|status| status.is_some_and(|status| status.success())) {
+            return;
+        }
+        // An error means that it has ended, or that there is no Docker: nothing is left then, or nothing can be done.
+        let _ = self.child.start_kill();
+        let filter = format!("label=dyad.node={}", node.trim());
+        let docker = |arguments: &[&str]| std::process::Command::new("docker").args(arguments).output();
+        let Ok(found) = docker(&["ps", "--all", "--quiet", "--filter", &filter]) else { return };
+        for id in String::from_utf8_lossy(&found.stdout).lines() {
+            let _ = docker(&["rm", "--force", id]);
+        }
+    }
+
     fn log(&self) -> String {
         let bytes = fs::read(self.directory.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()

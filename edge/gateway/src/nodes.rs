@@ -14,6 +14,10 @@ use crate::host::{BoxFuture, Host};
 const MAX_NODES: usize = 10_000;
 /// Nodes that one request is tried on.
 const MAX_TRIED: usize = 4;
+const REFRESH_AFTER: Duration = Duration::from_secs(2);
+/// Less than what is left of a record that was read just before its node renewed it: after a pause in traffic no node
+/// may seem to be gone.
+const MAX_AGE: Duration = Duration::from_secs(5);
 /// How long a node that failed comes after all others.
 const AVOIDED_FOR: Duration = Duration::from_secs(5);
 
@@ -27,13 +31,8 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) fn new(
-        registry: Arc<dyn Registry>,
-        host: Arc<dyn Host>,
-        refresh_after: Duration,
-        max_age: Duration,
-    ) -> Self {
-        let freshness = Freshness::new(refresh_after, max_age);
+    pub(crate) fn new(registry: Arc<dyn Registry>, host: Arc<dyn Host>) -> Self {
+        let freshness = Freshness::new(REFRESH_AFTER, MAX_AGE);
         Self { registry, host, freshness, known: ArcSwap::default(), avoided: Mutex::default() }
     }
 

@@ -79,8 +79,7 @@ impl Gateway {
         host.fill_random(&mut random);
         let config =
             Arc::new(Config::new(store, host.clone(), settings.config_refresh, settings.config_max_age));
-        let nodes =
-            Arc::new(Nodes::new(runners, host.clone(), settings.config_refresh, settings.config_max_age));
+        let nodes = Arc::new(Nodes::new(runners, host.clone()));
         Self(Arc::new(Inner {
             config,
             nodes,

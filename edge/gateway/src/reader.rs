@@ -14,8 +14,8 @@ use crate::run_events::{chat_event, frame_failure};
 pub(crate) enum Reader {
     /// OpenAI's stream of chunks.
     Sse(SseDecoder),
-    /// A runner's run events.
-    Run(Decoder),
+    /// A runner's events of one run.
+    Run { decoder: Decoder, run: String },
 }
 
 pub(crate) enum Step {
@@ -31,7 +31,7 @@ impl Reader {
     pub(crate) fn push(&mut self, data: Bytes) {
         match self {
             Self::Sse(decoder) => decoder.push(data),
-            Self::Run(decoder) => decoder.push(&data),
+            Self::Run { decoder, .. } => decoder.push(&data),
         }
     }
 
@@ -41,8 +41,8 @@ impl Reader {
                 Some(event) => chunk(event, relay, out, upstream),
                 None => Step::Starved,
             },
-            Self::Run(decoder) => match decoder.next_event() {
-                Ok(Some(event)) => match chat_event(event) {
+            Self::Run { decoder, run } => match decoder.next_event() {
+                Ok(Some(event)) => match chat_event(event, run) {
                     Ok(Some(event)) => run_event(&event, relay, out, upstream),
                     Ok(None) => Step::Taken,
                     Err(failure) => Step::Ended(Err(failure)),
@@ -60,7 +60,7 @@ impl Reader {
                 Some(event) => chunk(event, relay, out, upstream),
                 None => Step::Starved,
             },
-            Self::Run(_) => Step::Starved,
+            Self::Run { .. } => Step::Starved,
         }
     }
 }

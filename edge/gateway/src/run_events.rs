@@ -12,8 +12,8 @@ use crate::error::{FailureClass, UpstreamFailure};
 use crate::event::ChatEvent;
 
 /// `Ok(None)` for what is nothing to a client: the tools that a CLI runs in its sandbox are its own, and its runner
-/// has logged what operators may want to know.
-pub(crate) fn chat_event(event: RunEvent) -> Result<Option<ChatEvent>, UpstreamFailure> {
+/// has logged what operators may want to know. `run` names the run in our log as in the runner's.
+pub(crate) fn chat_event(event: RunEvent, run: &str) -> Result<Option<ChatEvent>, UpstreamFailure> {
     Ok(match event {
         RunEvent::Text { text } if !text.is_empty() => {
             Some(ChatEvent::Text { choice: 0, text, logprobs: None })
@@ -29,7 +29,15 @@ pub(crate) fn chat_event(event: RunEvent) -> Result<Option<ChatEvent>, UpstreamF
             Some(ChatEvent::Finish { choice: 0, reason })
         }
         RunEvent::Error { class, message, status, retry_after_ms } => {
-            return Err(run_failure(class, &message, status, retry_after_ms.map(Duration::from_millis)));
+            let mut failure = run_failure(class, retry_after_ms.map(Duration::from_millis));
+            if failure.class.may_fall_back() {
+                let class = class.as_str();
+                tracing::warn!(run, class, status, "a run failed: {}", safe_text(&message, None));
+            } else if !message.trim().is_empty() {
+                // The caller's own fault is told in the vendor's words.
+                failure.message = Cow::Owned(safe_text(&message, None));
+            }
+            return Err(failure);
         }
         // `Started`, `ToolCall`, `Notice`, empty pieces, and events of newer versions.
         _ => None,
@@ -51,12 +59,7 @@ fn usage(told: RunUsage) -> Option<Usage> {
     (usage.total_tokens > 0).then_some(usage)
 }
 
-fn run_failure(
-    class: ErrorClass,
-    message: &str,
-    status: Option<u16>,
-    retry_after: Option<Duration>,
-) -> UpstreamFailure {
+fn run_failure(class: ErrorClass, retry_after: Option<Duration>) -> UpstreamFailure {
     let failure_class = match class {
         ErrorClass::Auth => FailureClass::Auth,
         // As with other upstreams: nobody repeats a request an hour later.
@@ -75,12 +78,6 @@ fn run_failure(
         ErrorClass::Internal => FailureClass::Internal,
     };
     let mut failure = UpstreamFailure::new(failure_class, own_words(class));
-    if failure_class.may_fall_back() {
-        tracing::warn!(class = class.as_str(), status, "a run failed: {}", safe_text(message, None));
-    } else if !message.trim().is_empty() {
-        // The caller's own fault is told in the vendor's words.
-        failure.message = Cow::Owned(safe_text(message, None));
-    }
     failure.retry_after =
         retry_after.filter(|_| matches!(failure_class, FailureClass::RateLimited | FailureClass::Overloaded));
     failure

@@ -20,6 +20,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use catalog::Secret;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
@@ -101,8 +102,8 @@ impl CertificateRequest {
 
 impl Issued {
     /// PKCS #8. Whoever has it is who the certificate says.
-    pub fn key_pem(&self) -> String {
-        self.key.serialize_pem()
+    pub fn key_pem(&self) -> Secret {
+        Secret::new(self.key.serialize_pem())
     }
 }
 

@@ -10,6 +10,7 @@ use catalog::{ApiKeyHasher, Secret};
 use crate::file;
 
 const STORE_FILE: &str = "gateway.db";
+const RUNNER_FILE: &str = "runner.toml";
 const HASH_SECRET_FILE: &str = "key-hash.secret";
 
 #[derive(Clone, Debug)]
@@ -27,6 +28,11 @@ impl DataDir {
 
     pub(crate) fn store_file(&self) -> PathBuf {
         self.0.join(STORE_FILE)
+    }
+
+    /// The file of the runner inside the gateway.
+    pub(crate) fn runner_file(&self) -> PathBuf {
+        self.0.join(RUNNER_FILE)
     }
 
     /// Makes the directory, for its owner only.

@@ -15,6 +15,7 @@ mod error_chain;
 mod file;
 mod host;
 mod http1_guard;
+mod local_runner;
 mod logging;
 mod output;
 mod providers;

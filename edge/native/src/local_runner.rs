@@ -21,6 +21,7 @@ use crate::ca::{CaError, LocalCertificates};
 use crate::data_dir::DataDir;
 use crate::error_chain::error_chain;
 use crate::file;
+use crate::runners::{IdentityError, RunnerIdentity, RunnersConfig};
 
 /// The CLI that needs nothing but Docker: it prints what it is told.
 pub(crate) const ECHO: &str = "cli-echo";
@@ -38,6 +39,8 @@ pub(crate) enum LocalRunnerError {
     Config { path: PathBuf, lines: Vec<String> },
     #[error("its certificates cannot be made")]
     Certificates(#[from] CaError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error("{0}")]
     Start(String),
 }
@@ -46,20 +49,15 @@ pub(crate) enum LocalRunnerError {
 pub(crate) struct Plan {
     config: RunnerConfig,
     certificates_dir: PathBuf,
-    pub(crate) certificates: LocalCertificates,
+    certificates: LocalCertificates,
     /// CLIs that cannot run, and why.
-    pub(crate) left_out: Vec<(String, String)>,
-}
-
-/// The operator's file in a data directory.
-pub(crate) fn file_of(data_dir: &DataDir) -> PathBuf {
-    data_dir.path().join("runner.toml")
+    left_out: Vec<(String, String)>,
 }
 
 impl Plan {
     /// Reads the operator's file, if there is one, and makes certificates.
     pub(crate) fn make(data_dir: &DataDir) -> Result<Self, LocalRunnerError> {
-        let path = file_of(data_dir);
+        let path = data_dir.runner_file();
         let wrong = |lines| LocalRunnerError::Config { path: path.clone(), lines };
         let mut table = match std::fs::read_to_string(&path) {
             Ok(text) => text.parse().map_err(|error: toml::de::Error| wrong(vec![error.to_string()]))?,
@@ -74,27 +72,29 @@ impl Plan {
         let mut config = RunnerConfig::from_table(&table, &folder)
             .map_err(|violations| wrong(violations.iter().map(ToString::to_string).collect()))?;
         let mut left_out = Vec::new();
-        config.clis = std::mem::take(&mut config.clis)
-            .into_iter()
-            .filter(|cli| {
-                let missing = cli.missing_credentials();
-                if let Some(first) = missing.first() {
-                    left_out.push((cli.name.clone(), first.clone()));
-                }
-                missing.is_empty()
-            })
-            .collect();
+        for name in config.clis.iter().map(|cli| cli.name.clone()).collect::<Vec<_>>() {
+            if let Some(missing) = config.missing_credentials(Some(&name)).first() {
+                config.clis.retain(|cli| cli.name != name);
+                left_out.push((name, missing.message.clone()));
+            }
+        }
         Ok(Self { config, certificates_dir, certificates, left_out })
     }
 
-    /// One provider per CLI: its models are the values of its parameter `model`, or it is one itself.
-    pub(crate) fn providers(&self) -> Vec<Provider> {
-        self.config.clis.iter().filter_map(|cli| provider(cli)).collect()
+    /// How the gateway reaches the runner.
+    pub(crate) fn connection(&self) -> RunnersConfig {
+        let LocalCertificates { authority, edge, .. } = self.certificates.clone();
+        let identity = RunnerIdentity { client_cert: edge.clone(), client_key: edge, ca: authority };
+        // The runner announces itself.
+        RunnersConfig { identity, nodes: Vec::new() }
     }
 
     /// Starts the runner, which announces itself to `registry`. A CLI that cannot be made ready is left out; the others
     /// are served. Must be called in a runtime with more than one thread.
-    pub(crate) async fn start(mut self, registry: Arc<dyn Registry>) -> Result<LocalRunner, LocalRunnerError> {
+    pub(crate) async fn start(
+        mut self,
+        registry: Arc<dyn Registry>,
+    ) -> Result<LocalRunner, LocalRunnerError> {
         let node = loop {
             match Runner::start(self.config.clone(), Arc::clone(&registry)).await {
                 Ok(node) => break node,
@@ -106,7 +106,8 @@ impl Plan {
             }
         };
         let renewal = tokio::spawn(renew(self.certificates_dir));
-        Ok(LocalRunner { node, renewal, left_out: self.left_out })
+        let providers = self.config.clis.iter().filter_map(|cli| provider(cli)).collect();
+        Ok(LocalRunner { node, renewal, providers, left_out: self.left_out })
     }
 }
 
@@ -114,6 +115,8 @@ impl Plan {
 pub(crate) struct LocalRunner {
     node: RunningRunner,
     renewal: JoinHandle<()>,
+    /// One per CLI: its models are the values of its parameter `model`, or it is one itself.
+    pub(crate) providers: Vec<Provider>,
     /// CLIs that it does not serve, and why.
     pub(crate) left_out: Vec<(String, String)>,
 }
@@ -123,7 +126,7 @@ impl LocalRunner {
     pub(crate) async fn shutdown(self) {
         self.renewal.abort();
         if let Err(left) = self.node.shutdown().await {
-            tracing::warn!(left, "the runner has left something behind; its next start removes it");
+            tracing::warn!(%left, "the runner has left something behind; its next start removes it");
         }
     }
 }
@@ -175,7 +178,7 @@ fn fill_in(table: &mut Table, id: &str, certificates: &LocalCertificates, state_
     table.insert("tls".to_owned(), tls.into());
     table.entry("state_dir").or_insert_with(|| text(state_dir));
     let echo = toml::toml! {
-        name = ECHO
+        name = "cli-echo"
         dialect = "text"
         mode = "parked"
         image = { builtin = "echo" }

@@ -55,14 +55,17 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
     Ok(Given { settings: file.settings, providers, runners: file.runners })
 }
 
-/// A gateway over the embedded store of the data directory.
-pub(crate) async fn open_gateway(data_dir: &DataDir, given: Given) -> Result<EmbeddedGateway, Failure> {
-    let runners = given
-        .runners
-        .map(Runners::new)
-        .transpose()
-        .map_err(|error| Failure::failed("the runners cannot be reached", &error))?;
-    let Given { settings, providers, .. } = given;
+/// A gateway over the embedded store of the data directory. `runners` besides those of the configuration, which are
+/// one fleet or the other, never both.
+pub(crate) async fn open_gateway(
+    data_dir: &DataDir,
+    given: Given,
+    local: Option<Runners>,
+) -> Result<EmbeddedGateway, Failure> {
+    let Given { settings, providers, runners } = given;
+    let configured = runners.map(Runners::new).transpose();
+    let configured = configured.map_err(|error| Failure::failed("the runners cannot be reached", &error))?;
+    let runners = configured.or(local);
     Ok(EmbeddedGateway::open_with_runners(data_dir.path(), settings, providers, runners).await?)
 }
 

@@ -49,17 +49,14 @@ pub(crate) fn provide(context: &Context, services: &mut Services) -> Result<(), 
         return Err(by_hand(&why));
     }
     say("starting a Docker engine, until the tests are done");
-    services.start("dockerd", dockerd(context).args(ARGUMENTS), |line| {
-        line.contains("API listen on").then_some(())
-    })?;
+    // With its own defaults, as its package would start it. (`--bridge=none` would take away a bridge that is there, also
+    // from an engine that listens elsewhere.)
+    services.start("dockerd", dockerd(context), |line| line.contains("API listen on").then_some(()))?;
     match silence(&socket)? {
         None => Ok(()),
         Some(why) => Err(by_hand(&why)),
     }
 }
-
-/// Sandboxes have no network and images are built on the host's: the engine need not touch the host's firewall.
-const ARGUMENTS: [&str; 4] = ["--host", "unix:///var/run/docker.sock", "--bridge=none", "--iptables=false"];
 
 fn dockerd(context: &Context) -> Step {
     // A user's PATH often lacks the directory of the system's programs.

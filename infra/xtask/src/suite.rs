@@ -163,6 +163,14 @@ fn sandbox(context: &Context) -> Result<Tally, Problem> {
 }
 
 fn clis(context: &Context) -> Result<Tally, Problem> {
+    let gateway = context.gateway_binary()?;
+    let directory = tempfile::tempdir();
+    let directory = directory.map_err(|error| Problem(format!("no temporary directory: {error}")))?;
+    // The images, by the product's own command; those that are there stay. Tests bring keys of their own.
+    for cli in ["gemini", "claude", "codex"] {
+        let add = context.step(&gateway, BUILD).args(["clis", "add", cli, "--api-key-env", "UNUSED"]);
+        add.arg("--data-dir").arg(directory.path()).succeed()?;
+    }
     system_tests(context, &["-E", "binary(/^cli_/)"])
 }
 

@@ -28,7 +28,8 @@ struct Gemini {
 pub(crate) fn dialect(settings: &Settings) -> impl Dialect + use<> {
     let input = Input {
         system: settings.system,
-        images: Images::Refused,
+        // It reads a file that the prompt names so, also with all its tools off.
+        images: Images::Files("@"),
         commands: &['/'],
         limit: Limit::Bytes(MAX_PROMPT_BYTES),
     };

@@ -668,7 +668,7 @@ fn a_run_that_is_cancelled_says_so() {
         });
         let mut early = up(kind);
         early.act(|dialect, out| {
-            dialect.begin(&request(&[("model", "two")], messages.to_vec()), out).unwrap()
+            dialect.begin(&request(&[("model", "two")], messages.to_vec()), out).unwrap();
         });
         early.act(|dialect, out| dialect.cancel(out));
         assert!(early.dialect.is_complete(), "{kind:?}");

@@ -43,6 +43,14 @@ impl Bound {
         Ok(Self { identity, listener, probes })
     }
 
+    /// Where the node is reached; the port is the one that was given where any was asked for.
+    pub(crate) fn url(&self, url: &str) -> io::Result<String> {
+        Ok(match url.strip_suffix(":0") {
+            Some(host) => format!("{host}:{}", self.listener.local_addr()?.port()),
+            None => url.to_owned(),
+        })
+    }
+
     pub(crate) fn serve<R: Runs>(self, runs: &Arc<R>, metrics: &Arc<Metrics>) -> io::Result<Listeners> {
         let limits = ServerLimits::default();
         let router = api(Arc::clone(runs), Arc::clone(metrics));

@@ -188,18 +188,16 @@ impl RunRecord {
                 self.metrics.first_texts.get_or_create(&self.label()).observe(after.as_secs_f64());
             }
             RunEvent::Usage(usage) => self.usage = *usage,
-            // Words of a CLI are fields, which are escaped, and short.
+            // Words of a CLI are fields, which are escaped, and cut.
             RunEvent::Notice { message } => {
                 tracing::debug!(run = self.id, cli = self.cli, notice = start(message), "a notice");
             }
             RunEvent::Error { class, message, .. } => {
                 self.ended = Some(class.as_str());
-                tracing::info!(
-                    run = self.id,
-                    cli = self.cli,
-                    class = class.as_str(),
-                    "a run failed: {message}"
-                );
+                // What is wrong with a request may be told in the request's own words.
+                let is_callers = matches!(class, ErrorClass::InvalidRequest | ErrorClass::ContentFilter);
+                let reason = (!is_callers).then(|| start(message));
+                tracing::info!(run = self.id, cli = self.cli, class = class.as_str(), reason, "a run failed");
             }
             RunEvent::Finished { .. } => self.ended = Some("finished"),
             _ => {}

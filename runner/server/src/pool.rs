@@ -180,7 +180,7 @@ impl Inner {
         }
         let ticket = state.ticket();
         let (taker, waiting) = oneshot::channel();
-        state.shelf(variant, now).waiters.push_back(Waiter { ticket, taker });
+        state.shelf(variant, now).waiters.push_back(Waiter { ticket, since: now, taker });
         Ok(Found::Nothing(waiting))
     }
 
@@ -214,7 +214,7 @@ impl Inner {
     }
 
     /// A sandbox has been made, or has not. The first who waits gets it, or hears why there is none.
-    fn made(self: &Arc<Self>, variant: &Variant, took: Duration, made: Result<Lease, StartError>) {
+    fn made(self: &Arc<Self>, variant: &Variant, begun: Instant, made: Result<Lease, StartError>) {
         let now = Instant::now();
         let unwanted = {
             let mut state = self.lock();
@@ -224,12 +224,12 @@ impl Inner {
             shelf.starting -= 1;
             match made {
                 Ok(lease) => {
-                    shelf.note_start(took);
+                    shelf.note_start(now.duration_since(begun));
                     shelf.give_to_waiter(lease).and_then(|lease| self.keep_if_wanted(&mut state, lease))
                 }
                 Err(error) => {
                     shelf.note_failure(now);
-                    shelf.refuse_waiter(&error);
+                    shelf.refuse_waiter(begun, &error);
                     None
                 }
             }
@@ -411,7 +411,7 @@ impl Drop for Attempt {
         if let Err(error) = &made {
             tracing::warn!(cli = self.variant.cli.name, %error, "a sandbox could not be made");
         }
-        self.inner.made(&self.variant, self.begun.elapsed(), made);
+        self.inner.made(&self.variant, self.begun, made);
     }
 }
 

@@ -68,7 +68,7 @@ impl Runner {
     /// Takes the state directory, certificates and ports; removes what a killed predecessor left; makes images that are
     /// not there, which can take minutes; and serves. Must be called in a tokio runtime.
     pub async fn start(
-        config: RunnerConfig,
+        mut config: RunnerConfig,
         registry: Arc<dyn Registry>,
     ) -> Result<RunningRunner, StartError> {
         let missing = config.missing_credentials(None);
@@ -77,6 +77,7 @@ impl Runner {
         }
         let lock = StateLock::take(&config.state_dir)?;
         let bound = Bound::bind(&config).await?;
+        config.node.url = bound.url(&config.node.url).map_err(StartError::Serve)?;
         let mut progress = |cli: &str, step: Progress| {
             // Lines with bytes are too many.
             if step.bytes.is_none() {

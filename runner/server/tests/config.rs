@@ -270,13 +270,22 @@ fn parameters_are_declared_and_used_and_never_reach_a_shell() {
         (argv("values = [\"x\"]\n[cli.environment]\nM = \"{m}\""), "environment.M", "argv"),
         ("[cli.parameters.\"M M\"]\nvalues = [\"x\"]".to_owned(), "parameters.M M", "a-z"),
         ("argv = [\"a\", \"\\u0000\"]".to_owned(), "argv[1]", "NUL"),
+        ("argv = [\"\"]".to_owned(), "argv[0]", "program"),
     ] {
         let line = refused(&with_cli(&entry));
         assert!(line.starts_with(&format!("cli[0].{path}: ")) && line.contains(words), "{entry}: {line}");
     }
-    // Some protocols have a word for the model: it need not be in argv.
-    let entry = "dialect = \"codex-app-server\"\n[cli.parameters.model]\nvalues = [\"x\"]";
-    assert_eq!(accepted(&with_cli(entry)).clis[0].parameters.len(), 1);
+    // Some protocols have a word for the model, and for how much it is to think: they need not be in argv.
+    for (dialect, parameter, is_taken) in [
+        ("codex-app-server", "model", true),
+        ("claude-stream-json", "reasoning_effort", true),
+        ("acp", "model", true),
+        ("acp", "reasoning_effort", false),
+        ("codex", "model", false),
+    ] {
+        let entry = format!("dialect = \"{dialect}\"\n[cli.parameters.{parameter}]\nvalues = [\"x\"]");
+        assert_eq!(read(&with_cli(&entry)).is_ok(), is_taken, "{dialect} {parameter}");
+    }
 }
 
 #[test]

@@ -62,11 +62,11 @@ pub(super) async fn stream(
 ) -> Result<Live, UpstreamFailure> {
     let mut runs = Runs::new(chat, target, cli).await?;
     loop {
-        let response = runs.begin().await?;
+        let Begun { response, run } = runs.begin().await?;
         let mut live = Live::new(
             response.into_body(),
             target.clone(),
-            Reader::Run(Decoder::default()),
+            Reader::Run { decoder: Decoder::default(), run },
             ChunkRelay::new(chat.wanted.clone(), chat.prompt_estimate(target)),
             chat.call.settings.max_frame_bytes,
             runs.begun,
@@ -86,9 +86,9 @@ pub(super) async fn complete(
 ) -> Result<Completed, UpstreamFailure> {
     let mut runs = Runs::new(chat, target, cli).await?;
     loop {
-        let response = runs.begin().await?;
+        let Begun { response, run } = runs.begin().await?;
         let completed = match chat.call.read(response, target, runs.begun).await {
-            Ok(body) => fold(chat, target, &body),
+            Ok(body) => fold(chat, target, &body, &run),
             Err(failure) => Err(failure),
         };
         match completed {
@@ -98,12 +98,12 @@ pub(super) async fn complete(
     }
 }
 
-fn fold(chat: &ChatCall, target: &Target, body: &[u8]) -> Result<Completed, UpstreamFailure> {
+fn fold(chat: &ChatCall, target: &Target, body: &[u8], run: &str) -> Result<Completed, UpstreamFailure> {
     let mut decoder = Decoder::default();
     decoder.push(body);
     let mut answer = Gathered::default();
     while let Some(event) = decoder.next_event().map_err(|error| frame_failure(&error))? {
-        let Some(event) = chat_event(event)? else { continue };
+        let Some(event) = chat_event(event, run)? else { continue };
         let finished = matches!(event, ChatEvent::Finish { .. });
         answer.add(event, chat.wanted.choices);
         if finished {
@@ -154,7 +154,7 @@ impl<'a> Runs<'a> {
     }
 
     /// The answer of the next node that takes the run.
-    async fn begin(&mut self) -> Result<http::Response<Body>, UpstreamFailure> {
+    async fn begin(&mut self) -> Result<Begun, UpstreamFailure> {
         loop {
             let Some((node, parameters)) = self.left.next() else {
                 let failure = self.failure.take();
@@ -165,7 +165,7 @@ impl<'a> Runs<'a> {
             let result = self.post(&node, parameters).await;
             self.current = Some(node);
             match result {
-                Ok(response) => return Ok(response),
+                Ok(begun) => return Ok(begun),
                 Err(refused) if refused.elsewhere => self.try_elsewhere(refused.failure),
                 Err(refused) => return Err(refused.failure),
             }
@@ -208,11 +208,7 @@ impl<'a> Runs<'a> {
         }
     }
 
-    async fn post(
-        &self,
-        node: &NodeRecord,
-        parameters: BTreeMap<String, String>,
-    ) -> Result<http::Response<Body>, Refused> {
+    async fn post(&self, node: &NodeRecord, parameters: BTreeMap<String, String>) -> Result<Begun, Refused> {
         let host = &*self.chat.call.host;
         let left = (self.begun + self.timeouts.total).saturating_sub(host.monotonic());
         let request = self.request(host, parameters, left);
@@ -256,7 +252,7 @@ impl<'a> Runs<'a> {
             return Err(Refused::elsewhere(UpstreamFailure::unavailable(message)));
         }
         if response.status() == StatusCode::OK {
-            return Ok(response);
+            return Ok(Begun { response, run: request.id });
         }
         let timeouts = ReadTimeouts {
             idle: self.timeouts.idle.min(Duration::from_secs(5)),
@@ -282,6 +278,13 @@ impl<'a> Runs<'a> {
             messages: self.conversation.messages.clone(),
         }
     }
+}
+
+/// A run that goes on.
+struct Begun {
+    response: http::Response<Body>,
+    /// Its id.
+    run: String,
 }
 
 /// A run that a node did not begin.

@@ -163,8 +163,8 @@ fn a_vendors_word_is_final_for_the_target_but_not_for_the_model() {
         let test = setup().cli("alpha", &json!({"rank": 1})).provider("beta", &json!({"rank": 2})).build();
         test.announce(&node("n1", |_| ()));
         // The words are those that teach something of other upstreams.
-        test.host.reply("n1", Reply::run(&[RunEvent::error(class, "max_tokens is not supported")]));
-        assert_eq!(test.chat(&json!({"max_tokens": 5})).status, 400);
+        test.host.reply("n1", Reply::run(&[RunEvent::error(class, "reasoning_effort is not supported")]));
+        assert_eq!(test.chat(&json!({"reasoning_effort": "low"})).status, 400);
         assert_eq!(asked(&test), ["n1"], "{class:?}");
     }
 }
@@ -179,6 +179,14 @@ fn when_all_are_full_the_client_is_told_when_the_first_has_room() {
     assert_eq!(answer.header("retry-after"), Some("3"));
     assert_eq!(answer.error_line(), "503 server_error upstream_overloaded");
     assert_eq!(asked(&test).len(), 3);
+
+    for (first, second) in [(9_000, 2_500), (2_500, 9_000)] {
+        let test = with_nodes(&["n1"]);
+        test.announce(&node("n2", |node| node.capacity.running = 8));
+        test.host.reply("n1", saturated(first));
+        test.host.reply("n2", saturated(second));
+        assert_eq!(test.stream().header("retry-after"), Some("3"), "{first} {second}");
+    }
 
     // Another target may have room.
     let test = setup().cli("alpha", &json!({"rank": 1})).provider("beta", &json!({"rank": 2})).build();
@@ -399,6 +407,22 @@ fn nodes_are_looked_up_off_the_request_and_remembered_while_the_registry_is_away
     test.runners.is_down(false);
     test.announce(&node("n1", |node| node.expires_unix_ms += 7_200_000));
     test.host.run_spawned();
+    assert_eq!(test.stream().status, 200);
+}
+
+#[test]
+fn a_pause_in_traffic_loses_no_node() {
+    // Announced every three seconds for ten.
+    let announced_at =
+        |ms: u64| node("n1", |node| node.expires_unix_ms = crate::support::START_MS + ms + 10_000);
+    let test = with_nodes(&[]);
+    test.announce(&announced_at(0));
+    test.host.reply("n1", answer());
+    test.host.reply("n1", answer());
+    test.advance(secs(2));
+    assert_eq!(test.stream().status, 200);
+    test.advance(secs(9));
+    test.announce(&announced_at(9_000));
     assert_eq!(test.stream().status, 200);
 }
 

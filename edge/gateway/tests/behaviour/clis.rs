@@ -261,8 +261,9 @@ fn failures_have_the_class_that_the_run_says() {
             assert_eq!(answer.header("retry-after"), retry_after, "{class:?}");
             assert_eq!(answer.error_line(), line, "{class:?}");
         }
-        // Only what is the caller's own fault is told in the words of others.
+        // Only what is the caller's own fault is told in the words of others; the rest is for our log.
         let test = one();
+        let log = Log::start();
         test.host.reply("n1", Reply::run(&[started(), text("a"), error]));
         let stream = test.stream().text();
         let event = error_event(&stream);
@@ -271,6 +272,9 @@ fn failures_have_the_class_that_the_run_says() {
         let told = matches!(class, ErrorClass::InvalidRequest | ErrorClass::ContentFilter);
         assert_eq!(message == "said of /srv/claude[0m", told, "{class:?}: {message}");
         assert!(!stream.contains("[DONE]"), "{stream}");
+        let run = test.host.last_call().json()["id"].as_str().unwrap().to_owned();
+        let is_logged = log.all().iter().any(|line| line.contains(&run) && line.contains("said of"));
+        assert_eq!(is_logged, !told, "{class:?}: {:?}", log.all());
     }
 }
 

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use catalog::Secret;
+
 use super::{CaError, CertificateAuthority, CertificateRequest, SubjectAltName, Usage, expires_of, read};
 use crate::file::{self, PRIVATE};
 
@@ -87,8 +89,8 @@ fn ensure_one(
     }
     let request = CertificateRequest { name: name.to_owned(), names: names.to_vec(), usage, days: DAYS };
     let issued = authority.issue(&request, now)?;
-    let both = format!("{}{}", issued.certificate_pem, issued.key_pem());
-    file::replace(path, &both, PRIVATE).map_err(CaError::at(path))
+    let both = Secret::new(format!("{}{}", issued.certificate_pem, issued.key_pem().expose()));
+    file::replace(path, both.expose(), PRIVATE).map_err(CaError::at(path))
 }
 
 /// Whether the file has a certificate that does not end soon. One that cannot be read is no good.

@@ -46,7 +46,7 @@ fn openssl_verifies_what_was_issued() {
     let authority = authority(directory.path());
     let issued = authority.issue(&request("edge", Usage::Client), SystemTime::now()).unwrap();
     fs::write(directory.path().join("edge.pem"), &issued.certificate_pem).unwrap();
-    fs::write(directory.path().join("edge.key"), issued.key_pem()).unwrap();
+    fs::write(directory.path().join("edge.key"), issued.key_pem().expose()).unwrap();
 
     let verify = ["verify", "-x509_strict", "-CAfile", "ca.pem", "-CRLfile", "ca.crl", "-crl_check"];
     let (ok, text) =

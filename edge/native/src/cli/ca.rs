@@ -280,12 +280,11 @@ impl Files {
 
     fn write(&self, issued: &Issued, replace: bool) -> Result<(), Failure> {
         let write = if replace { file::replace } else { file::write_new };
-        let texts = [
-            (&self.key, issued.key_pem(), PRIVATE),
-            (&self.certificate, issued.certificate_pem.clone(), PUBLIC),
-        ];
-        for (path, text, mode) in texts {
-            write(path, &text, mode).map_err(|error| Failure::failed(&path.display().to_string(), &error))?;
+        let key = issued.key_pem();
+        for (path, text, mode) in
+            [(&self.key, key.expose(), PRIVATE), (&self.certificate, issued.certificate_pem.as_str(), PUBLIC)]
+        {
+            write(path, text, mode).map_err(|error| Failure::failed(&path.display().to_string(), &error))?;
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ pub(crate) fn run(command: &ClisCommand) -> Result<(), Failure> {
     let common = command.common();
     let output = Output::new(common.json);
     let data_dir = DataDir::locate(common.data_dir.as_deref());
-    let path = data_dir.path().join("runner.toml");
+    let path = data_dir.runner_file();
     let mut file = RunnerFile::read(&path)?;
     match command {
         ClisCommand::Add { cli, base, rebuild, base_url, api_key_env, api_key_file, models, .. } => {
@@ -88,7 +88,9 @@ pub(crate) fn run(command: &ClisCommand) -> Result<(), Failure> {
             let credential = credential(&kit, api_key_env.as_deref(), api_key_file.as_deref(), output)?;
             let choices = Choices { base_url: base_url.clone(), credential, models: models.clone() };
             let entry = fill(kit.entry, &choices).map_err(|error| Failure::failed("the entry", &error))?;
-            file.put(kit.name, &entry)?;
+            if file.put(kit.name, &entry)? {
+                output.remark(&format!("The entry of {} that was there is written anew.", kit.name));
+            }
             let build = Build { base: base.as_deref(), anew: *rebuild || base.is_some() };
             let image = block_on(build.image(&kit, &socket(&file)?, output))??;
             data_dir.create().map_err(|error| Failure::failed("the data directory", &error))?;

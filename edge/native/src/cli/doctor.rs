@@ -114,7 +114,7 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
         }
         Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
     };
-    let opened = match open_gateway(&data_dir, given).await {
+    let opened = match open_gateway(&data_dir, given, None).await {
         Ok(opened) => opened,
         Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
         Err(Failure::Usage(lines)) => return report.add(Verdict::Fails, &lines.join("; "), ""),

@@ -41,7 +41,7 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
     let output = Output::new(common.json);
     let given = gather(providers)?;
     block_on(async {
-        let opened = open_gateway(&DataDir::locate(common.data_dir.as_deref()), given).await?;
+        let opened = open_gateway(&DataDir::locate(common.data_dir.as_deref()), given, None).await?;
         let gateway = opened.gateway();
         let checks = gateway.check_providers().await;
         let models = gateway.models();
@@ -61,7 +61,8 @@ pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
             };
             failed += usize::from(check.models.is_err());
             output.object(&json!({
-                "slug": slug, "name": check.provider.name, "base_url": check.provider.adapter.address(),
+                "slug": slug, "name": check.provider.name, "type": check.provider.kind(),
+                "base_url": check.provider.adapter.http().map(|config| &config.base_url),
                 "enabled": check.provider.enabled, "state": state, "detail": detail, "models": served,
             }));
             let lists = matches!(command, ProvidersCommand::List { .. }) && check.models.is_ok();

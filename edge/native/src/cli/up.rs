@@ -2,23 +2,28 @@
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::ApiKey;
+use catalog::{ApiKey, Provider};
 use clap::Args;
 use gateway::{Discovered, Gateway};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::greeting::{Greeting, base_url};
-use super::{CommonArgs, Failure, ProviderArgs, block_on};
+use super::{CommonArgs, Failure, ProviderArgs};
 use crate::data_dir::DataDir;
 use crate::embedded::{EmbeddedGateway, NewApiKey};
+use crate::error_chain::error_chain;
+use crate::local_runner::{LocalRunner, LocalRunnerError, Plan};
 use crate::output::Output;
-use crate::providers::{gather, open_gateway, without_credential};
+use crate::providers::{Given, gather, open_gateway, without_credential};
 use crate::router::GatewayService;
+use crate::runners::Runners;
 use crate::server::{Server, ServerOptions, ServerTimeouts};
 use crate::{discovery, logging, tls};
 
+const RUNTIME_THREADS: usize = 2;
 /// How often providers are asked for their models again.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the start waits for the answers; those that come later count from then on.
@@ -47,6 +52,9 @@ pub(crate) struct UpArgs {
     /// Which log lines to write: error, warn, info, debug, or a filter such as gateway=debug
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: String,
+    /// Do not run CLIs in Docker on this machine
+    #[arg(long)]
+    no_runner: bool,
     #[command(flatten)]
     providers: ProviderArgs,
     #[command(flatten)]
@@ -55,7 +63,7 @@ pub(crate) struct UpArgs {
 
 pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     // Everything that can be wrong is looked at before a port is bound.
-    let given = gather(&args.providers)?;
+    let mut given = gather(&args.providers)?;
     let without_credential = without_credential(&given.providers);
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(cert), Some(key)) => {
@@ -68,59 +76,132 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     // Two sockets per stream: the usual soft limit of 1,024 is soon reached.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let data_dir = DataDir::locate(args.common.data_dir.as_deref());
-    block_on(async {
-        let opened = open_gateway(&data_dir, given).await?;
-        let gateway = opened.gateway();
-        let listener = TcpListener::bind(args.listen).map_err(|error| {
-            Failure::Failed(format!(
-                "{} cannot be listened on: {error}; choose another with --listen",
-                args.listen
-            ))
-        })?;
+    // The requests have threads of their own; these are for the runner, and for what is done now and then.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("the runtime cannot start", &error))?;
+    runtime.block_on(async {
+        // Before the runner, which takes its time to start, and after it, which takes its time to stop.
         let mut signals =
             Signals::new().map_err(|error| Failure::failed("signals cannot be handled", &error))?;
-        let discovered =
-            tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
-        let options = ServerOptions {
-            workers: args.workers.map_or_else(cores, usize::from),
-            max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
-            tls,
-            timeouts: ServerTimeouts::default(),
+        let starting = Local::start(args, &given, &data_dir);
+        let local = tokio::select! {
+            local = starting => local,
+            // Dropping the start ends what it has begun.
+            signal = signals.next() => return Err(Failure::Failed(format!("{signal}: stopped while starting"))),
         };
-        let server = Server::start(listener, &GatewayService(gateway.clone()), &options)
-            .map_err(|error| Failure::failed("the server cannot start", &error))?;
-        // Last of all, so that no key is made that nobody gets to see.
-        let first_key = first_key(&opened).await?;
-        let greeting = Greeting {
-            base_url: base_url(server.local_addr(), args.tls_cert.is_some()),
-            first_key: first_key.as_ref().map(ApiKey::expose),
-            models: gateway.models(),
-            unusable: unusable(without_credential, &discovered),
-        };
-        greeting
-            .show(Output::new(args.common.json))
-            .map_err(|error| Failure::failed("the greeting", &error))?;
-        let rediscovery = tokio::spawn(rediscover(gateway.clone()));
-        let signal = signals.next().await;
-        rediscovery.abort();
-        tracing::info!(
-            signal,
-            timeout_s = args.drain_timeout,
-            "draining: no new requests; those under way may finish"
-        );
-        tokio::select! {
-            () = server.drain() => {
-                tracing::info!("drained");
-                Ok(())
-            }
-            () = tokio::time::sleep(Duration::from_secs(args.drain_timeout)) => {
-                Err(Failure::Failed("requests were still under way when the drain timeout ended; they were cut off".to_owned()))
-            }
-            signal = signals.next() => {
-                Err(Failure::Failed(format!("{signal} again: stopped without waiting for the requests under way")))
+        let Local { runner, connection, mut unusable } = local;
+        if let Some(runner) = &runner {
+            let is_new = |new: &&Provider| given.providers.iter().all(|other| other.slug != new.slug);
+            let new: Vec<_> = runner.providers.iter().filter(is_new).cloned().collect();
+            given.providers.extend(new);
+        }
+        unusable.extend(without_credential);
+        let served = serve(args, &data_dir, given, Connections { runners: connection, tls }, unusable, &mut signals);
+        let served = served.await;
+        // Nothing is asked of it any more: its sandboxes go, however the serving ended.
+        if let Some(runner) = runner {
+            runner.shutdown().await;
+        }
+        served
+    })
+}
+
+/// How the gateway is reached, and reaches its runners.
+struct Connections {
+    runners: Option<Runners>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+async fn serve(
+    args: &UpArgs,
+    data_dir: &DataDir,
+    given: Given,
+    connections: Connections,
+    unusable: Vec<(String, String)>,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let opened = open_gateway(data_dir, given, connections.runners).await?;
+    let gateway = opened.gateway();
+    let listener = TcpListener::bind(args.listen).map_err(|error| {
+        Failure::Failed(format!(
+            "{} cannot be listened on: {error}; choose another with --listen",
+            args.listen
+        ))
+    })?;
+    let discovered = tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
+    let is_tls = connections.tls.is_some();
+    let options = ServerOptions {
+        workers: args.workers.map_or_else(cores, usize::from),
+        max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
+        tls: connections.tls,
+        timeouts: ServerTimeouts::default(),
+    };
+    let server = Server::start(listener, &GatewayService(gateway.clone()), &options)
+        .map_err(|error| Failure::failed("the server cannot start", &error))?;
+    // Last of all, so that no key is made that nobody gets to see.
+    let first_key = first_key(&opened).await?;
+    let greeting = Greeting {
+        base_url: base_url(server.local_addr(), is_tls),
+        first_key: first_key.as_ref().map(ApiKey::expose),
+        models: gateway.models(),
+        unusable: all_unusable(unusable, &discovered),
+    };
+    greeting.show(Output::new(args.common.json)).map_err(|error| Failure::failed("the greeting", &error))?;
+    let rediscovery = tokio::spawn(rediscover(gateway.clone()));
+    let signal = signals.next().await;
+    rediscovery.abort();
+    tracing::info!(
+        signal,
+        timeout_s = args.drain_timeout,
+        "draining: no new requests; those under way may finish"
+    );
+    tokio::select! {
+        () = server.drain() => {
+            tracing::info!("drained");
+            Ok(())
+        }
+        () = tokio::time::sleep(Duration::from_secs(args.drain_timeout)) => {
+            Err(Failure::Failed("requests were still under way when the drain timeout ended; they were cut off".to_owned()))
+        }
+        signal = signals.next() => {
+            Err(Failure::Failed(format!("{signal} again: stopped without waiting for the requests under way")))
+        }
+    }
+}
+
+/// The runner of this machine, if there is to be one and it can be.
+#[derive(Default)]
+struct Local {
+    runner: Option<LocalRunner>,
+    connection: Option<Runners>,
+    /// What it does not serve, and why.
+    unusable: Vec<(String, String)>,
+}
+
+impl Local {
+    async fn start(args: &UpArgs, given: &Given, data_dir: &DataDir) -> Self {
+        // Whoever names runners has them elsewhere.
+        if args.no_runner || given.runners.is_some() {
+            return Self::default();
+        }
+        match Self::try_start(data_dir).await {
+            Ok(local) => local,
+            Err(error) => {
+                Self { unusable: vec![("CLIs".to_owned(), error_chain(&error))], ..Self::default() }
             }
         }
-    })?
+    }
+
+    async fn try_start(data_dir: &DataDir) -> Result<Self, LocalRunnerError> {
+        let plan = Plan::make(data_dir)?;
+        let connection = Runners::new(plan.connection())?;
+        let mut runner = plan.start(connection.registry()).await?;
+        let unusable = std::mem::take(&mut runner.left_out);
+        Ok(Self { runner: Some(runner), connection: Some(connection), unusable })
+    }
 }
 
 /// An address, or a name of this machine such as `localhost`, with a port.
@@ -162,8 +243,7 @@ async fn first_key(opened: &EmbeddedGateway) -> Result<Option<ApiKey>, Failure> 
 }
 
 /// Providers that serve nothing now, and why. What was only looked for, and is not there, is no provider.
-fn unusable(without_credential: Vec<(String, String)>, discovered: &[Discovered]) -> Vec<(String, String)> {
-    let mut unusable = without_credential;
+fn all_unusable(mut unusable: Vec<(String, String)>, discovered: &[Discovered]) -> Vec<(String, String)> {
     for found in discovered {
         let slug = found.slug.as_str();
         if let Err(reason) = &found.models

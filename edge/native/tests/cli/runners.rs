@@ -51,7 +51,7 @@ impl Authority {
         let issued = self.authority.issue(&request, SystemTime::now()).unwrap();
         place.write(
             &format!("{}/{name}.pem", self.folder),
-            &(issued.certificate_pem.clone() + &issued.key_pem()),
+            &(issued.certificate_pem.clone() + issued.key_pem().expose()),
         )
     }
 
@@ -71,12 +71,20 @@ const PROPER: NodeOptions = NodeOptions { version: &rustls::version::TLS13, alpn
 /// A node that runs `claude`, whose runs say what comes through `say`.
 struct Node {
     address: SocketAddr,
-    /// What came in: HTTP version, path, name of the client's certificate, body.
-    seen: Arc<Mutex<Vec<(http::Version, String, String, String)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     /// For the next run's body.
     bodies: mpsc::UnboundedSender<Said>,
     /// A run's body was dropped by the server.
     dropped: Arc<Mutex<usize>>,
+}
+
+/// A request that came in.
+struct Seen {
+    version: http::Version,
+    path: String,
+    /// The client's, as it is on the wire: its names are in it.
+    certificate: String,
+    body: String,
 }
 
 type Said = mpsc::UnboundedReceiver<Bytes>;
@@ -146,18 +154,18 @@ impl Node {
         say
     }
 
-    /// The names of the certificates that asked for a path, and the bodies.
+    /// The certificates that asked for a path, and the bodies.
     fn asked(&self, path: &str) -> Vec<(String, String)> {
         let seen = self.seen.lock().unwrap();
-        let asked = seen.iter().filter(|(_, asked, ..)| asked == path);
-        asked.map(|(_, _, name, body)| (name.clone(), body.clone())).collect()
+        let asked = seen.iter().filter(|seen| seen.path == path);
+        asked.map(|seen| (seen.certificate.clone(), seen.body.clone())).collect()
     }
 }
 
 async fn serve(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    seen: Arc<Mutex<Vec<(http::Version, String, String, String)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     bodies: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Said>>>,
     dropped: Arc<Mutex<usize>>,
 ) {
@@ -169,13 +177,15 @@ async fn serve(
             let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
             let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
                 let (seen, bodies, dropped) = (seen.clone(), bodies.clone(), dropped.clone());
-                let name = String::from_utf8_lossy(&certificate).into_owned();
+                let certificate = String::from_utf8_lossy(&certificate).into_owned();
                 async move {
                     let (head, body) = request.into_parts();
                     assert_eq!(head.headers[VERSION_HEADER], VERSION);
                     let body = axum::body::to_bytes(axum::body::Body::new(body), 1 << 20).await.unwrap();
                     let body = String::from_utf8(body.to_vec()).unwrap();
-                    seen.lock().unwrap().push((head.version, head.uri.path().to_owned(), name, body));
+                    let path = head.uri.path().to_owned();
+                    let version = head.version;
+                    seen.lock().unwrap().push(Seen { version, path, certificate, body });
                     let answer = match head.uri.path() {
                         "/v1/clis" => axum::body::Body::from(
                             json!({"clis": [{"name": "claude", "isolation": "container", "parameters": {"model": {}}}]})
@@ -212,11 +222,10 @@ fn text(text: &str) -> RunEvent {
     RunEvent::Text { text: text.to_owned() }
 }
 
-/// A configuration with these nodes and one provider of the CLI.
-fn configuration(identity: &str, ca: &str, urls: &[String]) -> String {
-    let nodes: String = urls.iter().map(|url| format!("[[runners.node]]\nurl = \"{url}\"\n")).collect();
+/// A configuration with this node and one provider of the CLI.
+fn configuration(identity: &str, ca: &str, url: &str) -> String {
     format!(
-        "[runners]\nclient_cert = \"{identity}\"\nclient_key = \"{identity}\"\nca = \"{ca}\"\n{nodes}\n\
+        "[runners]\nclient_cert = \"{identity}\"\nclient_key = \"{identity}\"\nca = \"{ca}\"\n[[runners.node]]\nurl = \"{url}\"\n\
          [[provider]]\nname = \"Claude\"\ntype = \"spawn-cli\"\ncli = \"claude\"\n\
          models = [{{ id = \"sonnet\", upstream_id = \"claude-sonnet\" }}]\n"
     )
@@ -255,7 +264,7 @@ async fn a_chat_goes_through_mutual_tls_to_a_node_and_back() {
     let fleet = Authority::new(&place, "fleet");
     let ca = fleet.file(&place);
     let node = Node::start(&fleet.issue(&place, "localhost"), &ca, PROPER).await;
-    let config = place.write("a.toml", &configuration(&fleet.issue(&place, "edge-1"), &ca, &[node.url()]));
+    let config = place.write("a.toml", &configuration(&fleet.issue(&place, "edge-1"), &ca, &node.url()));
     let gateway = tokio::task::block_in_place(|| place.up(&["--config", &config]));
     assert_eq!(gateway.ready["models"], json!([{"id": "sonnet", "provider": "claude"}]));
 
@@ -274,7 +283,7 @@ async fn a_chat_goes_through_mutual_tls_to_a_node_and_back() {
     assert!(name.contains("edge-1"), "the node knows who asks");
     let request: runner_api::RunRequest = serde_json::from_str(body).unwrap();
     assert_eq!((request.cli.as_str(), request.parameters["model"].as_str()), ("claude", "claude-sonnet"));
-    assert!(node.seen.lock().unwrap().iter().all(|(version, ..)| *version == http::Version::HTTP_2));
+    assert!(node.seen.lock().unwrap().iter().all(|seen| seen.version == http::Version::HTTP_2));
 
     // A client that leaves ends the run.
     let say = node.next_run();
@@ -362,7 +371,7 @@ async fn certificates_are_read_again_when_they_change() {
     let ca = fleet.file(&place);
     let node = Node::start(&fleet.issue(&place, "localhost"), &ca, PROPER).await;
     let edge = place.write("edge.pem", &std::fs::read_to_string(fleet.issue(&place, "edge-1")).unwrap());
-    let config = place.write("a.toml", &configuration(&edge, &ca, &[node.url()]));
+    let config = place.write("a.toml", &configuration(&edge, &ca, &node.url()));
     let gateway = tokio::task::block_in_place(|| place.up(&["--config", &config]));
     let asked_by = |name: &str| node.asked("/v1/capacity").iter().any(|(asker, _)| asker.contains(name));
     assert!(asked_by("edge-1") && !asked_by("edge-2"));
@@ -407,9 +416,9 @@ fn a_cli_that_no_runner_has_is_said_to_be_missing() {
     let place = Place::new();
     let fleet = Authority::new(&place, "fleet");
     // Nobody listens there.
-    let url = "https://localhost:1".to_owned();
+    let url = "https://localhost:1";
     let config =
-        place.write("a.toml", &configuration(&fleet.issue(&place, "edge-1"), &fleet.file(&place), &[url]));
+        place.write("a.toml", &configuration(&fleet.issue(&place, "edge-1"), &fleet.file(&place), url));
     let ran = place.run(&["providers", "check", "--no-discovery", "--config", &config]).expect(1);
     assert!(ran.stdout.contains("no runner that is up has the CLI 'claude'"), "{ran:#?}");
     let ran = place.run(&["doctor", "--no-discovery", "--config", &config]).expect(1);

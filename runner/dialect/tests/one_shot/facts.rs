@@ -1,7 +1,7 @@
 //! What must be so whatever the golden files say.
 
-use cli_dialect::{Dialect, Exit, Kind, Limit, Observed, Settings, SystemPrompt, ToolsAs};
-use runner_api::{ErrorClass, FinishReason, RunEvent, RunUsage};
+use cli_dialect::{Action, Dialect, Exit, Kind, Limit, Observed, Settings, SystemPrompt, ToolsAs};
+use runner_api::{ErrorClass, FinishReason, Part, RunEvent, RunUsage};
 
 use crate::recording::{Recording, begin, dialect, events, recording, recordings, request, settings, text};
 
@@ -516,6 +516,26 @@ fn prompts_that_a_cli_would_cut_are_refused_before_it_starts() {
         let error = dialect(kind).begin(&request(&"x".repeat(limit + 1)), &mut out).unwrap_err();
         assert_eq!((error.param.as_str(), out.len()), ("messages", 0));
         dialect(kind).begin(&request(&"x".repeat(limit)), &mut out).unwrap();
+    }
+}
+
+#[test]
+fn gemini_takes_images_as_files_and_the_others_none() {
+    let mut asked = request("What is this?");
+    let image = Part::Image { media_type: "image/png".to_owned(), data: "aGk=".to_owned() };
+    asked.messages[0].parts.push(image);
+    for kind in crate::recording::KINDS {
+        let dialect = dialect(kind);
+        if kind == Kind::Gemini {
+            let files = dialect.files(&asked).unwrap();
+            assert_eq!((files[0].name.as_str(), files[0].bytes.as_slice()), ("image-1.png", &b"hi"[..]));
+            let mut out = Vec::new();
+            crate::recording::dialect(kind).begin(&asked, &mut out).unwrap();
+            let Action::Write(prompt) = &out[0] else { panic!("{out:?}") };
+            assert!(String::from_utf8_lossy(prompt).contains("\n@image-1.png\n"));
+        } else {
+            assert_eq!(dialect.files(&asked).unwrap_err().param, "messages[0].parts[1]");
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! `dyad-runner run`: one CLI, here, the way that requests go but for the network.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 use futures_util::StreamExt as _;
-use runner_api::{ErrorClass, Message, Part, Role, RunEvent, RunRequest};
+use runner_api::{ErrorClass, Message, Part, Refusal, RefusalCode, Role, RunEvent, RunRequest};
 use tokio::time::Instant;
 
 use super::serve::Signals;
@@ -69,8 +69,11 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         return Err(args.config.usage(&missing));
     }
     args.log.start("warn")?;
-    let request = request(args)?;
     let output = Output::new(args.config.json);
+    if io::stdin().is_terminal() {
+        output.remark("The prompt, please; Ctrl-D ends it.");
+    }
+    let request = request(args)?;
     let lock = StateLock::take(&config.state_dir).map_err(|error| Failure::failed("no run", &error))?;
     let ended = block_on(async {
         let signals = Signals::new();
@@ -135,11 +138,10 @@ fn request(args: &RunArgs) -> Result<RunRequest, Failure> {
 
 /// Shows a run from its beginning to its end.
 async fn follow<R: Runs>(runs: &R, request: RunRequest, json: bool) -> Result<ExitCode, Failure> {
-    let refused = |refusal: runner_api::Refusal| {
-        let place = refusal.param.map(|param| format!("{param}: ")).unwrap_or_default();
-        Failure::Failed(vec![format!("{place}{}", refusal.message)])
+    let events = match runs.submit(request, Instant::now()).await {
+        Ok(events) => events,
+        Err(refusal) => return refused(refusal, json),
     };
-    let events = runs.submit(request, Instant::now()).await.map_err(refused)?;
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         let shown = if json { show_json(&event) } else { show(&event) };
@@ -152,6 +154,20 @@ async fn follow<R: Runs>(runs: &R, request: RunRequest, json: bool) -> Result<Ex
         }
     }
     Err(Failure::Failed(vec!["the run ended without saying how".to_owned()]))
+}
+
+/// A request that did not become a run: as wrong words, or as the run that it would have been.
+fn refused(refusal: Refusal, json: bool) -> Result<ExitCode, Failure> {
+    let place = refusal.param.map(|param| format!("{param}: ")).unwrap_or_default();
+    let line = format!("{place}{}", refusal.message);
+    let class = match refusal.code {
+        RefusalCode::InvalidRequest | RefusalCode::NotFound => return Err(Failure::Usage(vec![line])),
+        RefusalCode::Timeout => ErrorClass::Timeout,
+        RefusalCode::Unavailable => ErrorClass::Unavailable,
+        _ => ErrorClass::Internal,
+    };
+    Output::new(json).errors(class.as_str(), &[line]);
+    Ok(exit_code(class))
 }
 
 fn show(event: &RunEvent) -> io::Result<()> {

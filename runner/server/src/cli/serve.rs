@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 use runner_api::node::MemoryRegistry;
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, Failure, LogArgs, block_on};
+use crate::output::Output;
 use crate::runner::{Runner, RunningRunner, StartError};
 
 #[derive(Debug, Clone, Args)]
@@ -22,6 +24,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     // Everything that can be wrong is looked at before a port is bound.
     let config = args.config.read()?;
     args.log.start("info")?;
+    // Connections, and some descriptors for each sandbox: the usual soft limit of 1,024 is soon reached.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     block_on(async {
         let signals = Signals::new();
         let mut signals = signals.map_err(|error| Failure::failed("signals cannot be handled", &error))?;
@@ -35,6 +39,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
             // Dropping the start ends what it has begun.
             signal = signals.next() => return Err(Failure::Failed(vec![format!("{signal}: stopped while starting")])),
         };
+        let ready = json!({"event": "ready", "addr": node.addr(), "metrics_addr": node.metrics_addr()});
+        Output::new(args.config.json).object(&ready);
         tracing::info!(addr = %node.addr(), metrics = node.metrics_addr().map(tracing::field::display), "serving");
         let signal = signals.next().await;
         tracing::info!(

@@ -150,6 +150,9 @@ fn argv(fields: &mut Fields<'_>, is_echo: bool) -> Option<Vec<Template>> {
         fields
             .violation("argv", "must have the CLI's program and its arguments, such as [\"claude\", \"-p\"]");
     }
+    if argv.as_ref().and_then(|argv| argv.first()).is_some_and(|program| program.0.is_empty()) {
+        fields.violation("argv[0]", "must name the CLI's program");
+    }
     argv
 }
 

@@ -38,6 +38,7 @@ struct Idle {
 
 pub(super) struct Waiter {
     pub(super) ticket: u64,
+    pub(super) since: Instant,
     pub(super) taker: oneshot::Sender<Result<Lease, StartError>>,
 }
 
@@ -98,8 +99,12 @@ impl Shelf {
         made.ok()
     }
 
-    pub(super) fn refuse_waiter(&mut self, error: &StartError) {
-        while let Some(waiter) = self.waiters.pop_front() {
+    /// A start that had `begun` then has failed. The first who waited already hears of it; whoever came later gets a
+    /// start of his own.
+    pub(super) fn refuse_waiter(&mut self, begun: Instant, error: &StartError) {
+        while self.waiters.front().is_some_and(|waiter| waiter.since <= begun)
+            && let Some(waiter) = self.waiters.pop_front()
+        {
             if waiter.taker.send(Err(error.clone())).is_ok() {
                 return;
             }

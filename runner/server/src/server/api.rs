@@ -127,9 +127,7 @@ async fn start_run<R: Runs>(
         return Err(Refusal::new(RefusalCode::Draining, "this node takes no new runs").into());
     }
     check_content_type(&headers)?;
-    let upload = api.uploads.acquire().await.expect("nobody closes it");
-    let request = parse(&body::read(body).await?)?;
-    drop(upload);
+    let request = parse(&body::read(body, &api.uploads).await?)?;
     let (id, cli) = (request.id.clone(), request.cli.clone());
     let refused = |refusal: Refusal| {
         let (code, reason) = (refusal.code.as_str(), refusal.message.as_str());

@@ -3,6 +3,7 @@
 
 mod check;
 mod config;
+mod embedded;
 mod run;
 mod serve;
 mod support;

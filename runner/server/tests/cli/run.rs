@@ -24,7 +24,7 @@ fn the_answer_is_on_standard_output_and_nothing_else() {
 #[test]
 fn what_a_cli_does_not_take_is_refused() {
     let place = Place::new("", ECHO);
-    let ran = place.run_with(&["run", "cli-echo", "--param", "model=x"], "Hello").expect(1);
+    let ran = place.run_with(&["run", "cli-echo", "--param", "model=x"], "Hello").expect(2);
     assert!(ran.stderr.contains("model"), "{ran:#?}");
     assert!(ran.stdout.is_empty(), "{ran:#?}");
 }
@@ -44,6 +44,18 @@ fn the_exit_code_tells_the_class() {
         assert!(ran.stdout.starts_with("half"), "{ran:#?}");
         assert!(ran.stderr.contains("error: "), "{ran:#?}");
     }
+}
+
+#[test]
+fn a_cli_that_cannot_be_started_says_why() {
+    let cli = ECHO.replace("{ builtin = \"echo\" }", "{ local = \"dyad-cli-echo:none\" }");
+    let place = Place::new("", &format!("{}argv = [\"x\"]\n", cli.split("[cli.limits]").next().unwrap()));
+    let ran = place.run_with(&["run", "cli-echo"], "Hello").expect(1);
+    assert!(ran.stderr.contains("dyad-cli-echo:none"), "{ran:#?}");
+    let program = "[[cli]]\nname = \"gone\"\ndialect = \"text\"\nmode = \"parked\"\nisolation = \"process\"\nargv = [\"/no/such/program\"]\n";
+    let place = Place::new(PROCESSES, program);
+    let ran = place.run_with(&["run", "gone"], "Hello").expect(1);
+    assert!(ran.stderr.contains("/no/such/program: No such file"), "{ran:#?}");
 }
 
 #[test]

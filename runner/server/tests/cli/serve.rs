@@ -12,6 +12,21 @@ use super::support::{ECHO, Place, Runner, SLEEPER, SOON, eventually, start_run};
 
 const PROCESSES: &str = "engine = { allow_process = true }";
 
+/// Two containers that wait.
+const PARKED: &str = r#"
+[[cli]]
+name = "cli-echo"
+dialect = "text"
+mode = "parked"
+image = { builtin = "echo" }
+[cli.limits]
+memory = "64MiB"
+pids = 32
+[cli.pool]
+min = 2
+max = 2
+"#;
+
 fn events(body: &[u8]) -> Vec<RunEvent> {
     let mut decoder = frame::Decoder::default();
     decoder.push(body);
@@ -85,6 +100,34 @@ async fn sleeping(place: &Place, runner: &Runner) -> http::Response<hyper::body:
     response
 }
 
+/// Whether a process has these words in its arguments.
+fn is_running(words: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let mut arguments = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    arguments.any(|line| String::from_utf8_lossy(&line).replace('\0', " ").contains(words))
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_takes_its_cli_along_within_a_second() {
+    // Nobody else sleeps for just as long.
+    let seconds = format!("1000{}", std::process::id());
+    let place = Place::new(PROCESSES, &SLEEPER.replace("1000", &seconds));
+    let runner = place.serve();
+    let response = sleeping(&place, &runner).await;
+    let words = format!("sleep {seconds}");
+    assert!(is_running(&words));
+    drop(response);
+    let left = Instant::now();
+    // Lets the connection's task see that nobody wants it any more.
+    tokio::task::spawn_blocking(move || eventually("it ends", || (!is_running(&words)).then_some(())))
+        .await
+        .unwrap();
+    assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+    let is_counted = || runner.probe("/metrics").contains("class=\"cancelled\"} 1").then_some(());
+    eventually("it is counted", is_counted);
+    runner.stop();
+}
+
 #[tokio::test]
 async fn a_drain_ends_what_still_runs_after_its_grace() {
     let grace = format!("capacity = {{ drain_grace = \"2s\" }}\n{PROCESSES}");
@@ -118,6 +161,40 @@ async fn a_second_signal_ends_it_at_once() {
     let (status, log) = runner.ended();
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(at.elapsed() < Duration::from_secs(10), "{log}");
+}
+
+/// A pool's containers, once they wait.
+fn parked(place: &Place, count: usize) -> Vec<String> {
+    eventually("the pool is full", || Some(place.containers()).filter(|containers| containers.len() == count))
+}
+
+#[test]
+fn sandboxes_that_wait_go_with_the_runner() {
+    let place = Place::new("", PARKED);
+    let runner = place.serve();
+    assert_eq!(parked(&place, 2).len(), 2);
+    runner.stop();
+    assert!(place.containers().is_empty(), "{:?}", place.containers());
+}
+
+#[test]
+fn what_a_killed_runner_left_goes_at_the_next_start() {
+    let place = Place::new("", PARKED);
+    let runner = place.serve();
+    let orphans = parked(&place, 2);
+    runner.signal(Signal::KILL);
+    runner.ended();
+    assert_eq!(place.containers().len(), 2, "nobody was there to remove them");
+    let runner = place.serve();
+    let now = place.containers();
+    let ids = |containers: &[String]| containers.iter().map(|line| line[..64].to_owned()).collect::<Vec<_>>();
+    assert!(!ids(&now).iter().any(|id| ids(&orphans).contains(id)), "{orphans:?} {now:?}");
+    // A try of one CLI beside it touches nothing of it.
+    let before = parked(&place, 2);
+    place.run_with(&["run", "cli-echo"], "Hello").expect(0);
+    assert_eq!(ids(&place.containers()), ids(&before));
+    runner.stop();
+    assert!(place.containers().is_empty(), "{:?}", place.containers());
 }
 
 #[test]

@@ -146,8 +146,9 @@ allowed_clients = ["{CLIENT}"]
 
     /// Starts a runner and waits until it serves.
     pub(crate) fn serve(&self) -> Runner {
-        let mut command = self.command(&["serve", "--log-format", "json"]);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = self.command(&["serve", "--json", "--log-format", "json"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
@@ -156,7 +157,11 @@ allowed_clients = ["{CLIENT}"]
             }
         });
         let mut runner = Runner { child, lines, log: String::new(), ready: Value::Null };
-        runner.ready = runner.logged("serving");
+        let mut ready = String::new();
+        stdout.read_line(&mut ready).unwrap();
+        assert!(!ready.is_empty(), "no runner: {}", runner.ended().1);
+        runner.ready = serde_json::from_str(&ready).unwrap();
+        assert_eq!(runner.ready["event"], "ready");
         runner
     }
 
@@ -234,7 +239,7 @@ pub(crate) struct Runner {
     child: Child,
     lines: mpsc::Receiver<String>,
     log: String,
-    /// What it logged when it began to serve.
+    /// What it said when it began to serve.
     ready: Value,
 }
 
@@ -245,7 +250,7 @@ impl Runner {
 
     /// The answer to `GET path` of the listener for probes.
     pub(crate) fn probe(&self, path: &str) -> String {
-        let addr: SocketAddr = self.ready["metrics"].as_str().unwrap().parse().unwrap();
+        let addr: SocketAddr = self.ready["metrics_addr"].as_str().unwrap().parse().unwrap();
         let mut stream = std::net::TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();

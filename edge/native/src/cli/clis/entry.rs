@@ -82,16 +82,16 @@ impl RunnerFile {
         if is_well_shaped { Ok(file) } else { Err(EntryError::Shape(path.to_owned())) }
     }
 
-    /// Adds an entry, in the place of one with the same name.
-    pub(super) fn put(&mut self, name: &str, entry: &str) -> Result<(), EntryError> {
-        self.remove(name);
+    /// Adds an entry, in the place of one with the same name. Whether there was one.
+    pub(super) fn put(&mut self, name: &str, entry: &str) -> Result<bool, EntryError> {
+        let is_replaced = self.remove(name);
         // As text: tables of two documents have positions that would mingle.
         let mut text = self.document.to_string();
         if !text.is_empty() && !text.ends_with("\n\n") {
             text.push('\n');
         }
         self.document = parse(&self.path, &(text + entry))?;
-        Ok(())
+        Ok(is_replaced)
     }
 
     /// Whether there was one.

@@ -136,7 +136,10 @@ pub(super) fn check_uses(
 /// Parameters that the CLI gets by its protocol, not in argv.
 fn protocol_takes(dialect: Option<Kind>, parameter: &str) -> bool {
     match dialect {
-        Some(Kind::ClaudeStreamJson | Kind::CodexAppServer | Kind::Acp) => parameter == "model",
+        Some(Kind::ClaudeStreamJson | Kind::CodexAppServer) => {
+            matches!(parameter, "model" | "reasoning_effort")
+        }
+        Some(Kind::Acp) => parameter == "model",
         _ => false,
     }
 }
