@@ -45,6 +45,11 @@ fn main() {
     };
     match word {
         "say" => say(rest).unwrap(),
+        // When its input came, on the host's clock.
+        "when" => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+            say(&now.as_nanos().to_string()).unwrap();
+        }
         "hang" => {
             say("hanging").unwrap();
             hang();

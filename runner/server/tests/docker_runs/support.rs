@@ -77,6 +77,12 @@ impl TestNode {
     }
 
     pub(crate) async fn start(&self) -> (Engine, Arc<Runs>) {
+        let (engine, launcher) = self.launcher().await;
+        (engine, Runs::new(&self.config.clis, self.config.capacity.clone(), Arc::new(launcher)))
+    }
+
+    /// What a start has before there are runs.
+    pub(crate) async fn launcher(&self) -> (Engine, Launcher) {
         let lookup = Arc::new(SystemLookup);
         let egress =
             EgressProxy::new(&self.config.state_dir, &self.config.clis, EgressTimeouts::default(), lookup)
@@ -87,8 +93,7 @@ impl TestNode {
         for cli in &self.config.clis {
             prepared.insert(cli.name.clone(), engine.prepare(&cli.isolated, &mut |_| ()).await.unwrap());
         }
-        let launcher = Launcher::new(engine.clone(), egress, prepared);
-        (engine, Runs::new(&self.config.clis, self.config.capacity.clone(), Arc::new(launcher)))
+        (engine.clone(), Launcher::new(engine, egress, prepared))
     }
 
     /// A file's path that lives as long as the node.
@@ -240,7 +245,6 @@ pub(crate) fn actor_image() -> Image {
         let mut root = tar::Builder::new(std::fs::File::create(partial.path().join("root.tar")).unwrap());
         root.append_path_with_name(&program, "actor").unwrap();
         root.finish().unwrap();
-        std::fs::remove_file(program).unwrap();
         std::fs::write(partial.path().join("Dockerfile"), DOCKERFILE).unwrap();
         // Another test may have been quicker.
         if std::fs::rename(partial.path(), &context).is_ok() {
