@@ -85,40 +85,43 @@ impl Drop for PrivateEngine {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_runner_outlives_its_engine() {
-    for signal in [Signal::TERM, Signal::KILL] {
-        let mut engine = PrivateEngine::start();
-        let node = Node::on(&engine.socket(), "", &CLIS);
-        let runner = node.place.serve();
-        let edge = node.edge(&runner).await;
-        let mut running = edge.run("a", "unruly", "do:deaf").await;
-        running.begun().await;
-        edge.has_parked(1).await;
-        let before = node.has_containers(2);
-        engine.end(signal);
-        // With its container or with the word of it: the run has an end.
-        let last = running.last().await;
-        assert!(matches!(last, Some(RunEvent::Error { .. })), "{signal:?}: {last:?}");
-        let refused = edge.run("b", "unruly", "do:answer").await;
-        assert_eq!(refused.status(), 503, "{signal:?}: there is no engine");
+async fn a_runner_outlives_an_engine_that_is_stopped() {
+    outlives(Signal::TERM).await;
+}
 
-        engine.restart();
-        eventually("what was before is removed, and the pool is filled", || {
-            let now = node.scene.look(&before);
-            let is_left = |id: &String| now.processes.iter().any(|process| process.contains(id));
-            let is_gone = now.containers.is_disjoint(&before) && !before.iter().any(is_left);
-            (is_gone && now.containers.len() == 1 && now.files.len() == 2).then_some(())
-        });
-        let mut answer = edge.run("c", "unruly", "do:answer").await;
-        assert_eq!(
-            answer.last().await,
-            Some(RunEvent::Finished { reason: FinishReason::Stop }),
-            "{signal:?}"
-        );
-        let containers = node.containers();
-        runner.stop();
-        node.scene.is_clear(&containers, AT_ONCE, "the runner's end");
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_outlives_an_engine_that_is_killed() {
+    outlives(Signal::KILL).await;
+}
+
+async fn outlives(signal: Signal) {
+    let mut engine = PrivateEngine::start();
+    let node = Node::on(&engine.socket(), "", &CLIS);
+    let runner = node.place.serve();
+    let edge = node.edge(&runner).await;
+    let mut running = edge.run("a", "unruly", "do:deaf").await;
+    running.begun().await;
+    edge.has_parked(1).await;
+    let before = node.has_containers(2);
+    engine.end(signal);
+    // With its container or with the word of it: the run has an end.
+    let last = running.last().await;
+    assert!(matches!(last, Some(RunEvent::Error { .. })), "{last:?}");
+    let refused = edge.run("b", "unruly", "do:answer").await;
+    assert_eq!(refused.status(), 503, "there is no engine");
+
+    engine.restart();
+    eventually("what was before is removed, and the pool is filled", || {
+        let now = node.scene.look(&before);
+        let is_left = |id: &String| now.processes.iter().any(|process| process.contains(id));
+        let is_gone = now.containers.is_disjoint(&before) && !before.iter().any(is_left);
+        (is_gone && now.containers.len() == 1 && now.files.len() == 2).then_some(())
+    });
+    let mut answer = edge.run("c", "unruly", "do:answer").await;
+    assert_eq!(answer.last().await, Some(RunEvent::Finished { reason: FinishReason::Stop }), "{signal:?}");
+    let containers = node.containers();
+    runner.stop();
+    node.scene.is_clear(&containers, AT_ONCE, "the runner's end");
 }
 
 #[tokio::test(flavor = "multi_thread")]
