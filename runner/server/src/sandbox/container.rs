@@ -26,6 +26,8 @@ pub(super) struct Container {
     body: ContainerCreateBody,
     /// What must have come of it.
     promised: ContainerCreateBody,
+    /// Whether the engine may have it.
+    may_exist: bool,
     #[cfg(feature = "test-hooks")]
     is_checked: bool,
 }
@@ -37,6 +39,7 @@ impl Container {
             name,
             promised: body.clone(),
             body,
+            may_exist: false,
             #[cfg(feature = "test-hooks")]
             is_checked: true,
         }
@@ -51,7 +54,9 @@ impl Container {
     pub(super) async fn start(&mut self) -> Result<Started, SandboxError> {
         let options = CreateContainerOptionsBuilder::default().name(&self.name).build();
         let create = self.docker.create_container(Some(options), self.body.clone());
-        call("creating the container", create).await?;
+        let created = call("creating the container", create).await;
+        self.may_exist = !created.as_ref().is_err_and(is_unsent);
+        created?;
         // Before the start: nothing that the CLI prints may be lost.
         let (AttachContainerResults { output, input }, ()) = tokio::try_join!(self.attach(), self.check())?;
         let start = self.docker.start_container(&self.name, None::<StartContainerOptions>);
@@ -109,8 +114,16 @@ impl Container {
     }
 
     pub(super) async fn remove(&mut self) -> Result<(), SandboxError> {
+        if !self.may_exist {
+            return Ok(());
+        }
         remove(&self.docker, &self.name).await
     }
+}
+
+/// Whether the engine was not there to hear of it.
+fn is_unsent(error: &SandboxError) -> bool {
+    matches!(error, SandboxError::Docker { source: DockerError::HyperLegacyError { err }, .. } if err.is_connect())
 }
 
 /// Kills and removes, with its anonymous volumes. Good if there is none by that name.
