@@ -200,6 +200,8 @@ fn what_no_cli_can_do_is_refused_by_name() {
 fn what_makes_no_sense_is_refused_by_name() {
     let call =
         |call: Value| json!([{"role": "assistant", "tool_calls": [call]}, {"role": "user", "content": "a"}]);
+    let older_call =
+        |call: Value| json!([{"role": "assistant", "function_call": call}, {"role": "user", "content": "a"}]);
     for (messages, code, param) in [
         (user(&json!([{"type": "text"}])), "invalid_type", "messages[0].content[0].text"),
         (user(&json!([{"type": "text", "text": 5}])), "invalid_type", "messages[0].content[0].text"),
@@ -210,6 +212,20 @@ fn what_makes_no_sense_is_refused_by_name() {
             "invalid_value",
             "messages[1]",
         ),
+        // What came last may have been left out, being empty.
+        (
+            json!([
+                {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                {"role": "system", "content": "c"}, {"role": "assistant", "content": ""},
+            ]),
+            "invalid_value",
+            "messages[1]",
+        ),
+        (call(json!({"id": "1", "function": "boo"})), "invalid_type", "messages[0].tool_calls[0].function"),
+        (call(json!({"id": "1", "function": [1]})), "invalid_type", "messages[0].tool_calls[0].function"),
+        (older_call(json!("boo")), "invalid_type", "messages[0].function_call"),
+        (older_call(json!(5)), "invalid_type", "messages[0].function_call"),
+        (older_call(json!({})), "missing_required_parameter", "messages[0].function_call.name"),
         (call(json!({"id": "1"})), "missing_required_parameter", "messages[0].tool_calls[0].function.name"),
         (
             call(json!({"id": "1", "function": {"arguments": "{}"}})),
@@ -259,12 +275,25 @@ fn another_target_does_what_a_cli_cannot() {
     }
 }
 
+/// What a CLI is asked is read without a tree, so that it may be as deep as what goes to others.
 #[test]
-fn bodies_that_are_nested_too_deeply_for_a_cli_are_refused() {
+fn bodies_may_be_as_deep_as_for_other_upstreams() {
+    for (depth, status) in [(126, 200), (127, 400)] {
+        let test = one();
+        let deep = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let body = format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}],"metadata":{{"a":{deep}}}}}"#
+        );
+        let answer = test.send(test.request(http::Method::POST, "/v1/chat/completions", body));
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+}
+
+/// Half a surrogate pair is no character, but no reason to refuse the rest of a long chat.
+#[test]
+fn half_a_surrogate_pair_is_replaced() {
     let test = one();
-    let deep = format!("{}1{}", "[".repeat(127), "]".repeat(127));
-    let body =
-        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}],"metadata":{{"a":{deep}}}}}"#);
-    let answer = test.send(test.request(http::Method::POST, "/v1/chat/completions", body));
-    assert_eq!(answer.status, 400, "{answer:?}");
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"a\ud83db"}]}"#.to_owned();
+    assert_eq!(test.send(test.request(http::Method::POST, "/v1/chat/completions", body)).status, 200);
+    assert_eq!(test.host.last_call().json()["messages"][0]["parts"][0]["text"], "a\u{fffd}b");
 }
