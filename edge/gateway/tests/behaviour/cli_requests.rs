@@ -1,6 +1,6 @@
 //! Chat requests as CLIs are asked them, and those that no CLI can be asked.
 
-use runner_api::{FinishReason, RunEvent};
+use runner_api::{FinishReason, Refusal, RefusalCode, RunEvent};
 use serde_json::{Value, json};
 
 use crate::support::{Reply, TestGateway, completion, node, setup};
@@ -272,6 +272,44 @@ fn another_target_does_what_a_cli_cannot() {
         // If that fails, the CLI is no way out.
         test.host.reply("beta", Reply::json(503, &json!({"error": {"message": "m"}})));
         assert_eq!(test.chat(&json!({"n": 2})).error_line(), "503 server_error upstream_overloaded");
+    }
+}
+
+/// What only this CLI or its node cannot do: the proxy behind it is asked, and the refusal is told where nobody can.
+#[test]
+fn another_target_does_what_one_cli_or_node_cannot() {
+    let image = user(&json!([{"type": "image_url", "image_url": {"url": PNG}}]));
+    let too_large = Refusal::new(RefusalCode::TooLarge, "no");
+    let at_part = Refusal::new(RefusalCode::InvalidRequest, "no").at("messages[0].parts[0]");
+    for (refusal, messages, code) in [
+        (None, image, "unsupported_content"),
+        (Some(too_large), user(&json!("a")), "request_too_large"),
+        (Some(at_part), user(&json!("a")), "invalid_value"),
+    ] {
+        let setup = |cli_rank: u32, other: &str| {
+            let setup = setup().cli("alpha", &json!({"rank": cli_rank}));
+            let beta = json!({"rank": 2});
+            let test =
+                if other == "cli" { setup.cli("beta", &beta) } else { setup.provider("beta", &beta) }.build();
+            test.announce(&node("n1", |_| ()));
+            for refusal in refusal.iter().cycle().take(2) {
+                test.host.reply("n1", Reply::refusal(refusal));
+            }
+            test
+        };
+        let chat = |test: &TestGateway| test.chat(&json!({"messages": messages}));
+
+        let test = setup(1, "proxy");
+        test.host.reply("beta", Reply::json(200, &completion("from beta")));
+        let body = chat(&test).text();
+        assert!(body.contains("from beta"), "{code}: {body}");
+        for cli_rank in [1, 3] {
+            let test = setup(cli_rank, "proxy");
+            test.host.reply("beta", Reply::json(503, &json!({"error": {"message": "m"}})));
+            // Who could have done it says more than who could not.
+            assert_eq!(chat(&test).error_line(), "503 server_error upstream_overloaded", "{code}");
+        }
+        assert_eq!(chat(&setup(1, "cli")).error_line(), format!("400 invalid_request_error {code}"));
     }
 }
 
