@@ -38,7 +38,8 @@ fn of_host(body: &mut ContainerCreateBody) -> &mut HostConfig {
 
 /// Docker has options of its own, which have to be contradicted.
 fn with_option(body: &mut ContainerCreateBody, place: &str, option: &str) {
-    of_host(body).tmpfs.as_mut().unwrap().get_mut(place).unwrap().push_str(&format!(",{option}"));
+    let options = of_host(body).tmpfs.as_mut().unwrap().get_mut(place).unwrap();
+    *options = format!("{options},{option}");
 }
 
 fn without_option(body: &mut ContainerCreateBody, place: &str, option: &str) {
