@@ -192,7 +192,10 @@ fn system_tests(context: &Context, which: &[&str]) -> Result<Tally, Problem> {
 }
 
 fn fuzz(context: &Context) -> Result<Tally, Problem> {
-    ["sse_split", "chat_scan", "chunk_scan", "dialects"].into_iter().map(|target| fuzz_target(context, target)).sum()
+    ["sse_split", "chat_scan", "chunk_scan", "dialects"]
+        .into_iter()
+        .map(|target| fuzz_target(context, target))
+        .sum()
 }
 
 fn fuzz_target(context: &Context, target: &str) -> Result<Tally, Problem> {

@@ -26,6 +26,7 @@ mod outgoing;
 mod relay;
 mod request;
 mod secret;
+mod separators;
 
 use std::io;
 use std::path::{Path, PathBuf};

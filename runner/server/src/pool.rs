@@ -5,6 +5,7 @@
 //! refilled with what starts are left, to what [demand] lets expect. All sandboxes together stay within the memory
 //! of the node: whoever waits makes idle sandboxes of others leave.
 
+mod attempt;
 mod conversation;
 mod demand;
 mod keep;
@@ -25,7 +26,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use self::attempt::{Attempt, RefillTurn, Share};
 pub use self::conversation::{Conversation, Heard};
+use self::keep::{Entry, Watch};
 pub use self::launch::Launcher;
 pub use self::lease::Lease;
 use self::memory::Memory;
@@ -63,6 +66,8 @@ struct State {
     last_ticket: u64,
     /// Starts under way.
     starting: usize,
+    /// Whether the engine makes a sandbox that nobody waits for.
+    is_refilling: bool,
     failures: u32,
     last_failure: Option<(Instant, StartError)>,
 }
@@ -81,6 +86,7 @@ impl Pool {
                 memory: Memory::new(capacity.memory_bytes),
                 last_ticket: 0,
                 starting: 0,
+                is_refilling: false,
                 failures: 0,
                 last_failure: None,
             }),
@@ -118,14 +124,13 @@ impl Pool {
             return;
         }
         let variant = lease.variant.clone();
-        let unwanted = {
+        let placed = {
             let mut state = self.0.lock();
             lease.in_use = false;
             state.shelf(&variant, Instant::now()).in_use -= 1;
-            self.0.keep_if_wanted(&mut state, lease)
+            self.0.put_on_shelf(&mut state, lease)
         };
-        // Not under the lock, which its end takes.
-        drop(unwanted);
+        self.0.settle(placed);
     }
 
     /// Sandboxes that wait for a request.
@@ -161,6 +166,12 @@ impl Pool {
     }
 }
 
+#[derive(PartialEq, Eq)]
+enum Purpose {
+    Request,
+    Refill,
+}
+
 enum Found {
     /// Its keeper hands it over.
     Idle(oneshot::Receiver<Lease>),
@@ -186,21 +197,29 @@ impl Inner {
 
     /// Starts whatever is to be started, and lets go of what is not wanted. To be called after every change.
     fn work(self: &Arc<Self>) {
-        let mut state = self.lock();
-        let now = Instant::now();
-        while !state.closed
-            && state.starting < self.starts
-            && let Some(variant) = state.next_start(now, self.starts)
-        {
-            let ticket = state.ticket();
-            state.memory.take(ticket, variant.cli.limits.memory_bytes);
-            state.starting += 1;
-            state.shelf(&variant, now).starting += 1;
-            let share = Share { inner: Arc::downgrade(self), ticket };
-            let attempt = Attempt { inner: Arc::clone(self), variant, begun: now, made: None };
-            self.runtime.spawn(attempt.make(share));
+        while let Some((attempt, share, turn)) = self.next_attempt() {
+            self.runtime.spawn(attempt.make(share, turn));
         }
+    }
+
+    fn next_attempt(self: &Arc<Self>) -> Option<(Attempt, Share, Option<RefillTurn>)> {
+        let now = Instant::now();
+        let mut state = self.lock();
         self.count.send_replace(state.memory.sandboxes());
+        if state.closed || state.starting >= self.starts {
+            return None;
+        }
+        let (variant, purpose) = state.next_start(now, self.starts)?;
+        let ticket = state.ticket();
+        state.memory.take(ticket, variant.cli.limits.memory_bytes);
+        state.starting += 1;
+        state.shelf(&variant, now).starting += 1;
+        let turn = (purpose == Purpose::Refill).then(|| {
+            state.is_refilling = true;
+            RefillTurn(Arc::clone(self))
+        });
+        let share = Share { inner: Arc::downgrade(self), ticket };
+        Some((Attempt { inner: Arc::clone(self), variant, begun: now, made: None }, share, turn))
     }
 
     /// A request has got its sandbox.
@@ -216,7 +235,7 @@ impl Inner {
     /// A sandbox has been made, or has not. The first who waits gets it, or hears why there is none.
     fn made(self: &Arc<Self>, variant: &Variant, begun: Instant, made: Result<Lease, StartError>) {
         let now = Instant::now();
-        let unwanted = {
+        let placed = {
             let mut state = self.lock();
             state.starting -= 1;
             state.note_outcome(now, made.as_ref().err());
@@ -225,7 +244,7 @@ impl Inner {
             match made {
                 Ok(lease) => {
                     shelf.note_start(now.duration_since(begun));
-                    shelf.give_to_waiter(lease).and_then(|lease| self.keep_if_wanted(&mut state, lease))
+                    shelf.give_to_waiter(lease).map(|lease| self.put_on_shelf(&mut state, lease))
                 }
                 Err(error) => {
                     shelf.note_failure(now);
@@ -234,28 +253,40 @@ impl Inner {
                 }
             }
         };
-        // Not under the lock, which its end takes.
-        drop(unwanted);
+        if let Some(placed) = placed {
+            self.settle(placed);
+        }
         self.work();
     }
 
-    /// Puts it on its shelf; returns it if there are enough.
-    fn keep_if_wanted(self: &Arc<Self>, state: &mut State, mut lease: Lease) -> Option<Lease> {
+    /// The lease comes back if there are enough.
+    fn put_on_shelf(self: &Arc<Self>, state: &mut State, mut lease: Lease) -> Result<Watch, Lease> {
         let closed = state.closed;
-        let size = lease.variant.cli.pool;
+        let max = lease.variant.cli.pool.max;
         let shelf = state.shelf(&lease.variant, Instant::now());
-        if closed || shelf.idle() >= size.max {
-            return Some(lease);
+        if closed || shelf.idle() >= max {
+            return Err(lease);
         }
         lease.is_warm = true;
-        let entry = keep::Entry {
-            inner: Arc::downgrade(self),
-            variant: lease.variant.clone(),
-            ticket: lease.ticket(),
-        };
-        let asked = shelf.put(lease.ticket());
-        self.runtime.spawn(keep::keep(entry, lease, asked, size.max_age));
-        None
+        let (variant, ticket) = (lease.variant.clone(), lease.ticket());
+        let asked = shelf.put(ticket);
+        Ok(Watch { entry: Entry { inner: Arc::downgrade(self), variant, ticket }, lease, asked })
+    }
+
+    /// Not under the lock, which the end of either takes.
+    fn settle(&self, placed: Result<Watch, Lease>) {
+        match placed {
+            Ok(watch) => drop(self.runtime.spawn(watch.keep())),
+            Err(unwanted) => drop(unwanted),
+        }
+    }
+
+    /// A sandbox did not last until a request came.
+    fn note_unfit(&self, variant: &Variant) {
+        tracing::warn!(cli = variant.cli.name, "a waiting CLI ended or spoke out of turn, and is replaced");
+        if let Some(shelf) = self.lock().shelves.get_mut(variant) {
+            shelf.note_failure(Instant::now());
+        }
     }
 
     /// A sandbox is about to be removed; its memory is given back once it has gone.
@@ -302,26 +333,28 @@ impl State {
     }
 
     /// What is to be started next, if anything, and if there is memory for it.
-    fn next_start(&mut self, now: Instant, starts: usize) -> Option<Variant> {
+    fn next_start(&mut self, now: Instant, starts: usize) -> Option<(Variant, Purpose)> {
         for shelf in self.shelves.values_mut() {
             shelf.forget_gone_waiters();
         }
         let oldest = self.shelves.iter().filter_map(|(variant, shelf)| Some((shelf.unserved()?, variant)));
         if let Some((_, variant)) = oldest.min_by_key(|(ticket, _)| *ticket) {
             let variant = variant.clone();
-            return self.make_room(&variant, now).then_some(variant);
+            return self.make_room(&variant, now).then_some((variant, Purpose::Request));
         }
-        // A refill does not compete with starts that somebody waits for, and leaves one free for whoever comes.
+        // A refill does not compete with starts that somebody waits for, and leaves one free for whoever comes. The
+        // engine, which makes one sandbox after the other for the most part, has one refill at a time.
         let awaited = self.shelves.values().any(|shelf| !shelf.waiters.is_empty());
-        if awaited || self.starting >= starts.saturating_sub(1).max(1) {
+        if awaited || self.is_refilling || self.starting >= starts.saturating_sub(1).max(1) {
             return None;
         }
-        let lacking = self.shelves.iter().filter_map(|(variant, shelf)| {
-            let lacks = shelf.lacks(now, &variant.cli.pool)?;
-            self.memory.has_room(variant.cli.limits.memory_bytes).then_some((lacks, variant))
+        let lacking = self.shelves.iter_mut().filter(|(variant, shelf)| {
+            shelf.is_lacking(now, &variant.cli.pool) && self.memory.has_room(variant.cli.limits.memory_bytes)
         });
-        // The emptiest first.
-        lacking.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, variant)| variant.clone())
+        // They take turns.
+        let (variant, shelf) = lacking.min_by_key(|(_, shelf)| shelf.last_refill)?;
+        shelf.last_refill = Some(now);
+        Some((variant.clone(), Purpose::Refill))
     }
 
     /// Whether there is memory for a sandbox that somebody waits for. If not, idle ones of others are made to leave:
@@ -371,62 +404,6 @@ async fn tend(pool: Weak<Inner>) {
         let Some(inner) = pool.upgrade() else { return };
         inner.lock().shrink(Instant::now());
         inner.work();
-    }
-}
-
-/// A start under way. However it ends, the pool hears of it: a dialect that panics must not leave it waiting.
-struct Attempt {
-    inner: Arc<Inner>,
-    variant: Variant,
-    begun: Instant,
-    made: Option<Result<Lease, StartError>>,
-}
-
-impl Attempt {
-    async fn make(mut self, share: Share) {
-        let (inner, variant) = (Arc::clone(&self.inner), self.variant.clone());
-        self.made = Some(Self::start(&*inner.sandboxes, &variant, share).await);
-    }
-
-    async fn start(sandboxes: &dyn Sandboxes, variant: &Variant, share: Share) -> Result<Lease, StartError> {
-        let place = sandboxes.start(variant).await?;
-        let conversation = Conversation::new(place, sandboxes.dialect(variant));
-        let mut lease = Lease {
-            held: Some((conversation, share)),
-            variant: variant.clone(),
-            is_warm: false,
-            in_use: false,
-            made_at: Instant::now(),
-        };
-        if variant.cli.mode == Mode::Parked {
-            lease.boot().await?;
-        }
-        Ok(lease)
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        let made = self.made.take().unwrap_or_else(|| Err(StartError("the start was cut off".to_owned())));
-        if let Err(error) = &made {
-            tracing::warn!(cli = self.variant.cli.name, %error, "a sandbox could not be made");
-        }
-        self.inner.made(&self.variant, self.begun, made);
-    }
-}
-
-/// A sandbox's memory: given back when it is dropped.
-struct Share {
-    inner: Weak<Inner>,
-    ticket: u64,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        if let Some(inner) = self.inner.upgrade() {
-            inner.lock().memory.free(self.ticket);
-            inner.work();
-        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::within;
 /// What every vendor's model says unless the prompt names another scene.
 pub const ANSWER: [&str; 6] = ["Hello", " from", " the", " mock", " model", "."];
 /// Text that is easily broken: line ends, quotes, escapes, scripts, joined emoji, things that look like framing.
-pub const UNICODE: &str = "tab\there \"quoted\" back\\slash\nдобрый день 你好 👩\u{200d}👩\u{200d}👧 e\u{301}\n\ndata: not an event\n[DONE]\nlast line";
+pub const UNICODE: &str = "tab\there line\u{2028}separator \"quoted\" back\\slash\nдобрый день 你好 👩\u{200d}👩\u{200d}👧 e\u{301}\n\ndata: not an event\n[DONE]\nlast line";
 /// Pieces of the scene `long`.
 pub const LONG_PIECES: usize = 2000;
 

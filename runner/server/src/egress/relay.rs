@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full};
@@ -20,8 +20,9 @@ use super::endpoint::Route;
 use super::observe::Call;
 use super::outgoing::{Body, BoxError};
 use super::request::{Target, key_in_query};
+use super::separators::EscapeSeparators;
 use super::{credential, headers};
-use crate::config::model::Upstream;
+use crate::config::model::{Upstream, Vendor};
 
 /// Characters of a refused request's path that are logged.
 const MAX_LOGGED_TARGET: usize = 200;
@@ -208,10 +209,20 @@ async fn call_vendor(route: &Route, request: Request<Incoming>) -> Result<Respon
         call.answered(head.status.as_u16(), &head.headers);
         call
     });
+    let separators = breaks_at_separators(upstream.vendor, &head.headers).then(EscapeSeparators::default);
     headers::to_sandbox(&mut head.headers);
     head.version = Version::HTTP_11;
     head.extensions = http::Extensions::default();
-    Ok(Response::from_parts(head, Relayed::new(body, timeouts.idle, call).boxed_unsync()))
+    let body = Relayed { separators, ..Relayed::new(body, timeouts.idle, call) };
+    Ok(Response::from_parts(head, body.boxed_unsync()))
+}
+
+/// Whether the answer is one that its CLI cannot read as it comes, and may grow.
+fn breaks_at_separators(vendor: Vendor, headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    vendor == Vendor::Gemini
+        && content_type.is_some_and(|value| value.starts_with("text/event-stream"))
+        && !headers.contains_key(header::CONTENT_LENGTH)
 }
 
 /// The upstream's URL, followed by the path that the sandbox asks for.
@@ -239,11 +250,13 @@ struct Relayed {
     waiting: bool,
     /// Whose answer this is.
     call: Option<Call>,
+    separators: Option<EscapeSeparators>,
 }
 
 impl Relayed {
     fn new(body: Incoming, idle: Duration, call: Option<Call>) -> Self {
-        let mut relayed = Self { body, idle, silence: Box::pin(sleep(idle)), waiting: false, call };
+        let mut relayed =
+            Self { body, idle, silence: Box::pin(sleep(idle)), waiting: false, call, separators: None };
         relayed.note_end();
         relayed
     }
@@ -276,13 +289,21 @@ impl http_body::Body for Relayed {
                         call.push(&data);
                     }
                     this.note_end();
+                    let data = match &mut this.separators {
+                        Some(separators) => separators.push(data),
+                        None => data,
+                    };
+                    if data.is_empty() {
+                        continue;
+                    }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Poll::Ready(None) => {
                     if let Some(mut call) = this.call.take() {
                         call.end();
                     }
-                    return Poll::Ready(None);
+                    let kept = this.separators.as_mut().and_then(EscapeSeparators::finish);
+                    return Poll::Ready(kept.map(|data| Ok(Frame::data(data))));
                 }
                 Poll::Ready(Some(Err(error))) => error.into(),
                 Poll::Pending => {
@@ -304,10 +325,10 @@ impl http_body::Body for Relayed {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() && self.separators.as_ref().is_none_or(EscapeSeparators::is_empty)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.separators.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }

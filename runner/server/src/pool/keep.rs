@@ -1,7 +1,6 @@
 //! One sandbox that waits: watched until a request takes it, or until it should no longer be given out.
 
 use std::sync::Weak;
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
@@ -27,27 +26,35 @@ impl Drop for Entry {
     }
 }
 
-/// Hands the sandbox to whoever asks, unless it is unfit. Lets it go when nobody may ask any more, or after `max_age`.
-pub(super) async fn keep(
-    entry: Entry,
-    mut lease: Lease,
-    asked: oneshot::Receiver<oneshot::Sender<Lease>>,
-    max_age: Duration,
-) {
-    let retire_at = lease.made_at + max_age;
-    tokio::select! {
-        biased;
-        taker = asked => {
-            let Ok(taker) = taker else { return };
-            // What it said just now counts too.
-            if lease.unfit().now_or_never().is_none() {
-                // One who has gone drops it.
-                let _ = taker.send(lease);
-                return;
+/// A sandbox on a shelf.
+pub(super) struct Watch {
+    pub(super) entry: Entry,
+    pub(super) lease: Lease,
+    pub(super) asked: oneshot::Receiver<oneshot::Sender<Lease>>,
+}
+
+impl Watch {
+    /// Hands the sandbox to whoever asks, unless it is unfit. Lets it go when nobody may ask any more, or when it has
+    /// become too old.
+    pub(super) async fn keep(self) {
+        let Self { entry, mut lease, asked } = self;
+        let retire_at = lease.made_at + entry.variant.cli.pool.max_age;
+        tokio::select! {
+            biased;
+            taker = asked => {
+                let Ok(taker) = taker else { return };
+                // What it said just now counts too.
+                if lease.unfit().now_or_never().is_none() {
+                    // One who has gone drops it.
+                    let _ = taker.send(lease);
+                    return;
+                }
             }
+            () = lease.unfit() => {}
+            () = sleep_until(retire_at) => return,
         }
-        () = lease.unfit() => {}
-        () = sleep_until(retire_at) => return,
+        if let Some(inner) = entry.inner.upgrade() {
+            inner.note_unfit(&entry.variant);
+        }
     }
-    tracing::warn!(cli = entry.variant.cli.name, "a waiting CLI ended or spoke out of turn, and is replaced");
 }

@@ -12,7 +12,7 @@ use super::{Share, Variant};
 /// Dropping it removes the sandbox in the background.
 pub struct Lease {
     /// Always there, until the drop.
-    pub(super) held: Option<(Conversation, Share)>,
+    pub(super) held: Option<Box<(Conversation, Share)>>,
     pub(super) variant: Variant,
     pub(super) is_warm: bool,
     /// Whether a request has it.
@@ -45,8 +45,7 @@ impl Lease {
     }
 
     pub(super) fn ticket(&self) -> u64 {
-        let (_, share) = self.held.as_ref().expect("taken in the drop only");
-        share.ticket
+        self.held.as_ref().expect("taken in the drop only").1.ticket
     }
 }
 
@@ -54,25 +53,24 @@ impl Deref for Lease {
     type Target = Conversation;
 
     fn deref(&self) -> &Conversation {
-        let (conversation, _) = self.held.as_ref().expect("taken in the drop only");
-        conversation
+        &self.held.as_ref().expect("taken in the drop only").0
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut Conversation {
-        let (conversation, _) = self.held.as_mut().expect("taken in the drop only");
-        conversation
+        &mut self.held.as_mut().expect("taken in the drop only").0
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         // Without a pool nobody counts any more, and dropping the conversation removes the sandbox as well.
-        let inner = self.held.as_ref().and_then(|(_, share)| share.inner.upgrade());
+        let inner = self.held.as_ref().and_then(|held| held.1.inner.upgrade());
         if let Some(inner) = inner {
             inner.leave(self);
-            if let Some((conversation, share)) = self.held.take() {
+            if let Some(held) = self.held.take() {
+                let (conversation, share) = *held;
                 inner.runtime.spawn(async move {
                     conversation.remove().await;
                     drop(share);

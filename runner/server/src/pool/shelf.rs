@@ -26,8 +26,10 @@ pub(super) struct Shelf {
     demand: Demand,
     /// Whether the minimum is kept even if nobody asks.
     always: bool,
+    /// Since a request got a sandbox that worked: starts that failed, and sandboxes that did not last.
     failures: u32,
     retry_at: Option<Instant>,
+    pub(super) last_refill: Option<Instant>,
 }
 
 struct Idle {
@@ -53,6 +55,7 @@ impl Shelf {
             always,
             failures: 0,
             retry_at: None,
+            last_refill: None,
         }
     }
 
@@ -123,12 +126,12 @@ impl Shelf {
     /// A request has got a sandbox.
     pub(super) fn note_request(&mut self, now: Instant) {
         self.in_use += 1;
+        self.failures = 0;
+        self.retry_at = None;
         self.demand.request(now, self.in_use);
     }
 
     pub(super) fn note_start(&mut self, took: Duration) {
-        self.failures = 0;
-        self.retry_at = None;
         self.demand.started(took);
     }
 
@@ -138,12 +141,10 @@ impl Shelf {
         self.retry_at = Some(now + pause);
     }
 
-    /// Which part of what is desired is missing; None if nothing is, or if it is too early to try again.
-    pub(super) fn lacks(&self, now: Instant, size: &PoolSize) -> Option<f64> {
-        let desired = self.demand.desired(now, size, self.always);
-        let missing = desired.checked_sub(self.idle.len() + self.starting).filter(|missing| *missing > 0)?;
-        #[expect(clippy::cast_precision_loss, reason = "numbers of sandboxes")]
-        self.retry_at.is_none_or(|at| at <= now).then(|| missing as f64 / desired as f64)
+    /// Whether there are less than desired, and it is not too early to try again after a failure.
+    pub(super) fn is_lacking(&self, now: Instant, size: &PoolSize) -> bool {
+        self.idle.len() + self.starting < self.demand.desired(now, size, self.always)
+            && self.retry_at.is_none_or(|at| at <= now)
     }
 
     pub(super) fn has_surplus(&self, now: Instant, size: &PoolSize) -> bool {
