@@ -63,9 +63,10 @@ impl Container {
         call("starting the container", start).await?;
         // The stream ends with the container, whose init holds both pipes open. A broken connection ends it too.
         let output = output.filter_map(async |piece| match piece.ok()? {
-            LogOutput::StdOut { message } | LogOutput::Console { message } => Some(Output::Stdout(message)),
+            LogOutput::StdOut { message } => Some(Output::Stdout(message)),
             LogOutput::StdErr { message } => Some(Output::Stderr(message)),
-            LogOutput::StdIn { .. } => None,
+            // There is no terminal: "Console" is what bollard makes of a frame that broke off.
+            LogOutput::StdIn { .. } | LogOutput::Console { .. } => None,
         });
         Ok(Started { stdin: Stdin::new(input), output: output.boxed() })
     }
