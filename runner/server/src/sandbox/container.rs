@@ -148,3 +148,15 @@ pub(super) async fn call<T>(
         Err(_) => Err(SandboxError::TimedOut { doing }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_says_nothing_is_not_waited_for() {
+        let never = std::future::pending::<Result<(), DockerError>>();
+        let error = call("waiting", never).await.unwrap_err();
+        assert_eq!(error.to_string(), "Docker took too long at waiting");
+    }
+}
