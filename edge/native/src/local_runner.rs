@@ -93,7 +93,8 @@ impl Plan {
     /// How the gateway reaches the runner.
     pub(crate) fn connection(&self) -> RunnersConfig {
         let LocalCertificates { authority, edge, .. } = self.certificates.clone();
-        let identity = RunnerIdentity { client_cert: edge.clone(), client_key: edge, ca: authority };
+        let identity =
+            RunnerIdentity { client_cert: edge.clone(), client_key: edge, ca: authority, crl: None };
         // The runner announces itself.
         RunnersConfig { identity, nodes: Vec::new() }
     }
