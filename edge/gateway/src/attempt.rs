@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::adapter::{ChatCall, Completed, EmbeddingsCall};
 use crate::classify::taught;
-use crate::error::UpstreamFailure;
+use crate::error::{Scope, UpstreamFailure};
 use crate::host::BoxFuture;
 use crate::routes::{Lesson, Target};
 use crate::stream::Live;
@@ -84,7 +84,7 @@ pub(crate) async fn try_targets<A: Attempt>(
     request: &A,
     targets: &[Arc<Target>],
 ) -> Result<(A::Answer, Arc<Target>), UpstreamFailure> {
-    let mut last = UpstreamFailure::unavailable("No upstream serves this model.");
+    let mut last: Option<UpstreamFailure> = None;
     for target in targets {
         let mut corrections: Vec<Lesson> = Vec::new();
         let mut reconnected = false;
@@ -123,12 +123,15 @@ pub(crate) async fn try_targets<A: Attempt>(
             class = failure.class.as_str(),
             "an upstream failed: {}",
             // The upstream's own words may quote the request, which is nothing for the log.
-            if failure.class.may_fall_back() { &failure.message } else { "it refused the request" },
+            if failure.class.is_callers_fault() { "it refused the request" } else { &failure.message },
         );
-        if !failure.class.may_fall_back() {
+        if failure.scope == Scope::Request {
             return Err(failure);
         }
-        last = failure;
+        // Who cannot do it at all says less than who could have.
+        if last.is_none() || !failure.class.is_callers_fault() {
+            last = Some(failure);
+        }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| UpstreamFailure::unavailable("No upstream serves this model.")))
 }

@@ -9,7 +9,7 @@ use openai_wire::ErrorBody;
 
 use crate::host::{Body, full};
 
-/// How an upstream failed. The class decides whether another target is tried and what the client is told.
+/// How an upstream failed. The class decides what the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureClass {
     /// Our credential was refused.
@@ -19,7 +19,7 @@ pub(crate) enum FailureClass {
     QuotaExhausted,
     Overloaded,
     Timeout,
-    /// The request itself was refused: another target would refuse it too.
+    /// The request itself was refused.
     InvalidRequest,
     NotFound,
     ContentFilter,
@@ -29,18 +29,23 @@ pub(crate) enum FailureClass {
 }
 
 impl FailureClass {
-    /// Whether another target may do better.
-    pub(crate) fn may_fall_back(self) -> bool {
+    /// Whether it is told in the words of who refused the request.
+    pub(crate) fn is_callers_fault(self) -> bool {
+        matches!(self, Self::InvalidRequest | Self::ContentFilter)
+    }
+
+    /// Where it is, as long as nothing more is known.
+    fn scope(self) -> Scope {
         match self {
-            Self::InvalidRequest | Self::ContentFilter => false,
+            Self::InvalidRequest | Self::ContentFilter => Scope::Request,
+            Self::Unavailable => Scope::Upstream,
             Self::Auth
             | Self::RateLimited
             | Self::QuotaExhausted
             | Self::Overloaded
             | Self::Timeout
             | Self::NotFound
-            | Self::Unavailable
-            | Self::Internal => true,
+            | Self::Internal => Scope::Target,
         }
     }
 
@@ -61,10 +66,22 @@ impl FailureClass {
     }
 }
 
+/// How far a failure goes, and so who may do better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// What was called: another node of the same target may.
+    Upstream,
+    /// Another target may.
+    Target,
+    /// Nobody.
+    Request,
+}
+
 /// One failed call to an upstream.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamFailure {
     pub class: FailureClass,
+    pub scope: Scope,
     /// What the client may read: our own words, or the upstream's where the fault is the caller's.
     pub message: Cow<'static, str>,
     pub param: Option<String>,
@@ -78,6 +95,7 @@ impl UpstreamFailure {
     pub(crate) fn new(class: FailureClass, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             class,
+            scope: class.scope(),
             message: message.into(),
             param: None,
             code: None,
@@ -88,6 +106,10 @@ impl UpstreamFailure {
 
     pub(crate) fn unavailable(message: &'static str) -> Self {
         Self::new(FailureClass::Unavailable, message)
+    }
+
+    pub(crate) fn of_scope(self, scope: Scope) -> Self {
+        Self { scope, ..self }
     }
 
     pub(crate) fn closed() -> Self {
@@ -288,7 +310,8 @@ impl From<openai_wire::request::RequestError> for ApiError {
 /// `server_error`, "bad gateway", "service unavailable"), and their statuses are none that clients repeat.
 impl From<UpstreamFailure> for ApiError {
     fn from(failure: UpstreamFailure) -> Self {
-        let UpstreamFailure { class, message, param, code, retry_after, stale_connection: _ } = failure;
+        let UpstreamFailure { class, scope: _, message, param, code, retry_after, stale_connection: _ } =
+            failure;
         let (status, kind, default_code) = match class {
             FailureClass::Auth => (StatusCode::FORBIDDEN, "upstream_error", "upstream_auth_failed"),
             FailureClass::RateLimited => {

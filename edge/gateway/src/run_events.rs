@@ -8,7 +8,7 @@ use runner_api::frame::FrameError;
 use runner_api::{ErrorClass, RunEvent, RunUsage};
 
 use crate::classify::{LONGEST_SHORT_WAIT, safe_text};
-use crate::error::{FailureClass, UpstreamFailure};
+use crate::error::{FailureClass, Scope, UpstreamFailure};
 use crate::event::ChatEvent;
 
 /// `Ok(None)` for what is nothing to a client: the tools that a CLI runs in its sandbox are its own, and its runner
@@ -30,7 +30,11 @@ pub(crate) fn chat_event(event: RunEvent, run: &str) -> Result<Option<ChatEvent>
         }
         RunEvent::Error { class, message, status, retry_after_ms } => {
             let mut failure = run_failure(class, retry_after_ms.map(Duration::from_millis));
-            if failure.class.may_fall_back() {
+            if status.is_some() && failure.scope == Scope::Upstream {
+                // The vendor's word, which is the same on every node.
+                failure.scope = Scope::Target;
+            }
+            if !failure.class.is_callers_fault() {
                 let class = class.as_str();
                 tracing::warn!(run, class, status, "a run failed: {}", safe_text(&message, None));
             } else if !message.trim().is_empty() {
@@ -78,6 +82,10 @@ fn run_failure(class: ErrorClass, retry_after: Option<Duration>) -> UpstreamFail
         ErrorClass::Internal => FailureClass::Internal,
     };
     let mut failure = UpstreamFailure::new(failure_class, own_words(class));
+    if class == ErrorClass::Cancelled {
+        // Who ended it there does not want it begun anew elsewhere.
+        failure.scope = Scope::Request;
+    }
     failure.retry_after =
         retry_after.filter(|_| matches!(failure_class, FailureClass::RateLimited | FailureClass::Overloaded));
     failure

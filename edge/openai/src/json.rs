@@ -98,9 +98,13 @@ impl<'a> Cursor<'a> {
     /// Checks that the text is UTF-8.
     pub fn new(text: &'a [u8]) -> Result<Self> {
         match str::from_utf8(text) {
-            Ok(text) => Ok(Self { text, at: 0, depth: 0, first: false }),
+            Ok(text) => Ok(Self::of_str(text)),
             Err(error) => Err(JsonError { message: "invalid UTF-8", offset: error.valid_up_to() }),
         }
+    }
+
+    pub fn of_str(text: &'a str) -> Self {
+        Self { text, at: 0, depth: 0, first: false }
     }
 
     /// The whole text: what spans refer to.

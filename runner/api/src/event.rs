@@ -13,7 +13,7 @@ pub enum RunEvent {
     Started {
         /// Milliseconds from the request's arrival at the runner.
         waited_ms: u64,
-        /// Whether the CLI had been booted before the request came.
+        /// Whether its sandbox had been waiting for a request; the CLI in it had been booted, if it can be.
         warm: bool,
     },
     /// A piece of the answer. Pieces are never repeated.

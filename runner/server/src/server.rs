@@ -63,7 +63,7 @@ pub trait Runs: Send + Sync + 'static {
 
     fn clis(&self) -> Vec<CliInfo>;
 
-    /// From now on nothing new is taken; what runs or waits goes on.
+    /// From now on nothing new is taken. What runs goes on; what waits is refused, for another node to take.
     fn drain(&self);
 
     /// The error says why the node should get no requests, draining aside.

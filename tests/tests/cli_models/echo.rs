@@ -1,13 +1,15 @@
 //! The CLI that is always there, and what is left behind of any.
 
+use std::collections::HashSet;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
-use system_tests::SOON;
+
 use system_tests::clients::{Client, Clients, Job};
 use system_tests::gateway::Gateway;
 use system_tests::vendor::UNICODE;
+use system_tests::{ABORT_BOUND, SOON, within};
 
 /// The label by which the gateway's own runner knows its containers.
 pub(crate) fn containers(gateway: &Gateway) -> String {
@@ -19,6 +21,29 @@ fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker").args(arguments).output().expect("docker is installed");
     assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The ids of the containers that `filter` finds.
+pub(crate) fn running(filter: &str) -> HashSet<String> {
+    docker(&["ps", "--quiet", "--filter", filter]).lines().map(str::to_owned).collect()
+}
+
+/// Waits until one of them has ended; panics after the contract's bound.
+pub(crate) async fn one_gone(filter: &str, before: &HashSet<String>) {
+    within(ABORT_BOUND, "the run's container is gone", async {
+        while before.is_subset(&running(filter)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+/// Kills all of them, as a crash would end them.
+pub(crate) fn kill_all(filter: &str) {
+    for id in running(filter) {
+        // One may have ended by itself.
+        let _ = Command::new("docker").args(["kill", &id]).output();
+    }
 }
 
 /// Waits until no container is left that `filter` finds.

@@ -1,7 +1,5 @@
 //! What every CLI is put through.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use system_tests::clients::{Answer, Client, Clients, Job};
 use system_tests::config::UPSTREAM_CREDENTIAL;
@@ -9,7 +7,7 @@ use system_tests::gateway::Gateway;
 use system_tests::vendor::{ANSWER, FakeVendor, UNICODE, long_text};
 use system_tests::{ABORT_BOUND, SOON};
 
-use crate::echo::{containers, gone};
+use crate::echo::{containers, gone, kill_all, one_gone, running};
 
 /// A CLI behind the gateway, and what is known of it.
 struct Cli {
@@ -59,6 +57,7 @@ impl Cli {
         self.tells_how_it_ended().await;
         self.tells_what_failed().await;
         self.ends_when_the_client_leaves().await;
+        self.tells_when_the_cli_dies().await;
         let key_seen = self.vendor.calls().iter().all(|call| {
             call.headers.values().any(|value| value.to_str().is_ok_and(|v| v.contains(UPSTREAM_CREDENTIAL)))
         });
@@ -150,18 +149,39 @@ impl Cli {
 
     async fn ends_when_the_client_leaves(&self) {
         for scene in ["stall", "hang"] {
-            let body = json!({"model": self.model, "messages":
-                [{"role": "user", "content": format!("scene:{scene}")}]});
-            let mut job = Job::chat_stream(&self.gateway, body);
-            job.abort_after_ms = Some(3000);
-            let aborted = self.clients.run(Client::Python3, &job);
-            let left = async {
-                self.vendor.listened_to(SOON).await;
+            let mut job = self.job(scene);
+            // The CLI may have to be started first.
+            match scene {
+                "stall" => job.abort_after_chunks = Some(1),
+                _ => job.abort_after_ms = Some(8000),
+            }
+            let filter = containers(&self.gateway);
+            let run = async {
+                self.vendor.listened_to(SOON * 2).await;
+                // The one of this run, and those that wait for others.
+                running(&filter)
             };
-            let (answer, ()) = tokio::join!(aborted, left);
-            assert!(answer.aborted || answer.error.is_some(), "{answer:?}");
-            self.vendor.deserted(ABORT_BOUND + Duration::from_secs(1)).await;
+            let (answer, during) = tokio::join!(self.clients.run(Client::Python3, &job), run);
+            assert!(answer.aborted, "{scene}: {answer:?}");
+            let its_end = self.vendor.deserted(ABORT_BOUND);
+            tokio::join!(its_end, one_gone(&filter, &during));
         }
+    }
+
+    async fn tells_when_the_cli_dies(&self) {
+        let job = self.job("stall");
+        let kill = async {
+            self.vendor.listened_to(SOON * 2).await;
+            kill_all(&containers(&self.gateway));
+        };
+        let (answer, ()) = tokio::join!(self.clients.run(Client::Python3, &job), kill);
+        assert!(answer.error().message.is_some(), "{answer:?}");
+        assert_eq!(self.scene("answer").await.ok().text, ANSWER.concat(), "and the next one is served");
+    }
+
+    fn job(&self, scene: &str) -> Job {
+        let messages = json!([{"role": "user", "content": format!("scene:{scene}")}]);
+        Job::chat_stream(&self.gateway, json!({"model": self.model, "messages": messages}))
     }
 }
 

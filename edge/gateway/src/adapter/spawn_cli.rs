@@ -1,10 +1,12 @@
 //! Calls to CLIs on the runners' nodes: the adapter `spawn-cli`.
 //!
 //! A run goes to one node. As long as nothing was delivered, another node takes over where that may help: for a node
-//! that is full, draining, out of reach or breaks off; not for what the vendor said, which is the next target's chance.
+//! that is full, draining, out of reach or breaks off; not for what the vendor said or this CLI cannot do, which is the
+//! next target's chance; and a run that was cancelled on its node is begun nowhere again.
 //! Dropping the answer's body closes the node's stream, and that ends the run.
 
 mod conversation;
+mod effort;
 mod refusal;
 
 use std::collections::BTreeMap;
@@ -21,7 +23,7 @@ use runner_api::{CliInfo, NodeRecord, RUNS_PATH, RunRequest, VERSION, VERSION_HE
 
 use super::{ChatCall, Completed, Gathered, MAX_ERROR_BODY_BYTES, call_failure, until};
 use crate::body::{ReadTimeouts, collect};
-use crate::error::{ApiError, FailureClass, UpstreamFailure};
+use crate::error::{ApiError, FailureClass, Scope, UpstreamFailure};
 use crate::event::ChatEvent;
 use crate::host::{Body, Host, REQUEST_ID, full};
 use crate::reader::Reader;
@@ -31,9 +33,9 @@ use crate::run_events::{chat_event, frame_failure};
 use crate::stream::Live;
 
 pub(crate) use conversation::Conversation;
+use effort::REASONING_EFFORT;
 
 const RUNNER_VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
-const REASONING_EFFORT: &str = "reasoning_effort";
 
 /// What CLIs among the targets are asked. They are left out where no CLI can do what the request wants, and the request
 /// is refused where nobody else is there.
@@ -156,33 +158,35 @@ impl<'a> Runs<'a> {
     /// The answer of the next node that takes the run.
     async fn begin(&mut self) -> Result<Begun, UpstreamFailure> {
         loop {
-            let Some((node, parameters)) = self.left.next() else {
+            let Some((node, mut parameters)) = self.left.next() else {
                 let failure = self.failure.take();
                 return Err(
                     failure.unwrap_or_else(|| UpstreamFailure::unavailable("No runner is left to try."))
                 );
             };
-            let result = self.post(&node, parameters).await;
+            let mut result = self.post(&node, &parameters).await;
+            if let Err(failure) = &result
+                && failure.param.as_deref() == Some(REASONING_EFFORT)
+                && !self.cli.parameters.contains_key(REASONING_EFFORT)
+                && parameters.remove(REASONING_EFFORT).is_some()
+            {
+                // The node takes other values by now than it announced; its own will do.
+                result = self.post(&node, &parameters).await;
+            }
             self.current = Some(node);
             match result {
                 Ok(begun) => return Ok(begun),
-                Err(refused) if refused.elsewhere => self.try_elsewhere(refused.failure),
-                Err(refused) => return Err(refused.failure),
+                Err(failure) => self.broke(failure)?,
             }
         }
     }
 
-    /// The run that was begun last failed before anything was delivered. `Err` if another node would do no better.
+    /// The run that was tried last failed before anything was delivered. `Err` if another node would do no better.
     fn broke(&mut self, failure: UpstreamFailure) -> Result<(), UpstreamFailure> {
         // What else fails a run was said by the CLI or its vendor, or took all the time there was.
-        if failure.class != FailureClass::Unavailable {
+        if failure.scope != Scope::Upstream {
             return Err(failure);
         }
-        self.try_elsewhere(failure);
-        Ok(())
-    }
-
-    fn try_elsewhere(&mut self, failure: UpstreamFailure) {
         if let Some(node) = self.current.take() {
             tracing::warn!(
                 request_id = self.chat.call.request_id.to_str().unwrap_or_default(),
@@ -206,18 +210,21 @@ impl<'a> Runs<'a> {
             Some(known) if is_full(known) => {}
             _ => self.failure = Some(failure),
         }
+        Ok(())
     }
 
-    async fn post(&self, node: &NodeRecord, parameters: BTreeMap<String, String>) -> Result<Begun, Refused> {
+    async fn post(
+        &self,
+        node: &NodeRecord,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<Begun, UpstreamFailure> {
         let host = &*self.chat.call.host;
         let left = (self.begun + self.timeouts.total).saturating_sub(host.monotonic());
-        let request = self.request(host, parameters, left);
+        let request = self.request(host, parameters.clone(), left);
         let json = serde_json::to_vec(&request).expect("these types have string keys only");
         let uri = format!("{}{RUNS_PATH}", node.url.trim_end_matches('/'));
         let Ok(uri) = uri.parse::<Uri>() else {
-            return Err(Refused::elsewhere(UpstreamFailure::unavailable(
-                "A runner's address cannot be used.",
-            )));
+            return Err(UpstreamFailure::unavailable("A runner's address cannot be used."));
         };
         tracing::debug!(
             request_id = self.chat.call.request_id.to_str().unwrap_or_default(),
@@ -238,18 +245,17 @@ impl<'a> Runs<'a> {
         let deadline = self.begun + self.timeouts.first_byte;
         let response = match until(host, deadline, host.call_runner(post, self.timeouts.connect)).await {
             Some(Ok(response)) => response,
-            Some(Err(error)) => return Err(Refused::elsewhere(call_failure(error))),
+            Some(Err(error)) => return Err(call_failure(error).of_scope(Scope::Upstream)),
             None => {
                 // The time for the first byte is the same for all nodes together.
                 let message = "The runner did not begin to answer in time.";
-                let failure = UpstreamFailure::new(FailureClass::Timeout, message);
-                return Err(Refused { failure, elsewhere: false });
+                return Err(UpstreamFailure::new(FailureClass::Timeout, message));
             }
         };
         let version = response.headers().get(RUNNER_VERSION).and_then(|version| version.to_str().ok());
         if !version.is_some_and(understands) {
             let message = "What answered is no runner, or one of another version than this gateway.";
-            return Err(Refused::elsewhere(UpstreamFailure::unavailable(message)));
+            return Err(UpstreamFailure::unavailable(message));
         }
         if response.status() == StatusCode::OK {
             return Ok(Begun { response, run: request.id });
@@ -287,19 +293,6 @@ struct Begun {
     run: String,
 }
 
-/// A run that a node did not begin.
-struct Refused {
-    failure: UpstreamFailure,
-    /// Whether another node may take it.
-    elsewhere: bool,
-}
-
-impl Refused {
-    fn elsewhere(failure: UpstreamFailure) -> Self {
-        Self { failure, elsewhere: true }
-    }
-}
-
 /// The values of a CLI's parameters on one node; a failure where it does not have the CLI in the way that is needed.
 fn parameters(
     info: &CliInfo,
@@ -323,33 +316,28 @@ fn parameters(
         }
         parameters.insert(name.clone(), target.model.upstream_id.clone());
     }
-    if let Some(effort) = &conversation.reasoning_effort
+    if let Some(asked) = &conversation.reasoning_effort
         && target.model.capabilities.reasoning != Some(false)
         && !parameters.contains_key(REASONING_EFFORT)
+        && let Some(declared) = info.parameters.get(REASONING_EFFORT)
+        && let Some(effort) = effort::nearest(asked, &declared.values)
     {
-        match allows(REASONING_EFFORT, effort) {
-            None => {}
-            Some(true) => drop(parameters.insert(REASONING_EFFORT.to_owned(), effort.clone())),
-            Some(false) => {
-                let values = info.parameters[REASONING_EFFORT].values.join(", ");
-                let message = format!("This model's CLI takes {REASONING_EFFORT} as one of: {values}.");
-                return Err(callers_fault(Some(REASONING_EFFORT.to_owned()), "unsupported_value", message));
-            }
-        }
+        parameters.insert(REASONING_EFFORT.to_owned(), effort.to_owned());
     }
     if let Some(image) = &conversation.first_image
         && !info.images
     {
         let message = format!("This model's CLI does not take images, and {image} is one.");
-        return Err(callers_fault(Some(image.clone()), "unsupported_content", message));
+        return Err(cannot_do(Some(image.clone()), "unsupported_content", message));
     }
     Ok(parameters)
 }
 
-fn callers_fault(param: Option<String>, code: &str, message: String) -> UpstreamFailure {
+/// What this CLI or its node does not do, and another target may.
+fn cannot_do(param: Option<String>, code: &str, message: String) -> UpstreamFailure {
     UpstreamFailure {
         param,
         code: Some(code.to_owned()),
-        ..UpstreamFailure::new(FailureClass::InvalidRequest, message)
+        ..UpstreamFailure::new(FailureClass::InvalidRequest, message).of_scope(Scope::Target)
     }
 }

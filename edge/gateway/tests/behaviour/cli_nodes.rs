@@ -104,7 +104,7 @@ fn a_node_that_refuses_is_passed_over() {
 #[test]
 fn a_run_that_breaks_before_anything_was_delivered_is_begun_elsewhere() {
     let started = run_lines(&[RunEvent::Started { waited_ms: 0, warm: true }]);
-    for ends in ["cut", "end", "nonsense", "unavailable", "cancelled"] {
+    for ends in ["cut", "end", "nonsense", "unavailable"] {
         for stream in [true, false] {
             let test = with_nodes(&["n1", "n2"]);
             test.announce(&node("n2", |node| node.capacity.running = 8));
@@ -114,7 +114,6 @@ fn a_run_that_breaks_before_anything_was_delivered_is_begun_elsewhere() {
                 "cut" => feed.cut(),
                 "nonsense" => feed.push("nonsense\n"),
                 "unavailable" => feed.push(run_lines(&[RunEvent::error(ErrorClass::Unavailable, "m")])),
-                "cancelled" => feed.push(run_lines(&[RunEvent::error(ErrorClass::Cancelled, "m")])),
                 _ => {}
             }
             feed.end();
@@ -137,6 +136,50 @@ fn after_the_first_content_nobody_takes_over() {
     let stream = test.stream().text();
     assert!(stream.contains("\"error\"") && !stream.contains("[DONE]"), "{stream}");
     assert_eq!(asked(&test), ["n1"]);
+}
+
+/// An operator who ends a run does not want to see it begin on the next node.
+#[test]
+fn a_run_that_was_cancelled_is_not_begun_again() {
+    for stream in [true, false] {
+        let test = setup().cli("alpha", &json!({"rank": 1})).provider("beta", &json!({"rank": 2})).build();
+        test.announce(&node("n1", |_| ()));
+        test.announce(&node("n2", |node| node.capacity.running = 8));
+        test.host.reply("n1", Reply::run(&[RunEvent::error(ErrorClass::Cancelled, "m")]));
+        let answer = test.chat(&json!({"stream": stream}));
+        assert_eq!(answer.error_line(), "502 server_error upstream_unavailable");
+        assert_eq!(asked(&test), ["n1"]);
+    }
+}
+
+/// A status is the vendor's word, and the same on every node.
+#[test]
+fn a_vendor_that_is_down_is_not_its_node_s_fault() {
+    let vendor_is_down = || {
+        Reply::run(&[RunEvent::Error {
+            class: ErrorClass::Unavailable,
+            message: "m".into(),
+            status: Some(500),
+            retry_after_ms: None,
+        }])
+    };
+    for stream in [true, false] {
+        let test = with_nodes(&["n1"]);
+        test.announce(&node("n2", |node| node.capacity.running = 8));
+        for _ in 0..2 {
+            test.host.reply("n1", vendor_is_down());
+            let answer = test.chat(&json!({"stream": stream}));
+            assert_eq!(answer.error_line(), "502 server_error upstream_unavailable");
+        }
+        assert_eq!(asked(&test), ["n1", "n1"], "another node was asked, or the node avoided");
+    }
+    let test = setup().cli("alpha", &json!({"rank": 1})).provider("beta", &json!({"rank": 2})).build();
+    test.announce(&node("n1", |_| ()));
+    test.announce(&node("n2", |node| node.capacity.running = 8));
+    test.host.reply("n1", vendor_is_down());
+    test.host.reply("beta", Reply::json(200, &completion("from beta")));
+    assert!(test.chat(&json!({})).text().contains("from beta"));
+    assert_eq!(asked(&test), ["n1", "beta"]);
 }
 
 /// What the vendor or the CLI said is no matter of the node: the next target is asked.
@@ -286,10 +329,6 @@ fn parameters_are_those_that_the_cli_declares() {
     let low = json!({"reasoning_effort": "low"});
     assert_eq!(with(json!({}), json!({})), Ok(json!({"model": "opus"})));
     assert_eq!(with(json!({}), low.clone()), Ok(json!({"model": "opus", "reasoning_effort": "low"})));
-    assert_eq!(
-        with(json!({}), json!({"reasoning_effort": "xhigh"})),
-        Err("400 invalid_request_error unsupported_value".to_owned())
-    );
     let fixed = json!({"parameters": {"reasoning_effort": "high", "budget": "12"}, "model_parameter": ""});
     assert_eq!(with(fixed, low.clone()), Ok(json!({"reasoning_effort": "high", "budget": "12"})));
     let no_reasoning = json!({
@@ -306,6 +345,65 @@ fn parameters_are_those_that_the_cli_declares() {
     test.host.reply("n1", answer());
     assert_eq!(test.chat(&low).status, 200);
     assert_eq!(test.host.last_call().json()["parameters"], json!({"model": "opus"}));
+}
+
+/// Whatever a client sends is mapped, clamped or dropped, and never refused.
+#[test]
+fn every_reasoning_effort_is_one_that_the_cli_takes() {
+    let sent = |declared: Value, effort: &str| {
+        let test = with_nodes(&[]);
+        test.announce(&node("n1", |node| {
+            let effort = serde_json::from_value(json!({"values": declared})).unwrap();
+            node.clis[0].parameters.insert("reasoning_effort".into(), effort);
+        }));
+        test.host.reply("n1", answer());
+        assert_eq!(test.chat(&json!({"reasoning_effort": effort})).status, 200, "{effort}");
+        test.host.last_call().json()["parameters"]["reasoning_effort"].take()
+    };
+    let [three, ends, odd] =
+        [json!(["low", "medium", "high"]), json!(["max", "minimal"]), json!(["turbo", "high"])];
+    for (declared, effort, expected) in [
+        (&three, "none", json!("low")),
+        (&three, "minimal", json!("low")),
+        (&three, "medium", json!("medium")),
+        (&three, "xhigh", json!("high")),
+        (&three, "max", json!("high")),
+        (&three, "turbo", Value::Null),
+        (&three, "", Value::Null),
+        (&ends, "none", json!("minimal")),
+        (&ends, "low", json!("minimal")),
+        // Of two that are equally near the cheaper one.
+        (&ends, "medium", json!("minimal")),
+        (&ends, "high", json!("max")),
+        (&ends, "xhigh", json!("max")),
+        (&odd, "turbo", json!("turbo")),
+        (&odd, "low", json!("high")),
+        (&json!(["turbo"]), "low", Value::Null),
+        // A CLI that declares no values is given those that mean something.
+        (&json!([]), "xhigh", json!("xhigh")),
+        (&json!([]), "--help\n", Value::Null),
+    ] {
+        assert_eq!(sent(declared.clone(), effort), expected, "{effort} of {declared}");
+    }
+
+    // A node whose record is out of date is asked again without.
+    let test = with_nodes(&[]);
+    test.announce(&node("n1", |node| {
+        node.clis[0].parameters.insert("reasoning_effort".into(), runner_api::node::ParameterInfo::default());
+    }));
+    let refusal = || {
+        let refusal = Refusal::new(RefusalCode::InvalidRequest, "is not allowed");
+        Reply::refusal(&refusal.at("parameters.reasoning_effort"))
+    };
+    test.host.reply("n1", refusal());
+    test.host.reply("n1", answer());
+    assert_eq!(test.chat(&json!({"reasoning_effort": "low"})).status, 200);
+    assert_eq!(test.host.last_call().json()["parameters"], json!({"model": "opus"}));
+    // Once: a node that goes on about it is broken.
+    test.host.reply("n1", refusal());
+    test.host.reply("n1", refusal());
+    let answer = test.chat(&json!({"reasoning_effort": "low"}));
+    assert_eq!(answer.error_line(), "502 server_error upstream_unavailable");
 }
 
 /// Of two picked at random the less loaded: the most loaded of three is never the first, the others share.

@@ -1,6 +1,6 @@
 //! Chat requests as CLIs are asked them, and those that no CLI can be asked.
 
-use runner_api::{FinishReason, RunEvent};
+use runner_api::{FinishReason, Refusal, RefusalCode, RunEvent};
 use serde_json::{Value, json};
 
 use crate::support::{Reply, TestGateway, completion, node, setup};
@@ -200,6 +200,8 @@ fn what_no_cli_can_do_is_refused_by_name() {
 fn what_makes_no_sense_is_refused_by_name() {
     let call =
         |call: Value| json!([{"role": "assistant", "tool_calls": [call]}, {"role": "user", "content": "a"}]);
+    let older_call =
+        |call: Value| json!([{"role": "assistant", "function_call": call}, {"role": "user", "content": "a"}]);
     for (messages, code, param) in [
         (user(&json!([{"type": "text"}])), "invalid_type", "messages[0].content[0].text"),
         (user(&json!([{"type": "text", "text": 5}])), "invalid_type", "messages[0].content[0].text"),
@@ -210,6 +212,20 @@ fn what_makes_no_sense_is_refused_by_name() {
             "invalid_value",
             "messages[1]",
         ),
+        // What came last may have been left out, being empty.
+        (
+            json!([
+                {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+                {"role": "system", "content": "c"}, {"role": "assistant", "content": ""},
+            ]),
+            "invalid_value",
+            "messages[1]",
+        ),
+        (call(json!({"id": "1", "function": "boo"})), "invalid_type", "messages[0].tool_calls[0].function"),
+        (call(json!({"id": "1", "function": [1]})), "invalid_type", "messages[0].tool_calls[0].function"),
+        (older_call(json!("boo")), "invalid_type", "messages[0].function_call"),
+        (older_call(json!(5)), "invalid_type", "messages[0].function_call"),
+        (older_call(json!({})), "missing_required_parameter", "messages[0].function_call.name"),
         (call(json!({"id": "1"})), "missing_required_parameter", "messages[0].tool_calls[0].function.name"),
         (
             call(json!({"id": "1", "function": {"arguments": "{}"}})),
@@ -259,12 +275,63 @@ fn another_target_does_what_a_cli_cannot() {
     }
 }
 
+/// What only this CLI or its node cannot do: the proxy behind it is asked, and the refusal is told where nobody can.
 #[test]
-fn bodies_that_are_nested_too_deeply_for_a_cli_are_refused() {
+fn another_target_does_what_one_cli_or_node_cannot() {
+    let image = user(&json!([{"type": "image_url", "image_url": {"url": PNG}}]));
+    let too_large = Refusal::new(RefusalCode::TooLarge, "no");
+    let at_part = Refusal::new(RefusalCode::InvalidRequest, "no").at("messages[0].parts[0]");
+    for (refusal, messages, code) in [
+        (None, image, "unsupported_content"),
+        (Some(too_large), user(&json!("a")), "request_too_large"),
+        (Some(at_part), user(&json!("a")), "invalid_value"),
+    ] {
+        let setup = |cli_rank: u32, other: &str| {
+            let setup = setup().cli("alpha", &json!({"rank": cli_rank}));
+            let beta = json!({"rank": 2});
+            let test =
+                if other == "cli" { setup.cli("beta", &beta) } else { setup.provider("beta", &beta) }.build();
+            test.announce(&node("n1", |_| ()));
+            for refusal in refusal.iter().cycle().take(2) {
+                test.host.reply("n1", Reply::refusal(refusal));
+            }
+            test
+        };
+        let chat = |test: &TestGateway| test.chat(&json!({"messages": messages}));
+
+        let test = setup(1, "proxy");
+        test.host.reply("beta", Reply::json(200, &completion("from beta")));
+        let body = chat(&test).text();
+        assert!(body.contains("from beta"), "{code}: {body}");
+        for cli_rank in [1, 3] {
+            let test = setup(cli_rank, "proxy");
+            test.host.reply("beta", Reply::json(503, &json!({"error": {"message": "m"}})));
+            // Who could have done it says more than who could not.
+            assert_eq!(chat(&test).error_line(), "503 server_error upstream_overloaded", "{code}");
+        }
+        assert_eq!(chat(&setup(1, "cli")).error_line(), format!("400 invalid_request_error {code}"));
+    }
+}
+
+/// What a CLI is asked is read without a tree, so that it may be as deep as what goes to others.
+#[test]
+fn bodies_may_be_as_deep_as_for_other_upstreams() {
+    for (depth, status) in [(126, 200), (127, 400)] {
+        let test = one();
+        let deep = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let body = format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}],"metadata":{{"a":{deep}}}}}"#
+        );
+        let answer = test.send(test.request(http::Method::POST, "/v1/chat/completions", body));
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
+}
+
+/// Half a surrogate pair is no character, but no reason to refuse the rest of a long chat.
+#[test]
+fn half_a_surrogate_pair_is_replaced() {
     let test = one();
-    let deep = format!("{}1{}", "[".repeat(127), "]".repeat(127));
-    let body =
-        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"a"}}],"metadata":{{"a":{deep}}}}}"#);
-    let answer = test.send(test.request(http::Method::POST, "/v1/chat/completions", body));
-    assert_eq!(answer.status, 400, "{answer:?}");
+    let body = r#"{"model":"m","messages":[{"role":"user","content":"a\ud83db"}]}"#.to_owned();
+    assert_eq!(test.send(test.request(http::Method::POST, "/v1/chat/completions", body)).status, 200);
+    assert_eq!(test.host.last_call().json()["messages"][0]["parts"][0]["text"], "a\u{fffd}b");
 }

@@ -306,7 +306,10 @@ fn a_run_that_comes_to_nothing_is_no_answer() {
             test.host.reply(n, Reply::run(&[started(), text(""), finished()]));
         }
         let answer = test.chat(&json!({"stream": stream}));
-        assert_eq!(answer.error_line(), "502 server_error upstream_error");
+        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (502, Some("application/json")));
+        let error = answer.json()["error"].clone();
+        assert_eq!(error["code"], "upstream_error");
+        assert_eq!(error["message"], "The CLI ended without an answer.");
         assert_eq!(test.host.calls().len(), 1, "it is not repeated elsewhere");
     }
 }

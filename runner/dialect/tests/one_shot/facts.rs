@@ -3,9 +3,7 @@
 use cli_dialect::{Action, Dialect, Exit, Kind, Limit, Observed, Settings, SystemPrompt, ToolsAs};
 use runner_api::{ErrorClass, FinishReason, Part, RunEvent, RunUsage};
 
-use crate::recording::{
-    KINDS, Recording, begin, dialect, events, recording, recordings, request, settings, text,
-};
+use crate::recording::{Recording, begin, dialect, events, recording, recordings, request, settings, text};
 
 const HELLO: &str = "Hello from the mock model.";
 

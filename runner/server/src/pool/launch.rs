@@ -10,6 +10,7 @@ use super::Variant;
 use super::place::{Hold, Place, Sandboxes, StartError};
 use crate::config::model::{Mode, Piece, Template};
 use crate::egress::{EgressProxy, Endpoint};
+use crate::error_chain::error_chain;
 use crate::sandbox::{EgressSocket, Engine, Lifeline, Prepared, Sandbox, SandboxSpec, files_header};
 
 /// Makes sandboxes of the CLIs of the operator's file.
@@ -32,7 +33,7 @@ impl Launcher {
             .prepared
             .get(&cli.name)
             .ok_or_else(|| StartError(format!("the image of {} has not been prepared", cli.name)))?;
-        let endpoint = self.egress.open(cli).map_err(|error| StartError(chain(&error)))?;
+        let endpoint = self.egress.open(cli).map_err(|error| StartError(error_chain(&error)))?;
         let fill = |template: &Template| fill(template, variant, endpoint.as_ref());
         let spec = SandboxSpec {
             cli: cli.name.clone(),
@@ -47,7 +48,8 @@ impl Launcher {
             waits_for_files: cli.mode == Mode::OneShot,
         };
         let started = self.engine.start(spec).await;
-        let Sandbox { stdin, output, lifeline, .. } = started.map_err(|error| StartError(chain(&error)))?;
+        let Sandbox { stdin, output, lifeline, .. } =
+            started.map_err(|error| StartError(error_chain(&error)))?;
         let hold = Box::new(Held { lifeline, endpoint });
         Ok(Place { stdin: Box::new(stdin), output, hold })
     }
@@ -101,15 +103,4 @@ impl Hold for Held {
         drop(endpoint);
         lifeline.cut().boxed()
     }
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

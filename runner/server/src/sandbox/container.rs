@@ -63,9 +63,10 @@ impl Container {
         call("starting the container", start).await?;
         // The stream ends with the container, whose init holds both pipes open. A broken connection ends it too.
         let output = output.filter_map(async |piece| match piece.ok()? {
-            LogOutput::StdOut { message } | LogOutput::Console { message } => Some(Output::Stdout(message)),
+            LogOutput::StdOut { message } => Some(Output::Stdout(message)),
             LogOutput::StdErr { message } => Some(Output::Stderr(message)),
-            LogOutput::StdIn { .. } => None,
+            // There is no terminal: "Console" is what bollard makes of a frame that broke off.
+            LogOutput::StdIn { .. } | LogOutput::Console { .. } => None,
         });
         Ok(Started { stdin: Stdin::new(input), output: output.boxed() })
     }
@@ -146,5 +147,17 @@ pub(super) async fn call<T>(
     match tokio::time::timeout(TIMEOUT, call).await {
         Ok(outcome) => outcome.map_err(|source| SandboxError::Docker { doing, source }),
         Err(_) => Err(SandboxError::TimedOut { doing }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_says_nothing_is_not_waited_for() {
+        let never = std::future::pending::<Result<(), DockerError>>();
+        let error = call("waiting", never).await.unwrap_err();
+        assert_eq!(error.to_string(), "Docker took too long at waiting");
     }
 }

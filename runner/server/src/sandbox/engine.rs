@@ -24,7 +24,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Orphans that are removed at the same time.
 const SWEEP_WIDTH: usize = 4;
 
-/// Where sandboxes come from. Clones are the same engine.
+/// Where sandboxes come from. Clones are the same engine; its sandboxes end with the last of them.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 

@@ -256,3 +256,134 @@ pub struct Tampering {
     /// Whether [`check`] still holds the container against what it should have been.
     pub is_checked: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::{ContainerConfig, MountPoint};
+
+    fn asked() -> ContainerCreateBody {
+        ContainerCreateBody {
+            user: Some("65532:65532".to_owned()),
+            env: Some(vec!["HOME=/home/cli".to_owned()]),
+            host_config: Some(HostConfig {
+                privileged: Some(false),
+                cap_add: Some(Vec::new()),
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                pids_limit: Some(32),
+                restart_policy: Some(RestartPolicy {
+                    name: Some(RestartPolicyNameEnum::NO),
+                    maximum_retry_count: None,
+                }),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    /// What Docker makes of it: emptiness in other words, and more than was asked for where that is harmless.
+    fn found() -> ContainerInspectResponse {
+        ContainerInspectResponse {
+            config: Some(ContainerConfig {
+                user: Some("65532:65532".to_owned()),
+                env: Some(vec!["PATH=/bin".to_owned(), "HOME=/home/cli".to_owned()]),
+                ..ContainerConfig::default()
+            }),
+            host_config: Some(HostConfig {
+                cap_drop: Some(vec!["ALL".to_owned()]),
+                pids_limit: Some(32),
+                restart_policy: Some(RestartPolicy {
+                    name: Some(RestartPolicyNameEnum::NO),
+                    maximum_retry_count: Some(0),
+                }),
+                ..HostConfig::default()
+            }),
+            ..ContainerInspectResponse::default()
+        }
+    }
+
+    #[test]
+    fn emptiness_has_many_forms() {
+        assert_eq!(check(&asked(), &found()), Ok(()));
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let differs = |field: &str, change: fn(&mut ContainerInspectResponse, &mut HostConfig)| {
+            let mut found = found();
+            let mut host = found.host_config.take().unwrap();
+            change(&mut found, &mut host);
+            found.host_config = Some(host);
+            assert_eq!(check(&asked(), &found), Err(field.to_owned()));
+        };
+        differs("Config.User", |found, _| found.config.as_mut().unwrap().user = Some("0".to_owned()));
+        differs("Config.Env", |found, _| found.config.as_mut().unwrap().env = None);
+        differs("Config.Env", |found, _| found.config = None);
+        differs("HostConfig.PidsLimit", |_, host| host.pids_limit = Some(33));
+        differs("HostConfig.PidsLimit", |_, host| host.pids_limit = None);
+        differs("HostConfig.CapDrop", |_, host| host.cap_drop = Some(Vec::new()));
+        differs("HostConfig.CapAdd", |_, host| host.cap_add = Some(vec!["SYS_ADMIN".to_owned()]));
+        differs("HostConfig.Privileged", |_, host| host.privileged = Some(true));
+        differs("HostConfig.RestartPolicy", |_, host| {
+            host.restart_policy.as_mut().unwrap().maximum_retry_count = Some(1);
+        });
+    }
+
+    #[test]
+    fn mounts_that_nobody_asked_for_are_noticed() {
+        let mount = |destination: &str, rw| MountPoint {
+            destination: Some(destination.to_owned()),
+            rw,
+            ..MountPoint::default()
+        };
+        for (mount, expected) in [
+            (mount(PROGRAM, Some(false)), Ok(())),
+            (mount(PROGRAM, Some(true)), Err("Mounts".to_owned())),
+            (mount(PROGRAM, None), Err("Mounts".to_owned())),
+            (mount("/data", Some(false)), Err("Mounts".to_owned())),
+        ] {
+            let found = ContainerInspectResponse { mounts: Some(vec![mount]), ..found() };
+            assert_eq!(check(&asked(), &found), expected);
+        }
+    }
+
+    /// System calls that no sandbox may have, whoever edits the list.
+    #[test]
+    fn the_profile_refuses_by_default_and_allows_nothing_dangerous() {
+        let profile: Value = serde_json::from_str(SECCOMP).unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+        let rules = profile["syscalls"].as_array().unwrap();
+        let names = rules
+            .iter()
+            .filter(|rule| rule["action"] == "SCMP_ACT_ALLOW" && rule.get("args").is_none())
+            .flat_map(|rule| rule["names"].as_array().unwrap());
+        let allowed: Vec<_> = names.map(|name| name.as_str().unwrap()).collect();
+        for dangerous in [
+            "add_key",
+            "bpf",
+            "clone",
+            "clone3",
+            "fsmount",
+            "fsopen",
+            "init_module",
+            "io_uring_setup",
+            "kexec_load",
+            "keyctl",
+            "mount",
+            "open_by_handle_at",
+            "perf_event_open",
+            "pivot_root",
+            "process_vm_writev",
+            "ptrace",
+            "request_key",
+            "setns",
+            "socket",
+            "socketpair",
+            "umount2",
+            "unshare",
+            "userfaultfd",
+        ] {
+            assert!(!allowed.contains(&dangerous), "{dangerous}");
+        }
+    }
+}

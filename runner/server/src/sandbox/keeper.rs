@@ -103,8 +103,11 @@ impl Keeper {
         };
         match end {
             Some(OutputEnd::Exited) => {
-                let exit = self.backend.exit().await;
-                told.send_replace(Some(exit));
+                // An engine that does not say how it ended must not hold up a removal.
+                tokio::select! {
+                    () = released(&mut held, &mut self.closing) => {}
+                    exit = self.backend.exit() => drop(told.send_replace(Some(exit))),
+                }
             }
             Some(OutputEnd::TooMuch) => {
                 told.send_replace(Some(Exit { code: None, limit: Some(Limit::Output) }));

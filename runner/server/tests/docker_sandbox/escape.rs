@@ -123,8 +123,10 @@ const ATTACKS: &[(&str, &str)] = &[
     ("devices", "fd full mqueue null ptmx pts random stderr stdin stdout tty urandom zero"),
 ];
 
+type IsSurvived = fn(&Finished) -> bool;
+
 /// Attacks that take their sandbox with them, and what is to be seen of that.
-const BOMBS: &[(&str, fn(&Finished) -> bool)] = &[
+const BOMBS: &[(&str, IsSurvived)] = &[
     ("fork-bomb", |finished| {
         let text = finished.text();
         // The limit is of 32, in which the engine's init and the attacker itself count.

@@ -7,10 +7,10 @@ use bollard::models::{
     ContainerCreateBody, DeviceMapping, DeviceRequest, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum,
     RestartPolicy, RestartPolicyNameEnum,
 };
-use dyad_runner::sandbox::{Engine, SandboxError, Tampering};
+use dyad_runner::sandbox::{Engine, Output, SandboxError, Tampering};
 
 use crate::escape::try_attack;
-use crate::support::{TestNode, attacker, spec};
+use crate::support::{TestNode, attacker, run, spec};
 use Shown::{By, NotBy};
 
 /// A setting, dropped or made dangerous.
@@ -38,7 +38,8 @@ fn of_host(body: &mut ContainerCreateBody) -> &mut HostConfig {
 
 /// Docker has options of its own, which have to be contradicted.
 fn with_option(body: &mut ContainerCreateBody, place: &str, option: &str) {
-    of_host(body).tmpfs.as_mut().unwrap().get_mut(place).unwrap().push_str(&format!(",{option}"));
+    let options = of_host(body).tmpfs.as_mut().unwrap().get_mut(place).unwrap();
+    *options = format!("{options},{option}");
 }
 
 fn without_option(body: &mut ContainerCreateBody, place: &str, option: &str) {
@@ -278,4 +279,26 @@ async fn no_setting_is_forgotten() {
     let tried = WEAKENINGS.iter().map(|weakening| weakening.field.to_owned());
     let tried: BTreeSet<_> = tried.filter(|field| field.starts_with("HostConfig")).collect();
     assert_eq!(seen, tried);
+}
+
+/// Why a sandbox has a network namespace of its own, though one that it shared with others would be made sooner.
+#[tokio::test]
+async fn a_shared_network_would_not_isolate() {
+    let node = TestNode::new();
+    let engine = node.engine().await;
+    let prepared = attacker(&engine).await;
+    let mut neighbour = engine.start(spec(&prepared, &["/attacker", "secrets"])).await.unwrap();
+    assert_eq!(neighbour.output.recv().await, Some(Output::Stdout("waiting\n".into())));
+    let mode = format!("container:{}", neighbour.id);
+    let share = move |body: &mut ContainerCreateBody| {
+        body.hostname = None;
+        let host = of_host(body);
+        host.network_mode = Some(mode.clone());
+        (host.dns, host.dns_search) = (None, None);
+    };
+    let sharing = tampered_engine(&node, share, false).await;
+    let attacks = ["/attacker", "connect=127.0.0.1:7777", "abstract-socket=dyad-neighbour"];
+    let finished = run(&sharing, spec(&prepared, &attacks), b"").await;
+    assert_eq!(finished.text(), "connect=127.0.0.1:7777 done\nabstract-socket=dyad-neighbour done\n");
+    neighbour.remove().await;
 }

@@ -1,7 +1,5 @@
 //! What the tests of sandboxes share: a node's configuration and sandboxes on it.
 
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
-
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -52,7 +52,7 @@ impl Node {
                 r#"
 listen = "127.0.0.1:0"
 state_dir = "state"
-node = {{ id = "{id}" }}
+node = {{ id = "{id}", url = "https://localhost:1" }}
 capacity = {{ runs = 64, queue = 1000, queue_per_caller = 1000, memory = "16GiB" }}
 tls = {{ certificate = "node.pem", key = "node.key", client_ca = "ca.pem", allowed_clients = ["{CLIENT}"] }}
 {clis}"#

@@ -1,4 +1,4 @@
-//! A node that does not begin a run: why, whose fault it is, and whether another node may.
+//! A node that does not begin a run: why, whose fault it is, and who else may.
 
 use std::time::Duration;
 
@@ -6,33 +6,31 @@ use catalog::SpawnCliConfig;
 use http::StatusCode;
 use runner_api::{Refusal, RefusalCode};
 
-use super::{Conversation, REASONING_EFFORT, Refused, callers_fault};
+use super::effort::REASONING_EFFORT;
+use super::{Conversation, cannot_do};
 use crate::classify::safe_text;
-use crate::error::{FailureClass, UpstreamFailure};
+use crate::error::{FailureClass, Scope, UpstreamFailure};
 
 pub(super) fn classify(
     status: StatusCode,
     body: &[u8],
     conversation: &Conversation,
     cli: &SpawnCliConfig,
-) -> Refused {
+) -> UpstreamFailure {
     let Some(refusal) = Refusal::from_json(body) else {
         tracing::warn!(status = status.as_u16(), "a runner answered neither run events nor a refusal");
-        let message = "A runner answered something that is not of its protocol.";
-        return Refused::elsewhere(UpstreamFailure::unavailable(message));
+        return UpstreamFailure::unavailable("A runner answered something that is not of its protocol.");
     };
     let failure = UpstreamFailure::new;
     let mut failure = match refusal.code {
         RefusalCode::InvalidRequest => return invalid(&refusal, conversation, cli),
         RefusalCode::TooLarge => {
             let message = "The request is longer than its runner takes.".to_owned();
-            let failure = callers_fault(None, "request_too_large", message);
-            return Refused { failure, elsewhere: false };
+            return cannot_do(None, "request_too_large", message);
         }
         // Whatever is tried now comes too late as well.
         RefusalCode::Timeout => {
-            let failure = failure(FailureClass::Timeout, "No run could begin in the time there was.");
-            return Refused { failure, elsewhere: false };
+            return failure(FailureClass::Timeout, "No run could begin in the time there was.");
         }
         RefusalCode::Saturated => {
             failure(FailureClass::Overloaded, "All runners of this model are busy. Try again shortly.")
@@ -59,31 +57,26 @@ pub(super) fn classify(
     };
     tracing::warn!(status = status.as_u16(), code = ?refusal.code, "a runner refused: {}", said(&refusal));
     failure.retry_after = refusal.retry_after_ms.map(Duration::from_millis);
-    Refused::elsewhere(failure)
+    failure.of_scope(Scope::Upstream)
 }
 
 /// Of what the gateway sends, the conversation is the client's, the model the provider's, and the rest its own.
-fn invalid(refusal: &Refusal, conversation: &Conversation, cli: &SpawnCliConfig) -> Refused {
+fn invalid(refusal: &Refusal, conversation: &Conversation, cli: &SpawnCliConfig) -> UpstreamFailure {
     let param = refusal.param.as_deref().unwrap_or_default();
-    let parameter = param.strip_prefix("parameters.");
-    let path = match parameter {
-        None => conversation.path_of(param),
-        Some(REASONING_EFFORT) if !cli.parameters.contains_key(REASONING_EFFORT) => {
-            Some(REASONING_EFFORT.to_owned())
-        }
-        Some(_) => None,
-    };
-    if let Some(path) = path {
-        let message = said(refusal);
-        return Refused { failure: callers_fault(Some(path), "invalid_value", message), elsewhere: false };
+    if let Some(path) = conversation.path_of(param) {
+        return cannot_do(Some(path), "invalid_value", said(refusal));
     }
     tracing::warn!(param, "a runner refused what the gateway asked for: {}", said(refusal));
-    let failure = if parameter.is_some() && parameter == cli.model_parameter.as_deref() {
+    let parameter = param.strip_prefix("parameters.");
+    let mut failure = if parameter.is_some() && parameter == cli.model_parameter.as_deref() {
         UpstreamFailure::new(FailureClass::NotFound, "The runner does not have this model.")
     } else {
         UpstreamFailure::unavailable("The runner did not take what this model's provider is configured with.")
     };
-    Refused::elsewhere(failure)
+    if parameter == Some(REASONING_EFFORT) {
+        failure.param = parameter.map(str::to_owned);
+    }
+    failure.of_scope(Scope::Upstream)
 }
 
 fn said(refusal: &Refusal) -> String {
