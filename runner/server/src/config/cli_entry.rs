@@ -310,9 +310,9 @@ fn pool(fields: &mut Fields<'_>, mode: Mode) -> PoolSize {
 
 fn images(fields: &mut Fields<'_>, dialect: Option<Kind>, mode: Mode) -> bool {
     let images = fields.boolean("images").unwrap_or(false);
-    if images && matches!(dialect, Some(Kind::Text | Kind::Jsonl | Kind::Llm)) {
+    if images && dialect.is_some_and(|dialect| !dialect.takes_images()) {
         fields.violation("images", "must be false: this dialect has no way to give a CLI images");
-    } else if images && mode == Mode::Parked && !dialect.is_some_and(is_session) {
+    } else if images && mode == Mode::Parked && dialect.is_some_and(|dialect| !is_session(dialect)) {
         fields.violation("images", "needs mode = \"one-shot\" or a session protocol: the images are files, and a parked CLI has started before there are any");
     }
     images
