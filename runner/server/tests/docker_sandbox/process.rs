@@ -1,9 +1,8 @@
 //! The backend that needs no Docker, where the host allows namespaces to be made.
 
-use std::time::Duration;
-
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use dyad_runner::config::model::Isolated;
 use dyad_runner::sandbox::{EgressSocket, Engine, Output, Prepared, SandboxError};
