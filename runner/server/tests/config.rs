@@ -408,7 +408,8 @@ fn missing_credentials_are_named() {
     let config = accepted(&with_cli(&format!("[cli.egress]\n{upstreams}")));
     let missing: Vec<_> = config.missing_credentials(None).iter().map(ToString::to_string).collect();
     assert_eq!(missing.len(), 2, "{missing:?}");
-    assert!(missing[0].starts_with("cli[0].egress.upstream[0].credential: /etc/dyad/none"), "{missing:?}");
+    assert!(missing[0].starts_with("cli[0].egress.upstream[0].credential: "), "{missing:?}");
+    assert!(missing[0].contains("/etc/dyad/none"), "{missing:?}");
     assert!(missing[1].contains("DYAD_RUNNER_NO_SUCH_VARIABLE"), "{missing:?}");
     assert_eq!(config.missing_credentials(Some("a")).len(), 2);
     assert!(config.missing_credentials(Some("another")).is_empty());
