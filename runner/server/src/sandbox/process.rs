@@ -2,9 +2,10 @@
 //!
 //! It has namespaces of its own (mounts, processes, network with nothing but loopback, IPC, host name), a tmpfs in
 //! place of /tmp, no capabilities and no way to get any, and limits per process. It is killed as a whole by the end of
-//! its first process. But it sees this host's file system with the rights of its user, no seccomp profile keeps system
-//! calls from it, memory is limited per process and not in sum, and CPU time not at all. A runner that is root gives it
-//! a user of its own; any other runner's CLIs run as the runner's own user, who can read the runner's files.
+//! its first process. But it sees this host's file system with the rights of its user, and reaches the Unix sockets in
+//! it: Docker's too, and by that the whole host, if the runner's user is in Docker's group. No seccomp profile keeps
+//! system calls from it, memory is limited per process and not in sum, and CPU time not at all. A runner that is root
+//! gives it a user of its own; any other runner's CLIs run as the runner's own user, who can read the runner's files.
 //!
 //! Made by util-linux: setpriv(1), unshare(1), prlimit(1), mount(8), and ip(8) where there is egress.
 

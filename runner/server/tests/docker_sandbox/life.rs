@@ -340,6 +340,17 @@ async fn an_image_with_volumes_is_refused() {
 }
 
 #[tokio::test]
+async fn a_runtime_that_the_engine_does_not_know_is_told_with_those_it_knows() {
+    use dyad_runner::config::model::{Image, Isolated};
+    let node = TestNode::new();
+    let engine = node.engine().await;
+    let entry = |runtime: &str| Isolated::Container { image: Image::Echo, runtime: Some(runtime.to_owned()) };
+    let error = engine.prepare(&entry("dyad-test-absent"), &mut |_| ()).await.unwrap_err().to_string();
+    assert!(error.contains("no runtime \"dyad-test-absent\"") && error.contains("runc"), "{error}");
+    engine.prepare(&entry("runc"), &mut |_| ()).await.unwrap();
+}
+
+#[tokio::test]
 async fn images_that_are_not_there_are_told() {
     use dyad_runner::config::model::{Image, Isolated};
     let node = TestNode::new();
