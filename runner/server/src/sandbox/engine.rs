@@ -20,6 +20,7 @@ use crate::config::model::{Isolated, RunnerConfig};
 use crate::error_chain::error_chain;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const INFO_TIMEOUT: Duration = Duration::from_secs(3);
 /// Orphans that are removed at the same time.
 const SWEEP_WIDTH: usize = 4;
 
@@ -231,7 +232,14 @@ async fn connect_docker(socket: &Path) -> Result<Docker, SandboxError> {
     let docker = Docker::connect_with_unix(path, container::TIMEOUT.as_secs(), API_DEFAULT_VERSION)
         .map_err(|_| no_engine())?;
     let docker = container::call("agreeing on a version", docker.negotiate_version()).await?;
-    let info = container::call("asking for its abilities", docker.info()).await?;
+    let Ok(info) = tokio::time::timeout(INFO_TIMEOUT, docker.info()).await else {
+        // Docker 20.10 does not answer this, and only this, while any container of the host is stuck. What it cannot
+        // do is noticed with the first container then.
+        tracing::warn!("Docker does not tell its abilities: some container of this host may be stuck");
+        return Ok(docker);
+    };
+    let doing = "asking for its abilities";
+    let info = info.map_err(|source| SandboxError::Docker { doing, source })?;
     // Without these, Docker drops the limits with a warning that nobody reads.
     let abilities = [
         (info.memory_limit, "limit memory"),

@@ -305,6 +305,17 @@ async fn removal_survives_an_engine_that_is_away() {
     assert!(node.containers().is_empty());
 }
 
+/// Somebody else's stuck container is no reason not to start.
+#[tokio::test]
+async fn an_engine_that_does_not_tell_its_abilities_is_used() {
+    let node = TestNode::new();
+    let (flaky, config) = FlakyEngine::before(&node);
+    flaky.get_stuck();
+    let engine = Engine::connect(&config).await.unwrap();
+    let prepared = prepare(&engine, &echo()).await;
+    assert_eq!(run(&engine, spec(&prepared, &[PROGRAM, "echo"]), b"hello").await.text(), "hello");
+}
+
 #[tokio::test]
 async fn without_an_engine_there_is_an_error() {
     let mut node = TestNode::new();
