@@ -13,7 +13,9 @@ pub const MAX_CALLER_LENGTH: usize = 128;
 /// the CLI over stdin or its protocol, never into argv.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRequest {
-    /// 1 to 64 of `A-Z a-z 0-9 _ -`, chosen by the edge, random. Accepted once.
+    /// 1 to 64 of `A-Z a-z 0-9 _ -`, chosen by the edge, random. Accepted once: a runner
+    /// refuses the id of a run that goes on, and those of the last hour, as far as they are among its latest 100,000.
+    /// It remembers none across a restart.
     pub id: String,
     pub cli: String,
     /// Values for the parameters that the CLI's entry declares.

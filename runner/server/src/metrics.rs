@@ -17,8 +17,6 @@ use tokio::time::Instant;
 const BUCKETS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 180.0, 600.0];
 
-const MAX_LOGGED_BYTES: usize = 1024;
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CliLabel {
     cli: String,
@@ -188,16 +186,13 @@ impl RunRecord {
                 self.metrics.first_texts.get_or_create(&self.label()).observe(after.as_secs_f64());
             }
             RunEvent::Usage(usage) => self.usage = *usage,
-            // Words of a CLI are fields, which are escaped, and cut.
-            RunEvent::Notice { message } => {
-                tracing::debug!(run = self.id, cli = self.cli, notice = start(message), "a notice");
+            // Not their messages: a CLI may say its prompt there, and no log may have that. The edge is told.
+            RunEvent::Notice { .. } => {
+                tracing::debug!(run = self.id, cli = self.cli, "the CLI said something aside")
             }
-            RunEvent::Error { class, message, .. } => {
+            RunEvent::Error { class, status, .. } => {
                 self.ended = Some(class.as_str());
-                // What is wrong with a request may be told in the request's own words.
-                let is_callers = matches!(class, ErrorClass::InvalidRequest | ErrorClass::ContentFilter);
-                let reason = (!is_callers).then(|| start(message));
-                tracing::info!(run = self.id, cli = self.cli, class = class.as_str(), reason, "a run failed");
+                tracing::info!(run = self.id, cli = self.cli, class = class.as_str(), status, "a run failed");
             }
             RunEvent::Finished { .. } => self.ended = Some("finished"),
             _ => {}
@@ -211,13 +206,6 @@ impl RunRecord {
 
 fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// As much of a text as a log line takes.
-fn start(text: &str) -> &str {
-    let most = text.len().min(MAX_LOGGED_BYTES);
-    let end = (0..=most).rev().find(|at| text.is_char_boundary(*at));
-    &text[..end.unwrap_or(0)]
 }
 
 impl Drop for RunRecord {
@@ -243,5 +231,51 @@ impl Drop for RunRecord {
             output_tokens,
             "a run ended"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn words_of_a_cli_are_in_no_log() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let mut record = Metrics::new().run("r1".to_owned(), "cli-echo".to_owned(), Instant::now());
+            let message = "Error: the prompt was 'my secret'".to_owned();
+            record.event(&RunEvent::Notice { message: message.clone() });
+            let class = ErrorClass::Internal;
+            record.event(&RunEvent::Error { class, message, status: Some(500), retry_after_ms: None });
+        });
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(
+            log.contains("a run failed") && log.contains("internal") && log.contains("status=500"),
+            "{log}"
+        );
+        assert!(log.contains("r1") && !log.contains("prompt"), "{log}");
     }
 }

@@ -63,7 +63,7 @@ impl Runs {
         })
     }
 
-    /// Waits until the CLI can have the request. `arrived` is where the run's time begins. Dropping the future takes
+    /// Waits until the CLI can have the request, which has been [checked](RunRequest::check). `arrived` is where the run's time begins. Dropping the future takes
     /// the request back.
     pub async fn submit(&self, mut request: RunRequest, arrived: Instant) -> Result<RunStream, Refusal> {
         let cli = self
@@ -141,11 +141,13 @@ impl Runs {
 
     /// Claims the id.
     fn enter(&self, id: &str) -> Result<Entry, Refusal> {
-        if !self.ids.claim(id) {
+        let mut active = lock(&self.active);
+        // A run may outlast the memory of its id.
+        if active.contains_key(id) || !self.ids.claim(id) {
             return Err(Refusal::new(RefusalCode::Replayed, "this run id was seen before").at("id"));
         }
         let cancelled = CancellationToken::new();
-        lock(&self.active).insert(id.to_owned(), cancelled.clone());
+        active.insert(id.to_owned(), cancelled.clone());
         Ok(Entry { active: Arc::clone(&self.active), id: id.to_owned(), cancelled })
     }
 
@@ -235,7 +237,8 @@ impl server::Runs for Runs {
     }
 }
 
-/// A run's id among those that can be cancelled: gone when it is dropped.
+/// A run's id among those that can be cancelled: gone when it is dropped. No two have the same id, so what a drop removes
+/// is its own.
 struct Entry {
     active: Arc<Mutex<HashMap<String, CancellationToken>>>,
     id: String,

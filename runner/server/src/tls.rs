@@ -6,7 +6,7 @@
 //!
 //! Certificates, key, authority and revocation list are read again when their files change
 //! ([`TlsIdentity::keep_current`]). What cannot be used is logged, and the old ones stay. Open connections are judged
-//! anew after each change: those of a client that would no longer be let in are closed. Sessions are not resumed,
+//! anew after each change, and every minute: those of a client that would no longer be let in are closed. Sessions are not resumed,
 //! which would let a client in by what it once was.
 
 mod clients;
@@ -27,6 +27,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{CertificateError, ServerConfig};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 pub use files::TlsFacts;
@@ -44,6 +45,8 @@ pub struct TlsOptions {
     pub handshake_timeout: Duration,
     /// Between two looks at the files. What is new in them holds after the second look that finds it unchanged.
     pub poll_interval: Duration,
+    /// Between two judgements of the open connections while no file changes: revocation lists expire too.
+    pub recheck_interval: Duration,
     pub clock: Arc<dyn TimeProvider>,
 }
 
@@ -52,6 +55,7 @@ impl Default for TlsOptions {
         Self {
             handshake_timeout: Duration::from_secs(10),
             poll_interval: Duration::from_millis(500),
+            recheck_interval: Duration::from_secs(60),
             clock: Arc::new(DefaultTimeProvider),
         }
     }
@@ -193,11 +197,22 @@ impl TlsIdentity {
         let mut ticks = tokio::time::interval(self.options.poll_interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut previous = None;
+        let mut next_recheck = Instant::now() + self.options.recheck_interval;
         loop {
-            ticks.tick().await;
+            let now = ticks.tick().await;
+            let is_due = now >= next_recheck;
+            if is_due {
+                next_recheck = now + self.options.recheck_interval;
+            }
             let this = Arc::clone(&self);
             // Files may be slow.
-            let looked = tokio::task::spawn_blocking(move || this.look(previous.as_ref())).await;
+            let looked = tokio::task::spawn_blocking(move || {
+                if is_due {
+                    this.recheck();
+                }
+                this.look(previous.as_ref())
+            });
+            let looked = looked.await;
             previous = looked
                 .inspect_err(|error| tracing::error!(%error, "the TLS files could not be looked at"))
                 .ok();

@@ -282,6 +282,13 @@ async fn refusals_of_the_runs_are_passed_on() {
     let metrics = node.metrics().await;
     assert!(metrics.contains("dyad_runner_refusals_total{code=\"saturated\"} 1"), "{metrics}");
     assert!(!metrics.contains("dyad_runner_runs_total{"), "none of them was a run: {metrics}");
+    // What asks for no run is not counted.
+    node.ask(request(Method::GET, "/nowhere")).await;
+    node.runs.sick.store(true, Ordering::Relaxed);
+    assert_eq!(node.ask(request(Method::GET, "/ready")).await.0, 503);
+    let metrics = node.metrics().await;
+    assert!(metrics.contains("dyad_runner_refusals_total{code=\"unavailable\"} 1"), "{metrics}");
+    assert!(metrics.contains("dyad_runner_refusals_total{code=\"not_found\"} 1"), "{metrics}");
 }
 
 #[tokio::test]

@@ -28,19 +28,18 @@ impl RunIds {
     pub fn claim(&self, id: &str) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        while let Some((at, _)) = state.order.front() {
-            if state.order.len() < MAX_REMEMBERED && now.duration_since(*at) < REMEMBERED_FOR {
-                break;
-            }
-            if let Some((_, oldest)) = state.order.pop_front() {
-                state.seen.remove(&oldest);
-            }
+        while state.order.front().is_some_and(|(at, _)| now.duration_since(*at) >= REMEMBERED_FOR) {
+            state.forget_oldest();
         }
         let id: Arc<str> = id.into();
         if !state.seen.insert(Arc::clone(&id)) {
             return false;
         }
         state.order.push_back((now, id));
+        // Only now: repeating an id must not make the node forget others.
+        if state.order.len() > MAX_REMEMBERED {
+            state.forget_oldest();
+        }
         true
     }
 
@@ -56,6 +55,14 @@ impl RunIds {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn forget_oldest(&mut self) {
+        if let Some((_, oldest)) = self.order.pop_front() {
+            self.seen.remove(&oldest);
+        }
     }
 }
 
@@ -93,6 +100,7 @@ mod tests {
             assert!(ids.claim(&id.to_string()));
         }
         assert!(!ids.claim("1"));
+        assert!(!ids.claim("0"), "a repeated id makes none be forgotten");
         assert!(ids.claim("new"));
         assert_eq!(ids.lock().seen.len(), MAX_REMEMBERED);
         assert_eq!(ids.lock().order.len(), MAX_REMEMBERED);

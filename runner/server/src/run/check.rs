@@ -7,9 +7,11 @@ use runner_api::{Part, Refusal, RefusalCode, RunRequest};
 
 use crate::config::model::{Allowed, Cli, Parameter};
 
-/// The refusal names the member of the request that is at fault.
+/// Characters of an unknown parameter's name that are told back.
+const MAX_NAME_CHARS: usize = 64;
+
+/// What is asked for beyond [`RunRequest::check`]. The refusal names the member of the request that is at fault.
 pub(super) fn check(request: &RunRequest, cli: &Cli) -> Result<(), Refusal> {
-    request.check().map_err(|error| invalid(error.message).at(error.param))?;
     for (at, message) in request.messages.iter().enumerate() {
         let image = message.parts.iter().position(|part| matches!(part, Part::Image { .. }));
         if let Some(part) = image.filter(|_| !cli.images) {
@@ -23,12 +25,13 @@ pub(super) fn check(request: &RunRequest, cli: &Cli) -> Result<(), Refusal> {
 pub(super) fn parameters(request: &RunRequest, cli: &Cli) -> Result<BTreeMap<String, String>, Refusal> {
     let fault = |name: &str, message: String| Err(invalid(message).at(format!("parameters.{name}")));
     if let Some(name) = request.parameters.keys().find(|name| !cli.parameters.contains_key(*name)) {
-        return fault(name, "this CLI has no such parameter".to_owned());
+        let name: String = name.chars().take(MAX_NAME_CHARS).collect();
+        return fault(&name, "this CLI has no such parameter".to_owned());
     }
     let mut values = BTreeMap::new();
     for (name, parameter) in &cli.parameters {
         let value = match (request.parameters.get(name), &parameter.default) {
-            (Some(value), _) if !is_allowed(value, parameter) => {
+            (Some(value), _) if !parameter.allowed.contains(value) => {
                 return fault(name, format!("must be {}", allowed(parameter)));
             }
             (Some(value), _) | (None, Some(value)) => value.clone(),
@@ -47,16 +50,6 @@ pub(super) fn files(files: &[WorkspaceFile], cli: &Cli) -> Result<(), Refusal> {
         return Err(Refusal::new(RefusalCode::TooLarge, message).at("messages"));
     }
     Ok(())
-}
-
-fn is_allowed(value: &str, parameter: &Parameter) -> bool {
-    match &parameter.allowed {
-        Allowed::OneOf(values) => values.iter().any(|allowed| allowed == value),
-        // As it is written elsewhere: no sign, no zeros, no spaces that a CLI could take for something else.
-        Allowed::Integer { min, max } => value
-            .parse::<i64>()
-            .is_ok_and(|number| (*min..=*max).contains(&number) && number.to_string() == value),
-    }
 }
 
 fn allowed(parameter: &Parameter) -> String {

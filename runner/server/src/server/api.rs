@@ -60,10 +60,9 @@ fn probe_routes<R: Runs>() -> Router<Arc<Api<R>>> {
 }
 
 fn finish<R: Runs>(routes: Router<Arc<Api<R>>>, api: Arc<Api<R>>) -> Router {
-    let metrics = Arc::clone(&api.metrics);
     routes
         .fallback(async || Answer(Refusal::new(RefusalCode::NotFound, "there is no such path")))
-        .layer(middleware::map_response(move |response| std::future::ready(mark(&metrics, response))))
+        .layer(middleware::map_response(mark))
         .with_state(api)
 }
 
@@ -79,7 +78,6 @@ impl IntoResponse for Answer {
         if let Some(ms) = refusal.retry_after_ms {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
         }
-        response.extensions_mut().insert(self.0.code);
         response
     }
 }
@@ -94,11 +92,8 @@ async fn method_not_allowed() -> Answer {
     Answer(Refusal::new(RefusalCode::MethodNotAllowed, "this path has other methods; see 'allow'"))
 }
 
-/// What every answer has, and every refusal's count.
-fn mark(metrics: &Metrics, mut response: Response) -> Response {
-    if let Some(code) = response.extensions().get::<RefusalCode>() {
-        metrics.refused(*code);
-    }
+/// What every answer has.
+async fn mark(mut response: Response) -> Response {
     response.headers_mut().insert(VERSION_HEADER, HeaderValue::from_static(VERSION));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -121,20 +116,28 @@ async fn start_run<R: Runs>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
+    run_response(&api, &headers, body).await.map_err(|refusal| {
+        api.metrics.refused(refusal.code);
+        Answer(refusal)
+    })
+}
+
+async fn run_response<R: Runs>(api: &Api<R>, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
     let arrived = Instant::now();
     // Before megabytes come in for nothing.
     if api.runs.capacity().draining {
-        return Err(Refusal::new(RefusalCode::Draining, "this node takes no new runs").into());
+        return Err(Refusal::new(RefusalCode::Draining, "this node takes no new runs"));
     }
-    check_content_type(&headers)?;
+    check_content_type(headers)?;
     let request = parse(&body::read(body, &api.uploads).await?)?;
     let (id, cli) = (request.id.clone(), request.cli.clone());
-    let refused = |refusal: Refusal| {
-        let (code, reason) = (refusal.code.as_str(), refusal.message.as_str());
+    let refused = |refusal: &Refusal| {
+        // What is wrong with a request may be told in the request's own words.
+        let is_callers = refusal.code == RefusalCode::InvalidRequest;
+        let (code, reason) = (refusal.code.as_str(), (!is_callers).then_some(refusal.message.as_str()));
         tracing::info!(run = id, code, reason, "a run was refused");
-        Answer(refusal)
     };
-    let events = api.runs.submit(request, arrived).await.map_err(refused)?;
+    let events = api.runs.submit(request, arrived).await.inspect_err(refused)?;
     let record = api.metrics.run(id, cli, arrived);
     let body = Body::new(EventBody::new(events, record));
     Ok(([(CONTENT_TYPE, runner_api::CONTENT_TYPE)], body).into_response())

@@ -17,7 +17,7 @@ const MAX_SUBJECT_CHARS: usize = 200;
 pub(super) struct Clients {
     /// Authority, validity, usage and revocation.
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    /// Names, exactly.
+    /// DNS names and URIs.
     pub(super) allowed: Vec<String>,
 }
 
@@ -32,8 +32,20 @@ impl Clients {
         self.verifier.verify_client_cert(certificate, intermediates, now)?;
         let not_listed = CertificateError::ApplicationVerificationFailure;
         names(certificate)
-            .and_then(|names| names.into_iter().find(|name| self.allowed.contains(name)))
+            .and_then(|names| names.iter().find_map(|name| self.listed(name)))
+            .map(str::to_owned)
             .ok_or(rustls::Error::InvalidCertificate(not_listed))
+    }
+}
+
+impl Clients {
+    /// The name as the list has it. DNS names have no case (RFC 5280, 7.2); URIs have to be the same.
+    fn listed(&self, name: &str) -> Option<&str> {
+        let is_uri = name.contains("://");
+        let mut allowed = self.allowed.iter();
+        allowed
+            .find(|allowed| *allowed == name || !is_uri && allowed.eq_ignore_ascii_case(name))
+            .map(String::as_str)
     }
 }
 

@@ -57,6 +57,16 @@ async fn a_connection_does_not_outlive_its_certificate() {
 }
 
 #[tokio::test]
+async fn a_connection_does_not_outlive_the_revocation_list_that_it_was_judged_by() {
+    let mut node = Files::new().serve().await;
+    let edge = node.files.authority.edge();
+    let (mut open, _) = node.enter(&edge).await;
+    assert!(is_open(&mut open).await);
+    node.files.clock.move_by(DAY + 1);
+    is_closed(&mut open).await;
+}
+
+#[tokio::test]
 async fn another_authority_lets_its_clients_in_and_throws_the_others_out() {
     let mut node = Files::new().serve().await;
     let edge = node.files.authority.edge();

@@ -37,6 +37,17 @@ async fn a_listed_name_gets_in_and_is_known_by_it() {
 }
 
 #[tokio::test]
+async fn dns_names_have_no_case_and_uris_have() {
+    let mut node = Files::new().serve().await;
+    let shouted = node.files.authority.client(|params| params.subject_alt_names = vec![dns("Edge.EXAMPLE")]);
+    let (_, client) = node.enter(&shouted).await;
+    assert_eq!(client.name, EDGE, "as the list has it");
+    let other =
+        node.files.authority.client(|params| params.subject_alt_names = vec![uri("spiffe://fleet/EDGE")]);
+    assert_eq!(node.refuse(node.client(Some(&other))).await.code(), "not_listed");
+}
+
+#[tokio::test]
 async fn the_protocol_above_is_agreed_upon() {
     let node = Files::new().serve().await;
     let edge = node.files.authority.edge();

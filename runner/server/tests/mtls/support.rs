@@ -145,6 +145,7 @@ impl Files {
         TlsOptions {
             handshake_timeout: SOON,
             poll_interval: Duration::from_millis(10),
+            recheck_interval: Duration::from_millis(10),
             clock: Arc::clone(&self.clock) as _,
         }
     }
