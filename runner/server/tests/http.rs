@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dyad_runner::metrics::Metrics;
-use dyad_runner::server::{Plain, Runs, Server, ServerLimits, api, probes};
+use dyad_runner::server::{Handshake, Plain, Runs, Server, ServerLimits, api, probes};
 use futures_util::Stream;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -24,7 +24,7 @@ use runner_api::{
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -629,6 +629,42 @@ async fn connections_above_the_limit_wait_for_a_place() {
     assert!(too_early.is_err(), "the second is served beside the first");
     drop(first);
     assert_eq!(timeout(SOON, second.read_u8()).await.unwrap().unwrap(), b'H');
+}
+
+/// Lets in who says one word.
+struct Password;
+
+impl Handshake for Password {
+    type Stream = TcpStream;
+
+    async fn accept(&self, mut stream: TcpStream) -> Result<TcpStream, &'static str> {
+        stream.read_u8().await.map_err(|_| "closed")?;
+        Ok(stream)
+    }
+}
+
+#[tokio::test]
+async fn peers_that_are_not_let_in_shut_nobody_out() {
+    let node = Node::start().await;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let router = api(Arc::clone(&node.runs), Arc::clone(&node.metrics));
+    let limits = ServerLimits { connections: 2, handshakes: 8, ..ServerLimits::default() };
+    let metrics = Arc::clone(&node.metrics);
+    let _server = Server::start(listener, Arc::new(Password), router, metrics, limits).unwrap();
+    // The first to come, from an address of its own, and slow.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::new(127, 0, 0, 2), 0).into()).unwrap();
+    let mut client = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..32 {
+        silent.push(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap());
+    }
+    for dropped in &mut silent[..24] {
+        assert!(timeout(SOON, dropped.read_u8()).await.expect("it made room").is_err());
+    }
+    client.write_all(b"!GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert_eq!(timeout(SOON, client.read_u8()).await.unwrap().unwrap(), b'H');
 }
 
 #[tokio::test]
