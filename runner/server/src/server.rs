@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use futures_util::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -28,6 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tower::Layer as _;
 
 pub use api::{api, probes};
 use first_words::FirstWords;
@@ -76,19 +77,26 @@ pub trait Runs: Send + Sync + 'static {
 pub trait Handshake: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Takes a limited time. The error says why not, as metrics have it; it has been logged. The peer sees its connection closed.
-    fn accept(&self, stream: TcpStream) -> impl Future<Output = Result<Self::Stream, &'static str>> + Send;
+    /// The connection, and by what name its client was let in: one of few. Takes a limited time. The error says why not, as metrics have it; it has been logged. The peer sees its connection closed.
+    fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> impl Future<Output = Result<(Self::Stream, Arc<str>), &'static str>> + Send;
 }
 
 impl Handshake for TlsIdentity {
     type Stream = ClientStream;
 
-    async fn accept(&self, stream: TcpStream) -> Result<ClientStream, &'static str> {
+    async fn accept(&self, stream: TcpStream) -> Result<(ClientStream, Arc<str>), &'static str> {
         let (stream, client) = Self::accept(self, stream).await.map_err(|error| error.code())?;
         tracing::debug!(client = client.name, "a client came in");
-        Ok(stream)
+        Ok((stream, client.name.into()))
     }
 }
+
+/// By what name the client on a request's connection was let in.
+#[derive(Clone, Debug)]
+struct Client(Arc<str>);
 
 /// No handshake: for probes on loopback.
 #[derive(Clone, Copy, Debug)]
@@ -97,8 +105,8 @@ pub struct Plain;
 impl Handshake for Plain {
     type Stream = TcpStream;
 
-    async fn accept(&self, stream: TcpStream) -> Result<TcpStream, &'static str> {
-        Ok(stream)
+    async fn accept(&self, stream: TcpStream) -> Result<(TcpStream, Arc<str>), &'static str> {
+        Ok((stream, Arc::from("anybody")))
     }
 }
 
@@ -210,16 +218,16 @@ async fn accept<H: Handshake>(
         }
         let (handshake, protocols, metrics) =
             (Arc::clone(&handshake), protocols.clone(), Arc::clone(&metrics));
-        let service = TowerToHyperService::new(router.clone());
+        let router = router.clone();
         let watcher = graceful.watcher();
         let mut stop = stop.clone();
         let waiting = handshakes.begin(peer.ip());
         let places = Arc::clone(&places);
         connections.spawn(async move {
             let open = async {
-                let stream = handshake.accept(stream).await?;
+                let (stream, client) = handshake.accept(stream).await?;
                 match tokio::time::timeout(limits.greeting, places.acquire_owned()).await {
-                    Ok(Ok(place)) => Ok((stream, place)),
+                    Ok(Ok(place)) => Ok((stream, client, place)),
                     _ => Err("no_place"),
                 }
             };
@@ -230,10 +238,11 @@ async fn accept<H: Handshake>(
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             drop(waiting);
-            let (stream, _place) = match opened {
+            let (stream, client, _place) = match opened {
                 Ok(opened) => opened,
                 Err(reason) => return metrics.connection_refused(reason),
             };
+            let service = TowerToHyperService::new(Extension(Client(client)).layer(router));
             let stream = TokioIo::new(FirstWords::expected(stream, limits.greeting));
             let connection = protocols.serve_connection(stream, service).into_owned();
             if let Err(error) = watcher.watch(connection).await {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -51,6 +51,7 @@ struct FakeRuns {
     live: Mutex<BTreeSet<String>>,
     draining: AtomicBool,
     sick: AtomicBool,
+    queued: AtomicU32,
 }
 
 impl Runs for FakeRuns {
@@ -68,7 +69,8 @@ impl Runs for FakeRuns {
 
     fn capacity(&self) -> Capacity {
         let draining = self.draining.load(Ordering::Relaxed);
-        Capacity { slots: 8, running: 3, queued: 2, queue_limit: 64, parked: 1, draining }
+        let queued = self.queued.load(Ordering::Relaxed);
+        Capacity { slots: 8, running: 3, queued, queue_limit: 64, parked: 1, draining }
     }
 
     fn clis(&self) -> Vec<CliInfo> {
@@ -112,6 +114,7 @@ impl Node {
             live: Mutex::default(),
             draining: AtomicBool::new(false),
             sick: AtomicBool::new(false),
+            queued: AtomicU32::new(2),
         });
         let metrics = Metrics::new();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -631,15 +634,30 @@ async fn connections_above_the_limit_wait_for_a_place() {
     assert_eq!(timeout(SOON, second.read_u8()).await.unwrap().unwrap(), b'H');
 }
 
+#[tokio::test]
+async fn no_body_is_read_while_the_queue_is_full() {
+    let node = Node::start().await;
+    node.runs.queued.store(64, Ordering::Relaxed);
+    let mut client = node.client().await;
+    // A body that never comes.
+    let (_body, chunks) = mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(1);
+    let chunks =
+        futures_util::stream::unfold(chunks, async |mut chunks| Some((chunks.recv().await?, chunks)));
+    let request = run("r1").map(|_| StreamBody::new(Box::pin(chunks)).boxed_unsync());
+    let response = timeout(Duration::from_secs(4), client.send_request(request)).await.unwrap().unwrap();
+    assert_eq!(response.status(), 429);
+    assert_eq!(response.headers()["retry-after"], "2");
+}
+
 /// Lets in who says one word.
 struct Password;
 
 impl Handshake for Password {
     type Stream = TcpStream;
 
-    async fn accept(&self, mut stream: TcpStream) -> Result<TcpStream, &'static str> {
+    async fn accept(&self, mut stream: TcpStream) -> Result<(TcpStream, Arc<str>), &'static str> {
         stream.read_u8().await.map_err(|_| "closed")?;
-        Ok(stream)
+        Ok((stream, Arc::from("client")))
     }
 }
 
