@@ -35,9 +35,11 @@ pub enum RefusalCode {
     MethodNotAllowed,
     /// 409: the run id was seen before.
     Replayed,
+    /// 408: the request's body did not come in time.
+    SlowRequest,
     /// 413.
     TooLarge,
-    /// 429: the queue is full.
+    /// 429: the queue is full, or the memory for requests is.
     Saturated,
     /// 503: the node finishes what runs and takes nothing new.
     Draining,
@@ -60,6 +62,7 @@ impl RefusalCode {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Replayed => "replayed",
+            Self::SlowRequest => "slow_request",
             Self::TooLarge => "too_large",
             Self::Saturated => "saturated",
             Self::Draining => "draining",
@@ -76,6 +79,7 @@ impl RefusalCode {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Replayed => 409,
+            Self::SlowRequest => 408,
             Self::TooLarge => 413,
             Self::Saturated => 429,
             Self::Draining | Self::Unavailable => 503,

@@ -7,6 +7,7 @@ mod api;
 mod body;
 mod event_body;
 mod first_words;
+mod handshakes;
 
 use std::future::Future;
 use std::io;
@@ -14,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use futures_util::Stream;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -24,12 +25,14 @@ use runner_api::{Capacity, CliInfo, Refusal, RunEvent, RunRequest};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tower::Layer as _;
 
 pub use api::{api, probes};
 use first_words::FirstWords;
+use handshakes::Handshakes;
 
 use crate::metrics::Metrics;
 use crate::tls::{ClientStream, TlsIdentity};
@@ -74,19 +77,26 @@ pub trait Runs: Send + Sync + 'static {
 pub trait Handshake: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Takes a limited time. The error says why not, as metrics have it; it has been logged. The peer sees its connection closed.
-    fn accept(&self, stream: TcpStream) -> impl Future<Output = Result<Self::Stream, &'static str>> + Send;
+    /// The connection, and by what name its client was let in: one of few. Takes a limited time. The error says why not, as metrics have it; it has been logged. The peer sees its connection closed.
+    fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> impl Future<Output = Result<(Self::Stream, Arc<str>), &'static str>> + Send;
 }
 
 impl Handshake for TlsIdentity {
     type Stream = ClientStream;
 
-    async fn accept(&self, stream: TcpStream) -> Result<ClientStream, &'static str> {
+    async fn accept(&self, stream: TcpStream) -> Result<(ClientStream, Arc<str>), &'static str> {
         let (stream, client) = Self::accept(self, stream).await.map_err(|error| error.code())?;
         tracing::debug!(client = client.name, "a client came in");
-        Ok(stream)
+        Ok((stream, client.name.into()))
     }
 }
+
+/// By what name the client on a request's connection was let in.
+#[derive(Clone, Debug)]
+struct Client(Arc<str>);
 
 /// No handshake: for probes on loopback.
 #[derive(Clone, Copy, Debug)]
@@ -95,17 +105,20 @@ pub struct Plain;
 impl Handshake for Plain {
     type Stream = TcpStream;
 
-    async fn accept(&self, stream: TcpStream) -> Result<TcpStream, &'static str> {
-        Ok(stream)
+    async fn accept(&self, stream: TcpStream) -> Result<(TcpStream, Arc<str>), &'static str> {
+        Ok((stream, Arc::from("anybody")))
     }
 }
 
 /// What the listener bears with.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
-    /// Open at once; further ones wait in the kernel's backlog. An edge needs few.
+    /// Of peers that were let in, open at once. A further one waits for its place, and is closed if none becomes free.
+    /// An edge needs few.
     pub connections: usize,
-    /// For a peer's first words, once it was let in.
+    /// Of peers that have not been let in yet. A further one takes the place of the oldest of the address with the most.
+    pub handshakes: usize,
+    /// For a place among the connections, once a peer was let in, and for its first words there.
     pub greeting: Duration,
     /// For each request's head over HTTP/1.1, counted from the last answer: so it is also how long an idle connection
     /// is kept.
@@ -114,7 +127,12 @@ pub struct ServerLimits {
 
 impl Default for ServerLimits {
     fn default() -> Self {
-        Self { connections: 1024, greeting: Duration::from_secs(10), head: Duration::from_secs(75) }
+        Self {
+            connections: 1024,
+            handshakes: 256,
+            greeting: Duration::from_secs(10),
+            head: Duration::from_secs(75),
+        }
     }
 }
 
@@ -171,6 +189,9 @@ async fn accept<H: Handshake>(
 ) {
     let protocols = protocols(limits);
     let graceful = GracefulShutdown::new();
+    let handshakes = Handshakes::new(limits.handshakes);
+    let places = Arc::new(Semaphore::new(limits.connections));
+    // As many as both limits together, and those that are just ending.
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -181,7 +202,7 @@ async fn accept<H: Handshake>(
                 note_panic(ended);
                 continue;
             }
-            accepted = listener.accept(), if connections.len() < limits.connections => accepted,
+            accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -197,19 +218,31 @@ async fn accept<H: Handshake>(
         }
         let (handshake, protocols, metrics) =
             (Arc::clone(&handshake), protocols.clone(), Arc::clone(&metrics));
-        let service = TowerToHyperService::new(router.clone());
+        let router = router.clone();
         let watcher = graceful.watcher();
         let mut stop = stop.clone();
+        let waiting = handshakes.begin(peer.ip());
+        let places = Arc::clone(&places);
         connections.spawn(async move {
+            let open = async {
+                let (stream, client) = handshake.accept(stream).await?;
+                match tokio::time::timeout(limits.greeting, places.acquire_owned()).await {
+                    Ok(Ok(place)) => Ok((stream, client, place)),
+                    _ => Err("no_place"),
+                }
+            };
             // A peer that has not been let in yet has no request to finish.
             let opened = tokio::select! {
-                opened = handshake.accept(stream) => opened,
+                opened = open => opened,
+                () = waiting.crowded_out() => Err("crowded_out"),
                 _ = stop.wait_for(|stop| *stop) => return,
             };
-            let stream = match opened {
-                Ok(stream) => stream,
+            drop(waiting);
+            let (stream, client, _place) = match opened {
+                Ok(opened) => opened,
                 Err(reason) => return metrics.connection_refused(reason),
             };
+            let service = TowerToHyperService::new(Extension(Client(client)).layer(router));
             let stream = TokioIo::new(FirstWords::expected(stream, limits.greeting));
             let connection = protocols.serve_connection(stream, service).into_owned();
             if let Err(error) = watcher.watch(connection).await {

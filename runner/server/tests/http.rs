@@ -5,14 +5,14 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dyad_runner::metrics::Metrics;
-use dyad_runner::server::{Plain, Runs, Server, ServerLimits, api, probes};
+use dyad_runner::server::{Handshake, Plain, Runs, Server, ServerLimits, api, probes};
 use futures_util::Stream;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody};
@@ -24,7 +24,7 @@ use runner_api::{
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -51,6 +51,7 @@ struct FakeRuns {
     live: Mutex<BTreeSet<String>>,
     draining: AtomicBool,
     sick: AtomicBool,
+    queued: AtomicU32,
 }
 
 impl Runs for FakeRuns {
@@ -68,7 +69,8 @@ impl Runs for FakeRuns {
 
     fn capacity(&self) -> Capacity {
         let draining = self.draining.load(Ordering::Relaxed);
-        Capacity { slots: 8, running: 3, queued: 2, queue_limit: 64, parked: 1, draining }
+        let queued = self.queued.load(Ordering::Relaxed);
+        Capacity { slots: 8, running: 3, queued, queue_limit: 64, parked: 1, draining }
     }
 
     fn clis(&self) -> Vec<CliInfo> {
@@ -112,6 +114,7 @@ impl Node {
             live: Mutex::default(),
             draining: AtomicBool::new(false),
             sick: AtomicBool::new(false),
+            queued: AtomicU32::new(2),
         });
         let metrics = Metrics::new();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -629,6 +632,57 @@ async fn connections_above_the_limit_wait_for_a_place() {
     assert!(too_early.is_err(), "the second is served beside the first");
     drop(first);
     assert_eq!(timeout(SOON, second.read_u8()).await.unwrap().unwrap(), b'H');
+}
+
+#[tokio::test]
+async fn no_body_is_read_while_the_queue_is_full() {
+    let node = Node::start().await;
+    node.runs.queued.store(64, Ordering::Relaxed);
+    let mut client = node.client().await;
+    // A body that never comes.
+    let (_body, chunks) = mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(1);
+    let chunks =
+        futures_util::stream::unfold(chunks, async |mut chunks| Some((chunks.recv().await?, chunks)));
+    let request = run("r1").map(|_| StreamBody::new(Box::pin(chunks)).boxed_unsync());
+    let response = timeout(Duration::from_secs(4), client.send_request(request)).await.unwrap().unwrap();
+    assert_eq!(response.status(), 429);
+    assert_eq!(response.headers()["retry-after"], "2");
+}
+
+/// Lets in who says one word.
+struct Password;
+
+impl Handshake for Password {
+    type Stream = TcpStream;
+
+    async fn accept(&self, mut stream: TcpStream) -> Result<(TcpStream, Arc<str>), &'static str> {
+        stream.read_u8().await.map_err(|_| "closed")?;
+        Ok((stream, Arc::from("client")))
+    }
+}
+
+#[tokio::test]
+async fn peers_that_are_not_let_in_shut_nobody_out() {
+    let node = Node::start().await;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let router = api(Arc::clone(&node.runs), Arc::clone(&node.metrics));
+    let limits = ServerLimits { connections: 2, handshakes: 8, ..ServerLimits::default() };
+    let metrics = Arc::clone(&node.metrics);
+    let _server = Server::start(listener, Arc::new(Password), router, metrics, limits).unwrap();
+    // The first to come, from an address of its own, and slow.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::new(127, 0, 0, 2), 0).into()).unwrap();
+    let mut client = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..32 {
+        silent.push(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap());
+    }
+    for dropped in &mut silent[..24] {
+        assert!(timeout(SOON, dropped.read_u8()).await.expect("it made room").is_err());
+    }
+    client.write_all(b"!GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    assert_eq!(timeout(SOON, client.read_u8()).await.unwrap().unwrap(), b'H');
 }
 
 #[tokio::test]

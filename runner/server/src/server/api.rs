@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use axum::{Extension, Router};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use runner_api::request::is_run_id;
@@ -16,25 +16,25 @@ use runner_api::{
     VERSION_HEADER, understands,
 };
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::body::{Upload, Uploads};
 use super::event_body::EventBody;
-use super::{Runs, body};
+use super::{Client, Runs};
 use crate::metrics::Metrics;
 
-/// Bodies that come in at the same time; others wait. What they hold is bounded by that, and by the queue after it.
-const MAX_UPLOADS: usize = 64;
+/// For a client that comes while the queue is full.
+const RETRY_AFTER_MS: u64 = 2_000;
 
 struct Api<R> {
     runs: Arc<R>,
     metrics: Arc<Metrics>,
-    uploads: Semaphore,
+    uploads: Uploads,
 }
 
 /// Everything: for listeners that let in nobody unknown.
 pub fn api<R: Runs>(runs: Arc<R>, metrics: Arc<Metrics>) -> Router {
-    let api = Arc::new(Api { runs, metrics, uploads: Semaphore::new(MAX_UPLOADS) });
+    let api = Arc::new(Api { runs, metrics, uploads: Uploads::new() });
     let versioned = Router::new()
         .route(RUNS_PATH, post(start_run::<R>))
         .route(&format!("{RUNS_PATH}/{{id}}"), delete(cancel_run::<R>))
@@ -48,7 +48,7 @@ pub fn api<R: Runs>(runs: Arc<R>, metrics: Arc<Metrics>) -> Router {
 
 /// `/healthz`, `/ready` and `/metrics` alone: for a listener on loopback.
 pub fn probes<R: Runs>(runs: Arc<R>, metrics: Arc<Metrics>) -> Router {
-    finish(probe_routes(), Arc::new(Api { runs, metrics, uploads: Semaphore::new(0) }))
+    finish(probe_routes(), Arc::new(Api { runs, metrics, uploads: Uploads::new() }))
 }
 
 fn probe_routes<R: Runs>() -> Router<Arc<Api<R>>> {
@@ -113,23 +113,38 @@ async fn check_version(request: Request, next: Next) -> Response {
 
 async fn start_run<R: Runs>(
     State(api): State<Arc<Api<R>>>,
+    Extension(client): Extension<Client>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Answer> {
-    run_response(&api, &headers, body).await.map_err(|refusal| {
+    run_response(&api, &client, &headers, body).await.map_err(|refusal| {
         api.metrics.refused(refusal.code);
         Answer(refusal)
     })
 }
 
-async fn run_response<R: Runs>(api: &Api<R>, headers: &HeaderMap, body: Body) -> Result<Response, Refusal> {
+async fn run_response<R: Runs>(
+    api: &Api<R>,
+    Client(client): &Client,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
     let arrived = Instant::now();
     // Before megabytes come in for nothing.
-    if api.runs.capacity().draining {
+    let capacity = api.runs.capacity();
+    if capacity.draining {
         return Err(Refusal::new(RefusalCode::Draining, "this node takes no new runs"));
     }
+    // Without a queue, whether there is a slot is seen later.
+    if capacity.queued >= capacity.queue_limit.max(1) {
+        return Err(Refusal::new(RefusalCode::Saturated, "the queue of this node is full")
+            .retry_after_ms(RETRY_AFTER_MS));
+    }
     check_content_type(headers)?;
-    let request = parse(&body::read(body, &api.uploads).await?)?;
+    // Until the CLI has the request, or it is refused, its bytes count.
+    let Upload { bytes, share: _share } = api.uploads.read(client, body).await?;
+    let request = parse(&bytes)?;
+    drop(bytes);
     let (id, cli) = (request.id.clone(), request.cli.clone());
     let refused = |refusal: &Refusal| {
         // What is wrong with a request may be told in the request's own words.

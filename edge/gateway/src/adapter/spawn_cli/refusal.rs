@@ -42,6 +42,9 @@ pub(super) fn classify(
         RefusalCode::Unavailable => {
             failure(FailureClass::Unavailable, "The runner could not make a sandbox for the request.")
         }
+        RefusalCode::SlowRequest => {
+            failure(FailureClass::Unavailable, "The request did not reach its runner in time.")
+        }
         RefusalCode::Forbidden => {
             failure(FailureClass::Auth, "The runner does not accept this gateway's certificate.")
         }
