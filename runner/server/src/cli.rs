@@ -21,7 +21,7 @@ Examples:
   dyad-runner check --config runner.toml        say what is wrong, and what to do about it
   dyad-runner --config runner.toml              serve
   echo Hello | dyad-runner run cli-echo         try one CLI, without TLS
-  dyad-runner run claude --param model=haiku < prompt.txt
+  dyad-runner run claude --param model=claude-haiku-4-5 < prompt.txt
 
 Without a command, 'serve' is run. Options of another command are written after it.
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration; those of 'run' are in its help.";

@@ -38,7 +38,7 @@ Exit codes: 0 answered, 1 the CLI crashed or broke its protocol or a limit, 2 wr
 
 Examples:
   echo Hello | dyad-runner run cli-echo
-  dyad-runner run claude --param model=haiku --system 'Be brief.' < prompt.txt";
+  dyad-runner run claude --param model=claude-haiku-4-5 --system 'Be brief.' < prompt.txt";
 
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
@@ -58,7 +58,7 @@ pub(super) struct RunArgs {
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as model=haiku")?;
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as model=claude-haiku-4-5")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
