@@ -188,7 +188,7 @@ impl RunRecord {
             RunEvent::Usage(usage) => self.usage = *usage,
             // Not their messages: a CLI may say its prompt there, and no log may have that. The edge is told.
             RunEvent::Notice { .. } => {
-                tracing::debug!(run = self.id, cli = self.cli, "the CLI said something aside")
+                tracing::debug!(run = self.id, cli = self.cli, "the CLI said something aside");
             }
             RunEvent::Error { class, status, .. } => {
                 self.ended = Some(class.as_str());
