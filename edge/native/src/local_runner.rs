@@ -4,8 +4,12 @@
 //! themselves in the data directory. Its file, `runner.toml`, has only what the operator adds (`dyad-gateway clis add`); the
 //! rest is filled in here, and `cli-echo` is always there.
 
+mod file;
+mod state_dir;
+
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,13 +20,14 @@ use dyad_runner::{Runner, RunningRunner, StartError};
 use runner_api::Registry;
 use serde_json::json;
 use tokio::task::JoinHandle;
-use toml::{Table, Value};
 
 use crate::ca::{CaError, LocalCertificates};
 use crate::data_dir::DataDir;
 use crate::error_chain::error_chain;
-use crate::file;
 use crate::runners::{IdentityError, RunnerIdentity, RunnersConfig};
+
+use file::Machine;
+pub(crate) use file::{Checked, NotLocal, docker_socket};
 
 /// The CLI that needs nothing but Docker: it prints what it is told.
 pub(crate) const ECHO: &str = "cli-echo";
@@ -42,6 +47,10 @@ pub(crate) enum LocalRunnerError {
     Certificates(#[from] CaError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Engine(#[from] NotLocal),
+    #[error("{}", path.display())]
+    StateDir { path: PathBuf, source: io::Error },
     #[error("{0}")]
     Start(String),
 }
@@ -53,6 +62,7 @@ pub(crate) struct Plan {
     certificates: LocalCertificates,
     /// CLIs that cannot run, and why.
     left_out: Vec<(String, String)>,
+    short_state_dir: Option<File>,
 }
 
 impl Plan {
@@ -60,32 +70,31 @@ impl Plan {
     pub(crate) fn make(data_dir: &DataDir) -> Result<Self, LocalRunnerError> {
         let path = data_dir.runner_file();
         let wrong = |lines| LocalRunnerError::Config { path: path.clone(), lines };
-        let mut table = match std::fs::read_to_string(&path) {
-            Ok(text) => text.parse().map_err(|error: toml::de::Error| wrong(vec![error.to_string()]))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Table::new(),
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(wrong(vec![error.to_string()])),
         };
         let certificates_dir = data_dir.path().join("certs");
         let certificates = LocalCertificates::ensure(&certificates_dir, SystemTime::now())?;
         let id = node_id(data_dir).map_err(|error| wrong(vec![format!("node-id: {error}")]))?;
-        fill_in(&mut table, &id, &certificates, &data_dir.path().join("run"));
-        let folder = std::path::absolute(data_dir.path()).map_err(|error| wrong(vec![error.to_string()]))?;
-        let mut config = RunnerConfig::from_table(&table, &folder)
-            .map_err(|violations| wrong(violations.iter().map(ToString::to_string).collect()))?;
-        let mut left_out = Vec::new();
+        let Checked { mut config, mut left_out } = checked(&text, data_dir, &id, &certificates)?;
+        let short_state_dir = state_dir::secure_if_short(&config.state_dir)
+            .map_err(|source| LocalRunnerError::StateDir { path: config.state_dir.clone(), source })?;
         for name in config.clis.iter().map(|cli| cli.name.clone()).collect::<Vec<_>>() {
             if let Some(missing) = config.missing_credentials(Some(&name)).first() {
                 config.clis.retain(|cli| cli.name != name);
                 left_out.push((name, missing.message.clone()));
             }
         }
-        Ok(Self { config, certificates_dir, certificates, left_out })
+        Ok(Self { config, certificates_dir, certificates, left_out, short_state_dir })
     }
 
     /// How the gateway reaches the runner.
     pub(crate) fn connection(&self) -> RunnersConfig {
         let LocalCertificates { authority, edge, .. } = self.certificates.clone();
-        let identity = RunnerIdentity { client_cert: edge.clone(), client_key: edge, ca: authority };
+        let identity =
+            RunnerIdentity { client_cert: edge.clone(), client_key: edge, ca: authority, crl: None };
         // The runner announces itself.
         RunnersConfig { identity, nodes: Vec::new() }
     }
@@ -125,9 +134,10 @@ impl Plan {
                 Err(error) => return Err(LocalRunnerError::Start(error.lines().join("; "))),
             }
         };
-        let renewal = tokio::spawn(renew(self.certificates_dir));
+        let renewal = tokio::spawn(renew(self.certificates_dir.clone()));
         let providers = self.config.clis.iter().filter_map(|cli| provider(cli)).collect();
-        Ok(LocalRunner { node, renewal, providers, left_out: self.left_out })
+        let Self { left_out, short_state_dir, .. } = self;
+        Ok(LocalRunner { node, renewal, providers, left_out, _short_state_dir: short_state_dir })
     }
 }
 
@@ -139,6 +149,7 @@ pub(crate) struct LocalRunner {
     pub(crate) providers: Vec<Provider>,
     /// CLIs that it does not serve, and why.
     pub(crate) left_out: Vec<(String, String)>,
+    _short_state_dir: Option<File>,
 }
 
 impl LocalRunner {
@@ -161,6 +172,29 @@ async fn renew(directory: PathBuf) {
     }
 }
 
+/// What [`Plan::make`] would make of this text of the operator's file. Nothing is made on disk.
+pub(crate) fn check(text: &str, data_dir: &DataDir) -> Result<Checked, LocalRunnerError> {
+    let certificates = LocalCertificates::in_directory(&data_dir.path().join("certs"));
+    checked(text, data_dir, "local", &certificates)
+}
+
+fn checked(
+    text: &str,
+    data_dir: &DataDir,
+    id: &str,
+    certificates: &LocalCertificates,
+) -> Result<Checked, LocalRunnerError> {
+    let wrong = |lines| LocalRunnerError::Config { path: data_dir.runner_file(), lines };
+    let mut table = text.parse().map_err(|error: toml::de::Error| wrong(vec![error.to_string()]))?;
+    // Sockets are named to the Docker engine, which knows nothing of our working directory.
+    let folder = std::path::absolute(data_dir.path()).map_err(|error| wrong(vec![error.to_string()]))?;
+    let state_dir = state_dir::choose(&folder, id);
+    let docker_host = std::env::var_os("DOCKER_HOST");
+    let machine = Machine { id, certificates, state_dir: &state_dir, docker_host: docker_host.as_deref() };
+    file::fill_in(&mut table, &machine)?;
+    file::check(table, &folder).map_err(wrong)
+}
+
 /// By this the runner knows its own containers, after a crash too.
 fn node_id(data_dir: &DataDir) -> io::Result<String> {
     let path = data_dir.path().join("node-id");
@@ -171,45 +205,11 @@ fn node_id(data_dir: &DataDir) -> io::Result<String> {
             Err(error) => return Err(error),
         }
         let id = format!("local-{}", crate::random::hex::<8>()?);
-        match file::write_new(&path, &id, file::PRIVATE) {
+        match crate::file::write_new(&path, &id, crate::file::PRIVATE) {
             // Another process was first: its id is the one.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-    }
-}
-
-/// What the operator's file does not say and one machine has no choice about.
-fn fill_in(table: &mut Table, id: &str, certificates: &LocalCertificates, state_dir: &Path) {
-    let text = |path: &Path| Value::from(path.display().to_string());
-    let node = Table::from_iter([
-        ("id".to_owned(), id.into()),
-        // Its port is the one that it gets.
-        ("url".to_owned(), "https://localhost:0".into()),
-    ]);
-    let tls = Table::from_iter([
-        ("certificate".to_owned(), text(&certificates.node)),
-        ("key".to_owned(), text(&certificates.node)),
-        ("client_ca".to_owned(), text(&certificates.authority)),
-        ("allowed_clients".to_owned(), vec![LocalCertificates::EDGE].into()),
-    ]);
-    table.insert("listen".to_owned(), "127.0.0.1:0".into());
-    table.insert("node".to_owned(), node.into());
-    table.insert("tls".to_owned(), tls.into());
-    table.entry("state_dir").or_insert_with(|| text(state_dir));
-    let echo = toml::toml! {
-        name = "cli-echo"
-        dialect = "text"
-        mode = "parked"
-        image = { builtin = "echo" }
-        [limits]
-        memory = "64MiB"
-        pids = 32
-    };
-    if let Value::Array(clis) = table.entry("cli").or_insert_with(|| Value::Array(Vec::new()))
-        && !clis.iter().any(|cli| cli.get("name").and_then(Value::as_str) == Some(ECHO))
-    {
-        clis.push(echo.into());
     }
 }
 
@@ -230,3 +230,6 @@ fn provider(cli: &Cli) -> Option<Provider> {
         .inspect_err(|violations| tracing::warn!(cli = cli.name, %violations, "a CLI cannot be a provider"))
         .ok()
 }
+
+#[cfg(test)]
+mod tests;

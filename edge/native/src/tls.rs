@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 /// Reads a certificate chain and its key; an error names the file and what is wrong with it.
 pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
@@ -24,13 +24,19 @@ pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>
 
 /// The certificates of a PEM file, at least one.
 pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates = CertificateDer::pem_file_iter(path)
+    all(path, "certificate")
+}
+
+/// The certificate revocation lists of a PEM file, at least one.
+pub(crate) fn revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    all(path, "revocation list")
+}
+
+fn all<T: PemObject>(path: &Path, what: &str) -> Result<Vec<T>, String> {
+    let all = T::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| wrong(path, &error))?;
-    if certificates.is_empty() {
-        return Err(wrong(path, &"there is no certificate in it"));
-    }
-    Ok(certificates)
+    if all.is_empty() { Err(wrong(path, &format!("there is no {what} in it"))) } else { Ok(all) }
 }
 
 /// The first private key of a PEM file.

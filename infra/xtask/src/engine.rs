@@ -1,7 +1,7 @@
 //! The Docker engine that sandboxes need: the one that answers, or one of our own for as long as the tests run.
 
 use std::{
-    env,
+    env, fs,
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -22,9 +22,15 @@ const PING: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(60);
 
+/// An engine, and the program `docker` that speaks to it.
+pub(crate) fn provide(context: &Context, services: &mut Services) -> Result<(), Problem> {
+    provide_engine(context, services)?;
+    provide_client(context)
+}
+
 /// Uses the engine that answers, and leaves it alone. Where none does, installs one, and starts it if the package did
 /// not; such a one ends with `services`.
-pub(crate) fn provide(context: &Context, services: &mut Services) -> Result<(), Problem> {
+fn provide_engine(context: &Context, services: &mut Services) -> Result<(), Problem> {
     let socket = socket(env::var("DOCKER_HOST").ok())?;
     let Some(mut why) = silence(&socket)? else { return Ok(()) };
     let by_hand = |why: &str| {
@@ -48,6 +54,7 @@ pub(crate) fn provide(context: &Context, services: &mut Services) -> Result<(), 
     if !rustix::process::geteuid().is_root() {
         return Err(by_hand(&why));
     }
+    provide_cgroups(context)?;
     say("starting a Docker engine, until the tests are done");
     // With its own defaults, as its package would start it. (`--bridge=none` would take away a bridge that is there, also
     // from an engine that listens elsewhere.)
@@ -56,6 +63,37 @@ pub(crate) fn provide(context: &Context, services: &mut Services) -> Result<(), 
         None => Ok(()),
         Some(why) => Err(by_hand(&why)),
     }
+}
+
+fn provide_client(context: &Context) -> Result<(), Problem> {
+    let works = || context.step("docker", PROBE).arg("--version").works();
+    if works() {
+        return Ok(());
+    }
+    // A package of its own since Debian 13; before, a part of the engine's.
+    install_debian(context, &["docker-cli"]).or_else(|_| install_debian(context, &["docker.io"]))?;
+    if works() {
+        return Ok(());
+    }
+    Err(Problem("Docker's packages are installed, yet `docker --version` does not work".into()))
+}
+
+/// Mounts cgroups where nothing did, as in a system without an init: an engine does not start without them.
+fn provide_cgroups(context: &Context) -> Result<(), Problem> {
+    let mounts = fs::read_to_string("/proc/self/mounts");
+    let mounts = mounts.map_err(|error| Problem(format!("/proc/self/mounts: {error}")))?;
+    if has_cgroups(&mounts) {
+        return Ok(());
+    }
+    if !context.step("sh", PROBE).args(["-c", "command -v cgroupfs-mount"]).works() {
+        install_debian(context, &["cgroupfs-mount"])?;
+    }
+    context.step("cgroupfs-mount", PROBE).succeed().map(drop)
+}
+
+/// Whether these lines of `/proc/self/mounts` have cgroups of either version (`proc_pid_mounts(5)`).
+fn has_cgroups(mounts: &str) -> bool {
+    mounts.lines().any(|line| matches!(line.split(' ').nth(2), Some("cgroup" | "cgroup2")))
 }
 
 fn dockerd(context: &Context) -> Step {
@@ -120,6 +158,14 @@ mod tests {
             Path::new("/run/user/1/docker.sock")
         );
         assert!(socket(Some("tcp://10.0.0.1:2375".into())).unwrap_err().0.contains("on this machine"));
+    }
+
+    #[test]
+    fn cgroups_are_known_by_their_type() {
+        let root = "overlay / overlay rw 0 0\ntmpfs /sys/fs/cgroup tmpfs rw 0 0\n";
+        assert!(!has_cgroups(root));
+        assert!(has_cgroups(&format!("{root}cgroup /sys/fs/cgroup/pids cgroup rw,pids 0 0\n")));
+        assert!(has_cgroups("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"));
     }
 
     #[test]

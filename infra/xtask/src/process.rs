@@ -28,7 +28,7 @@ use crate::say;
 
 /// How long a child may take to end after SIGTERM, before SIGKILL. nextest needs it to stop its tests, which
 /// it runs in process groups of their own.
-pub(crate) const GRACE: Duration = Duration::from_secs(15);
+const GRACE: Duration = Duration::from_secs(15);
 /// How long output is still read after the child has ended, should something else hold its pipes.
 const DRAIN: Duration = Duration::from_secs(2);
 /// Lines of output that are kept (each stream's newest).

@@ -10,10 +10,14 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::process::{Event, GRACE, Interrupts, Problem, Step};
+use crate::process::{Event, Interrupts, Problem, Step};
 
 /// Lines of a server's output that are kept, to explain its end.
 const KEPT_LINES: usize = 20;
+/// How long a server may take to end after SIGTERM, before SIGKILL. Longer than the gateway takes at most, where it is
+/// told to drain for 2 s: its runner has 6 s for its registry, 10 s for its containers, which would stay otherwise, and
+/// 2 s for its listeners.
+const GRACE: Duration = Duration::from_secs(30);
 /// How long output is still read after a server has ended by itself.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 

@@ -3,7 +3,16 @@
 //! `message` with the role `user` repeats the prompt, with `assistant` has a delta; `tool_use` and `tool_result`;
 //! `error`, of which the severity `warning` ends nothing; `result` with `status` and `stats`. It tells no finish reason
 //! and no thoughts. A stream that broke is asked for again, up to four times, and its text printed again with no mark
-//! between. The exit code is 0 where the stream failed, and an HTTP status modulo 256 where the vendor refused.
+//! between.
+//!
+//! **`@NAME` in what was said is taken for a file** of the workspace, or for one of the CLI's agents, if there is one of
+//! that name: the CLI then adds the file, or a word about the agent, to the prompt, and a space before every `@`. All
+//! that can be named so is the request's own: its images, its system prompt, and what this run of the CLI has written.
+//! What names nothing stays as it is. Nothing is escaped: `\@` does stop it, but in headless mode the backslash stays in
+//! what the model reads, in every address and every decorator. `gemini --acp` ([`crate::Kind::Acp`]) looks for no names
+//! in texts.
+//!
+//! The exit code is 0 where the stream failed, and an HTTP status modulo 256 where the vendor refused.
 
 use runner_api::{ErrorClass, RunUsage};
 use serde_json::Value;

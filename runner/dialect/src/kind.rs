@@ -31,6 +31,22 @@ pub enum Kind {
     Acp,
 }
 
+impl Kind {
+    /// Whether requests to such a CLI may have images.
+    pub fn takes_images(self) -> bool {
+        match self {
+            Self::Gemini | Self::ClaudeStreamJson | Self::CodexAppServer | Self::Acp => true,
+            Self::Text
+            | Self::Claude
+            | Self::Codex
+            | Self::Opencode
+            | Self::Qwen
+            | Self::Llm
+            | Self::Jsonl => false,
+        }
+    }
+}
+
 /// What an operator may set about a dialect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {

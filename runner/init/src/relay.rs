@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crate::{Failure, during};
 
@@ -20,6 +21,8 @@ pub(crate) const SERVE: &str = "relay-serve";
 /// Further ones wait to be accepted. Each takes two threads, which count against the sandbox's limit of processes.
 const MAX_CONNECTIONS: usize = 32;
 const STACK_BYTES: usize = 64 * 1024;
+/// Until more of what accepting needs may have become free; nothing tells when.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Listens, and leaves a process behind that serves. When this returns, connections are accepted.
 pub(crate) fn start(port: u16, socket: &OsStr) -> Result<(), Failure> {
@@ -49,6 +52,10 @@ pub(crate) fn serve(socket: Option<OsString>) -> Result<(), Failure> {
         let client = match listener.accept() {
             Ok((client, _)) => client,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) if is_shortage(&error) => {
+                thread::sleep(ACCEPT_PAUSE);
+                continue;
+            }
             Err(error) => return Err(during("relay: accepting")(error)),
         };
         let socket = socket.clone();
@@ -59,6 +66,16 @@ pub(crate) fn serve(socket: Option<OsString>) -> Result<(), Failure> {
             drop(slot);
         });
     }
+}
+
+/// Of file descriptors or memory (`accept(2)`): it passes when connections end, while a relay that ended would not come
+/// back.
+fn is_shortage(error: &io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
 }
 
 /// The environment stays behind: it may hold the run's token, and a relay has no use for it.

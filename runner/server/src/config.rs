@@ -27,9 +27,10 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 const MAX_CLIS: usize = 64;
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/dyad-runner";
-const DEFAULT_DOCKER_SOCKET: &str = "/var/run/docker.sock";
+/// Where Docker's own programs look for the engine.
+pub const DEFAULT_DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// A Unix socket's path has room for 107 bytes (unix(7)), and sockets lie some folders deep in the state directory.
-const MAX_STATE_DIR_BYTES: usize = 48;
+pub const MAX_STATE_DIR_BYTES: usize = 48;
 
 /// One thing to mend in the file: where (`cli[2].limits.memory`), and what about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

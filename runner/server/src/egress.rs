@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use connect::{Lookup, SystemLookup};
+pub(crate) use credential::read as read_credential;
 pub use endpoint::Endpoint;
 pub use secret::Secret;
 

@@ -10,6 +10,7 @@ mod listeners;
 mod logging;
 pub mod metrics;
 mod output;
+mod own_directory;
 pub mod pool;
 pub mod run;
 mod runner;

@@ -274,7 +274,7 @@ pub(crate) fn info(cli: &Cli) -> CliInfo {
         (name.clone(), ParameterInfo { values, default: parameter.default.clone() })
     });
     let isolation = match &cli.isolated {
-        Isolated::Container { runtime: Some(runtime), .. } if runtime.contains("runsc") => Isolation::Gvisor,
+        Isolated::Container { runtime: Some(runtime), .. } if runtime == "runsc" => Isolation::Gvisor,
         Isolated::Container { .. } => Isolation::Container,
         Isolated::Process => Isolation::Process,
     };

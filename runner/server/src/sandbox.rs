@@ -203,6 +203,9 @@ pub enum SandboxError {
     NotHardened { field: String },
     #[error("image {image}: {reason}")]
     Image { image: String, reason: String },
+    /// `known` is the engine's own list.
+    #[error("Docker has no runtime {runtime:?}, but {known}")]
+    Runtime { runtime: String, known: String },
     #[error("{doing} failed")]
     Io { doing: &'static str, source: io::Error },
     /// Docker would drop limits silently.

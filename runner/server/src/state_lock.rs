@@ -4,6 +4,8 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::own_directory::own_directory;
+
 /// Held as long as this lives; the kernel gives it up for a process that was killed.
 #[derive(Debug)]
 pub(crate) struct StateLock {
@@ -19,10 +21,10 @@ pub enum StateError {
 }
 
 impl StateLock {
-    /// Makes the directory if it is not there.
+    /// Makes the directory if it is not there; one that others can write to is refused.
     pub(crate) fn take(state_dir: &Path) -> Result<Self, StateError> {
         let unusable = |source| StateError::Unusable { path: state_dir.to_owned(), source };
-        std::fs::create_dir_all(state_dir).map_err(unusable)?;
+        own_directory(state_dir).map_err(unusable)?;
         let path = state_dir.join("lock");
         let file = File::options().create(true).append(true).open(&path).map_err(unusable)?;
         match file.try_lock() {

@@ -201,6 +201,7 @@ fn everything_wrong_is_told_at_once_with_its_path() {
         "cli[0].limits.cpu",
         "cli[0].limits.pids",
         "cli[0].name",
+        "cli[1].argv[2]",
         "cli[1].argv[3]",
         "cli[1].egress.connect[0]",
         "cli[1].egress.upstream[0].credential",
@@ -310,13 +311,20 @@ fn what_makes_no_sense_together_is_refused() {
         ("argv = [\"a\", \"system.md\"]\nmode = \"parked\"\nsystem_prompt = \"file\"", "system_prompt"),
         ("system_prompt = \"file\"", "system_prompt"),
         ("images = true", "images"),
-        ("dialect = \"claude\"\nmode = \"parked\"\nimages = true", "images"),
+        ("dialect = \"claude\"\nimages = true", "images"),
+        ("dialect = \"codex\"\nimages = true", "images"),
+        ("dialect = \"opencode\"\nimages = true", "images"),
+        ("dialect = \"qwen\"\nimages = true", "images"),
+        ("dialect = \"gemini\"\nmode = \"parked\"\nimages = true", "images"),
         ("mode = \"parked\"\n[cli.pool]\nmax = 0", "pool.max"),
         ("[cli.pool]\nmin = 3\nmax = 2", "pool.max"),
         ("[cli.limits]\nmemory = \"64MiB\"\ntmpfs = \"65MiB\"", "limits.tmpfs"),
         ("[cli.limits]\npids = 31", "limits.pids"),
+        ("[cli.limits]\nopen_files = 127", "limits.open_files"),
         ("[cli.limits]\ncpus = nan", "limits.cpus"),
         ("argv = [\"a\", \"{egress.token}\"]", "argv[1]"),
+        ("argv = [\"a\", \"{egress.token}\"]\n[cli.egress]\nconnect = [\"a.example:1\"]", "argv[1]"),
+        ("[cli.environment]\nT = \"{egress.token}\"", "environment.T"),
         ("[cli.environment]\nU = \"{egress.b}\"\n[cli.egress]\nconnect = [\"a.example:1\"]", "environment.U"),
         ("[cli.egress]", "egress"),
         ("image = { builtin = \"echo\" }", "argv"),
@@ -341,7 +349,7 @@ fn processes_only_where_the_engine_table_says_so() {
 }
 
 #[test]
-fn the_memory_holds_the_largest_cli_and_what_the_pools_keep() {
+fn the_capacity_fits_what_the_clis_and_their_pools_need() {
     let file = |memory: &str, min: usize| {
         let pool = format!("mode = \"parked\"\n[cli.pool]\nmin = {min}\nmax = 9");
         with_cli(&format!("{pool}\n[cli.limits]\nmemory = \"2GiB\"\n[capacity]\nmemory = \"{memory}\""))
@@ -351,6 +359,9 @@ fn the_memory_holds_the_largest_cli_and_what_the_pools_keep() {
     assert!(line.starts_with("capacity.memory: must be at least 10GiB"), "{line}");
     let line = refused(&file("1GiB", 0));
     assert!(line.starts_with("capacity.memory: must be at least 2GiB"), "{line}");
+    let starts = |max: usize| with_cli(&format!("[cli.pool]\nmax = {max}\n[capacity]\nstarts = 1"));
+    assert!(refused(&starts(1)).starts_with("capacity.starts: must be at least 2"));
+    assert_eq!(accepted(&starts(0)).capacity.starts, 1);
     let line = refused(&format!("{HEAD}{ECHO}\n[capacity]\nqueue = 4\nqueue_per_caller = 5"));
     assert!(line.starts_with("capacity.queue_per_caller: "), "{line}");
     assert_eq!(accepted(&format!("{HEAD}{ECHO}\n[capacity]\nqueue = 4")).capacity.queue_per_caller, 4);
@@ -397,7 +408,8 @@ fn missing_credentials_are_named() {
     let config = accepted(&with_cli(&format!("[cli.egress]\n{upstreams}")));
     let missing: Vec<_> = config.missing_credentials(None).iter().map(ToString::to_string).collect();
     assert_eq!(missing.len(), 2, "{missing:?}");
-    assert!(missing[0].starts_with("cli[0].egress.upstream[0].credential: /etc/dyad/none"), "{missing:?}");
+    assert!(missing[0].starts_with("cli[0].egress.upstream[0].credential: "), "{missing:?}");
+    assert!(missing[0].contains("/etc/dyad/none"), "{missing:?}");
     assert!(missing[1].contains("DYAD_RUNNER_NO_SUCH_VARIABLE"), "{missing:?}");
     assert_eq!(config.missing_credentials(Some("a")).len(), 2);
     assert!(config.missing_credentials(Some("another")).is_empty());

@@ -40,11 +40,7 @@ impl LocalCertificates {
     /// Makes what is not there, and makes anew what ends within a month. To be called at every start and daily.
     pub fn ensure(directory: &Path, now: SystemTime) -> Result<Self, CaError> {
         let authority = authority(directory, now)?;
-        let certificates = Self {
-            authority: directory.join("ca.pem"),
-            node: directory.join(NODE),
-            edge: directory.join(EDGE),
-        };
+        let certificates = Self::in_directory(directory);
         let node = [
             SubjectAltName::Dns("localhost".to_owned()),
             SubjectAltName::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -54,6 +50,12 @@ impl LocalCertificates {
         ensure_one(&authority, &certificates.node, ("node", &node, Usage::Server), now)?;
         ensure_one(&authority, &certificates.edge, ("edge", &edge, Usage::Client), now)?;
         Ok(certificates)
+    }
+
+    /// Where they are, or would be.
+    pub(crate) fn in_directory(directory: &Path) -> Self {
+        let file = |name: &str| directory.join(name);
+        Self { authority: file("ca.pem"), node: file(NODE), edge: file(EDGE) }
     }
 }
 

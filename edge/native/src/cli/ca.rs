@@ -70,7 +70,7 @@ pub(crate) enum CaCommand {
         #[command(flatten)]
         ca: CaArgs,
     },
-    /// Write the revocation list anew, which must happen before it is stale: nodes then refuse everybody
+    /// Write the revocation list anew, which must happen before it is stale: nodes and gateways that have it then refuse everybody
     Crl {
         #[command(flatten)]
         list: ListArgs,
@@ -196,7 +196,8 @@ pub(crate) fn run(command: &CaCommand) -> Result<(), Failure> {
 fn say_revocation_list(output: Output, authority: &CertificateAuthority, days: u32) {
     let path = authority.revocation_list_path();
     output.say(format!(
-        "The revocation list {} holds for {days} days; bring it to the nodes, which read it again when it changes.",
+        "The revocation list {} holds for {days} days. Until it is there, nothing has changed: bring it to every node (its \
+         revocation_list) and every gateway (crl in [runners]), which read it again when it changes.",
         path.display()
     ));
 }

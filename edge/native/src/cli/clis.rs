@@ -10,30 +10,30 @@ mod process;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
+use dyad_runner::config::DEFAULT_DOCKER_SOCKET;
 use serde_json::json;
 
 use super::{CommonArgs, Failure, block_on};
 use crate::data_dir::DataDir;
 use crate::error_chain::error_chain;
+use crate::local_runner::{self, LocalRunnerError, NotLocal, docker_socket};
 use crate::output::Output;
 use entry::{Choices, EntryError, RunnerFile, Summary, fill, local_image};
-use image::{ImageError, Images};
+use image::{ImageError, Images, Recipe};
 use kit::{Kit, Known};
-
-const USUAL_SOCKET: &str = "/var/run/docker.sock";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClisCommand {
     /// Build a CLI's image, if it is not there, and let the gateway run it in sandboxes
     #[command(
-        after_help = "The key stays with the gateway: it never enters a sandbox. Whether a key may serve others is for its vendor's terms to say.\n\nExamples:\n  GEMINI_API_KEY=… dyad-gateway clis add gemini\n  dyad-gateway clis add claude --api-key-file ~/.keys/anthropic --model claude-sonnet-4-5"
+        after_help = "The key stays with the gateway: it never enters a sandbox. Whether a key may serve others is for its vendor's terms to say.\n\nExamples:\n  dyad-gateway clis add gemini --api-key-file ~/.keys/gemini\n  dyad-gateway clis add claude --api-key-env ANTHROPIC_API_KEY --model claude-sonnet-4-5"
     )]
     Add {
         cli: Known,
         /// The image to build on, with Node 22 and npm [default: Debian's Node 22, or one made of this machine's own programs]
         #[arg(long, value_name = "IMAGE", value_parser = reference)]
         base: Option<String>,
-        /// Build the image anew, even if it is there
+        /// Build the image and its base anew, even if they are there
         #[arg(long)]
         rebuild: bool,
         /// Where the vendor's API is, as the CLI's own variable takes it; https, or http on this machine
@@ -88,13 +88,15 @@ pub(crate) fn run(command: &ClisCommand) -> Result<(), Failure> {
             let credential = credential(&kit, api_key_env.as_deref(), api_key_file.as_deref(), output)?;
             let choices = Choices { base_url: base_url.clone(), credential, models: models.clone() };
             let entry = fill(kit.entry, &choices).map_err(|error| Failure::failed("the entry", &error))?;
-            if file.put(kit.name, &entry)? {
+            // First with the file as it is now: a build takes minutes.
+            let put = |file: &mut RunnerFile| put(file, &kit, &entry, &data_dir);
+            let socket = put(&mut file)?.socket;
+            let recipe = Recipe { kit: &kit, base: base.as_deref() };
+            let image = block_on(image(&recipe, *rebuild, &socket, output))??;
+            data_dir.create().map_err(|error| Failure::failed("the data directory", &error))?;
+            if RunnerFile::change(&path, put)?.is_replaced {
                 output.remark(&format!("The entry of {} that was there is written anew.", kit.name));
             }
-            let build = Build { base: base.as_deref(), anew: *rebuild || base.is_some() };
-            let image = block_on(build.image(&kit, &socket(&file)?, output))??;
-            data_dir.create().map_err(|error| Failure::failed("the data directory", &error))?;
-            file.write()?;
             output.object(&json!({
                 "cli": kit.name, "image": image.tag, "image_id": image.id, "image_bytes": image.bytes,
                 "built": image.is_new, "file": path,
@@ -102,19 +104,30 @@ pub(crate) fn run(command: &ClisCommand) -> Result<(), Failure> {
             let megabytes = image.bytes / 1_000_000;
             let built = if image.is_new { "Built" } else { "Found" };
             output.say(format!("{built} {} ({megabytes} MB) and wrote {}.", image.tag, path.display()));
-            output.say(format!("The next start of the gateway serves {}.", kit.title));
+            output.say(match choices.credential.strip_prefix("env:") {
+                Some(name) => format!(
+                    "Start the gateway with {name} set, and it serves {}; or give --api-key-file PATH, and it need not be set.",
+                    kit.title
+                ),
+                None => format!("The next start of the gateway serves {}.", kit.title),
+            });
         }
         ClisCommand::List { .. } => list(&file.list(), output),
         ClisCommand::Remove { name, keep_image, .. } => {
-            let image = file.list().into_iter().find(|cli| cli.name == *name).and_then(|cli| cli.image);
-            if !file.remove(name) {
-                return Err(Failure::Failed(format!(
-                    "there is no CLI {name}; 'dyad-gateway clis list' shows those there are"
-                )));
+            let unknown = || {
+                let advice = "'dyad-gateway clis list' shows those there are";
+                Failure::Failed(format!("there is no CLI {name}; {advice}"))
+            };
+            if !file.list().iter().any(|cli| cli.name == *name) {
+                return Err(unknown());
             }
-            let is_shared = file.list().iter().any(|other| other.image == image);
-            file.write()?;
-            let image = image.filter(|_| !keep_image && !is_shared);
+            let image = RunnerFile::change(&path, |file| {
+                let image = file.list().into_iter().find(|cli| cli.name == *name).and_then(|cli| cli.image);
+                let is_removed = file.remove(name);
+                let is_shared = file.list().iter().any(|other| other.image == image);
+                if is_removed { Ok(image.filter(|_| !is_shared)) } else { Err(unknown()) }
+            })?;
+            let image = image.filter(|_| !keep_image);
             let is_gone = match &image {
                 Some(tag) => block_on(remove_image(tag, &socket(&file)?, output))?,
                 None => false,
@@ -126,11 +139,24 @@ pub(crate) fn run(command: &ClisCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What `clis add` is asked about the image.
-struct Build<'a> {
-    base: Option<&'a str>,
-    /// Whether one that is there does not do.
-    anew: bool,
+/// What came of [`put`].
+struct Put {
+    is_replaced: bool,
+    /// Where the runner will look for the Docker engine.
+    socket: PathBuf,
+}
+
+/// Adds a CLI's entry, if the runner would take it.
+fn put(file: &mut RunnerFile, kit: &Kit, entry: &str, data_dir: &DataDir) -> Result<Put, Failure> {
+    let is_replaced = file.put(kit.name, entry)?;
+    let checked = local_runner::check(&file.text(), data_dir).map_err(|error| match error {
+        LocalRunnerError::Engine(elsewhere) => elsewhere.into(),
+        error => Failure::Failed(error_chain(&error)),
+    })?;
+    match checked.left_out.into_iter().find(|(name, _)| name == kit.name) {
+        Some((name, why)) => Err(Failure::Usage(vec![format!("{name}: {why}")])),
+        None => Ok(Put { is_replaced, socket: checked.config.engine.socket }),
+    }
 }
 
 /// The image of a CLI.
@@ -141,20 +167,31 @@ struct BuiltImage {
     is_new: bool,
 }
 
-impl Build<'_> {
-    async fn image(&self, kit: &Kit, socket: &Path, output: Output) -> Result<BuiltImage, Failure> {
-        let tag = local_image(kit.entry)
-            .ok_or_else(|| Failure::Failed(format!("the entry of {} names no image", kit.name)))?;
-        let images = Images::connect(socket).await?;
-        let here = if self.anew { None } else { images.find(&tag).await? };
-        if let Some(found) = here {
-            return Ok(BuiltImage { tag, id: found.id, bytes: found.bytes, is_new: false });
-        }
-        output.remark(&format!("Building {tag} with {}", kit.title));
-        let built = images.build(kit, &tag, self.base, &|line| output.remark(&format!("  {line}"))).await?;
-        let found = built.ok_or_else(|| Failure::Failed(format!("{tag} was built, and is not there")))?;
-        Ok(BuiltImage { tag, id: found.id, bytes: found.bytes, is_new: true })
+/// The image that is there, if it was made as `recipe` says and need not be built `anew`; else a new one.
+async fn image(
+    recipe: &Recipe<'_>,
+    anew: bool,
+    socket: &Path,
+    output: Output,
+) -> Result<BuiltImage, Failure> {
+    let Kit { name, title, .. } = recipe.kit;
+    let tag = local_image(recipe.kit.entry)
+        .ok_or_else(|| Failure::Failed(format!("the entry of {name} names no image")))?;
+    let images = Images::connect(socket).await?;
+    let here = images.find(&tag).await?;
+    if let Some(found) = &here
+        && found.recipe.as_deref() == Some(recipe.digest().as_str())
+        && !anew
+    {
+        return Ok(BuiltImage { tag, id: found.id.clone(), bytes: found.bytes, is_new: false });
     }
+    if here.is_some() && !anew {
+        output.remark(&format!("The {tag} that is here was made of something else."));
+    }
+    output.remark(&format!("Building {tag} with {title}"));
+    let built = images.build(recipe, &tag, anew, &|line| output.remark(&format!("  {line}"))).await?;
+    let found = built.ok_or_else(|| Failure::Failed(format!("{tag} was built, and is not there")))?;
+    Ok(BuiltImage { tag, id: found.id, bytes: found.bytes, is_new: true })
 }
 
 /// Whether it is gone. That it stays is no reason to fail: the CLI runs no more.
@@ -229,14 +266,8 @@ fn socket(file: &RunnerFile) -> Result<PathBuf, Failure> {
     if let Some(socket) = file.engine_socket() {
         return Ok(socket);
     }
-    match std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
-        None => Ok(USUAL_SOCKET.into()),
-        Some(host) => host.strip_prefix("unix://").map(PathBuf::from).ok_or_else(|| {
-            Failure::Usage(vec![format!(
-                "DOCKER_HOST is {host}, but sandboxes need an engine on this machine: unset it, or give unix://PATH"
-            )])
-        }),
-    }
+    let said = docker_socket(std::env::var_os("DOCKER_HOST").as_deref())?;
+    Ok(said.unwrap_or_else(|| DEFAULT_DOCKER_SOCKET.into()))
 }
 
 fn variable(text: &str) -> Result<String, String> {
@@ -261,6 +292,12 @@ fn reference(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("write an image, such as node:22-bookworm-slim".to_owned())
+    }
+}
+
+impl From<NotLocal> for Failure {
+    fn from(error: NotLocal) -> Self {
+        Self::Usage(vec![error.to_string()])
     }
 }
 

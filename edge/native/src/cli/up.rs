@@ -102,11 +102,25 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         let served = serve(args, &data_dir, given, Connections { listener, runners: connection, tls }, unusable, &mut signals);
         let served = served.await;
         // Nothing is asked of it any more: its sandboxes go, however the serving ended.
-        if let Some(runner) = runner {
-            runner.shutdown().await;
-        }
-        served
+        let stopped = match runner {
+            Some(runner) => unless_again(runner.shutdown(), signals.next()).await,
+            None => Ok(()),
+        };
+        served.and(stopped)
     })
+}
+
+/// Who asks again does not want to wait.
+async fn unless_again(
+    shutdown: impl Future<Output = ()>,
+    signal: impl Future<Output = &'static str>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        () = shutdown => Ok(()),
+        signal = signal => Err(Failure::Failed(format!(
+            "{signal} again: stopped while sandboxes were being removed; the next start removes what is left"
+        ))),
+    }
 }
 
 /// How the gateway is reached, and reaches its runners.
@@ -266,5 +280,20 @@ async fn rediscover(gateway: Gateway) {
             tracing::info!(provider = slug, answers, "a provider came or went");
         }
         before = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::cli::block_on;
+
+    #[test]
+    fn a_runner_that_does_not_end_is_waited_for_until_the_next_signal() {
+        block_on(unless_again(ready(()), pending())).unwrap().unwrap();
+        let cut_off = block_on(unless_again(pending(), ready("SIGINT"))).unwrap().unwrap_err();
+        assert!(matches!(cut_off, Failure::Failed(line) if line.starts_with("SIGINT again")));
     }
 }

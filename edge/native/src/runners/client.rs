@@ -74,6 +74,10 @@ impl RunnerClient {
             // What runs over the former connections runs on.
             *clients = Clients { identity: Some(identity.clone()), by_timeout: Vec::new() };
         }
+        if identity.is_over() {
+            // Nobody knows whom the former connections lead to: new ones are made, and refused.
+            clients.by_timeout.clear();
+        }
         if let Some((_, client)) = clients.by_timeout.iter().find(|(timeout, _)| *timeout == connect_timeout)
         {
             return client.clone();

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use super::identity::Identity;
 
 const MAX_NODES: usize = 1_000;
-const KNOWN: [&str; 4] = ["client_cert", "client_key", "ca", "node"];
+const KNOWN: [&str; 5] = ["client_cert", "client_key", "ca", "crl", "node"];
 
 /// The runners' nodes and how they know this gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct RunnerIdentity {
     pub client_key: PathBuf,
     /// Issues the nodes' certificates; no other authority counts.
     pub ca: PathBuf,
+    /// The authority's revocation lists. A node that is on one is not spoken to, and no node once a list is stale.
+    pub crl: Option<PathBuf>,
 }
 
 /// The checked form; `None` if violations were noted. The files are looked into as well.
@@ -38,23 +40,26 @@ pub(crate) fn check(value: Value, violations: &mut Violations) -> Option<Runners
         note("runners", "must be a table: write [runners]");
         return None;
     };
-    let mut file = |name: &str, note: &mut dyn FnMut(&str, &str)| match table.remove(name) {
+    let mut file = |name: &str, is_required: bool| match table.remove(name) {
         Some(Value::String(path)) if !path.is_empty() => Some(PathBuf::from(path)),
         Some(_) => {
             note(&format!("runners.{name}"), "must be the path of a PEM file");
             None
         }
         None => {
-            note(&format!("runners.{name}"), "is required");
+            if is_required {
+                note(&format!("runners.{name}"), "is required");
+            }
             None
         }
     };
-    let [client_cert, client_key, ca] = ["client_cert", "client_key", "ca"].map(|name| file(name, &mut note));
+    let [client_cert, client_key, ca] = ["client_cert", "client_key", "ca"].map(|name| file(name, true));
+    let crl = file("crl", false);
     let nodes = check_nodes(table.remove("node"), &mut note);
     for name in table.keys() {
         note(&format!("runners.{name}"), &format!("unknown key; known are {}", KNOWN.join(", ")));
     }
-    let identity = RunnerIdentity { client_cert: client_cert?, client_key: client_key?, ca: ca? };
+    let identity = RunnerIdentity { client_cert: client_cert?, client_key: client_key?, ca: ca?, crl };
     if let Err(error) = Identity::read(&identity) {
         note("runners", &error.to_string());
         return None;
@@ -160,6 +165,7 @@ mod tests {
             [runners]
             client_cert = 5
             client_key = ""
+            crl = 7
             colour = "red"
             node = [
               { url = "http://a.example" }, { url = "https://a.example/path" }, { url = "https://a.example?x" },
@@ -174,6 +180,7 @@ mod tests {
             "runners.client_cert: must be the path of a PEM file".to_owned(),
             "runners.client_key: must be the path of a PEM file".to_owned(),
             "runners.ca: is required".to_owned(),
+            "runners.crl: must be the path of a PEM file".to_owned(),
         ];
         expected.extend((0..5).map(|index| format!("runners.node[{index}].url: {form}")));
         expected.extend([
@@ -183,7 +190,7 @@ mod tests {
             "runners.node[9].url: is listed twice".to_owned(),
             format!("runners.node[10].url: {form}"),
             format!("runners.node[11].url: {form}"),
-            "runners.colour: unknown key; known are client_cert, client_key, ca, node".to_owned(),
+            "runners.colour: unknown key; known are client_cert, client_key, ca, crl, node".to_owned(),
         ]);
         assert_eq!(found, expected);
         assert_eq!(checked("runners = 5").unwrap_err(), ["runners: must be a table: write [runners]"]);
@@ -206,6 +213,8 @@ mod tests {
                 lines.replace(&format!("ca = \"{}\"", path("a.crt")), &format!("ca = \"{}\"", path("empty"))),
                 "no certificate",
             ),
+            (format!("{lines}\ncrl = \"{}\"", path("empty")), "there is no revocation list in it"),
+            (format!("{lines}\ncrl = \"/no/such.crl\""), "/no/such.crl"),
         ] {
             let found = checked(&format!("[runners]\n{wrong}\nnode = []")).unwrap_err();
             assert!(found.len() == 1 && found[0].contains(reason), "{reason}: {found:?}");

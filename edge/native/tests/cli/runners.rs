@@ -4,15 +4,16 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dyad_gateway::ca::{CertificateAuthority, CertificateRequest, SubjectAltName, Usage};
 use dyad_gateway::gateway::{CallError, Host as _, full};
-use dyad_gateway::{NativeHost, RunnerIdentity, Runners, RunnersConfig};
+use dyad_gateway::{IdentityError, NativeHost, RunnerIdentity, Runners, RunnersConfig};
 use http_body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runner_api::{ErrorClass, FinishReason, RunEvent, VERSION, VERSION_HEADER};
@@ -313,18 +314,75 @@ async fn a_chat_goes_through_mutual_tls_to_a_node_and_back() {
     drop(gateway);
 }
 
-/// `call_runner` of a host with this identity.
-async fn call(identity: &str, ca: &str, url: &str) -> Result<http::StatusCode, CallError> {
-    let runners = Runners::new(RunnersConfig {
-        identity: RunnerIdentity { client_cert: identity.into(), client_key: identity.into(), ca: ca.into() },
-        nodes: vec![url.to_owned()],
-    })
-    .unwrap();
-    let host = NativeHost::new().unwrap().with_runners(&runners);
+/// This identity, and the authority's revocation list if there is to be one.
+fn runners(identity: &str, ca: &str, crl: Option<PathBuf>) -> Result<Runners, IdentityError> {
+    let identity =
+        RunnerIdentity { client_cert: identity.into(), client_key: identity.into(), ca: ca.into(), crl };
+    Runners::new(RunnersConfig { identity, nodes: Vec::new() })
+}
+
+/// `call_runner` of a host.
+async fn call_by(host: &NativeHost, url: &str) -> Result<http::StatusCode, CallError> {
     let mut request = http::Request::new(full(""));
     *request.uri_mut() = format!("{url}/v1/capacity").parse().unwrap();
     request.headers_mut().insert(VERSION_HEADER, VERSION.parse().unwrap());
     host.call_runner(request, SOON).await.map(|response| response.status())
+}
+
+/// The same, of a host with this identity.
+async fn call(identity: &str, ca: &str, url: &str) -> Result<http::StatusCode, CallError> {
+    let runners = runners(identity, ca, None).unwrap();
+    call_by(&NativeHost::new().unwrap().with_runners(&runners), url).await
+}
+
+/// Calls until the node is refused.
+async fn until_refused(host: &NativeHost, url: &str) {
+    let refused = async {
+        while call_by(host, url).await != Err(CallError::Tls) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, refused).await.expect("the node is still spoken to");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_revoked_is_not_spoken_to() {
+    let place = Place::new();
+    let fleet = Authority::new(&place, "fleet");
+    let (ca, edge) = (fleet.file(&place), fleet.issue(&place, "edge-1"));
+    let node = Node::start(&fleet.issue(&place, "localhost"), &ca, PROPER).await;
+    let list = fleet.authority.revocation_list_path();
+    let runners = runners(&edge, &ca, Some(list.clone())).unwrap();
+    let host = NativeHost::new().unwrap().with_runners(&runners);
+    assert_eq!(call_by(&host, &node.url()).await, Ok(http::StatusCode::OK));
+    // The connection that is there counts no more either.
+    fleet.authority.revoke("localhost", 90, SystemTime::now()).unwrap();
+    let watch = tokio::spawn(async move { runners.watch().await });
+    until_refused(&host, &node.url()).await;
+    watch.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_list_that_gets_stale_lets_nobody_be_spoken_to() {
+    let place = Place::new();
+    let (fleet, other) = (Authority::new(&place, "fleet"), Authority::new(&place, "other"));
+    let (ca, edge) = (fleet.file(&place), fleet.issue(&place, "edge-1"));
+    let node = Node::start(&fleet.issue(&place, "localhost"), &ca, PROPER).await;
+    let list = fleet.authority.revocation_list_path();
+    let days = Duration::from_secs(86_400);
+    // It ends in a few seconds.
+    let made = SystemTime::now() - days + Duration::from_secs(3);
+    fleet.authority.renew_revocation_list(1, made).unwrap();
+    let short = runners(&edge, &ca, Some(list.clone())).unwrap();
+    let host = NativeHost::new().unwrap().with_runners(&short);
+    assert_eq!(call_by(&host, &node.url()).await, Ok(http::StatusCode::OK));
+    until_refused(&host, &node.url()).await;
+
+    let refused = |list: PathBuf| runners(&edge, &ca, Some(list)).err().unwrap().to_string();
+    let error = refused(list);
+    assert!(error.contains("ca.crl") && error.contains("stale"), "{error}");
+    let error = refused(other.authority.revocation_list_path());
+    assert!(error.contains("no list in it is by an authority of ca"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

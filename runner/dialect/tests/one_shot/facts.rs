@@ -526,7 +526,8 @@ fn gemini_takes_images_as_files_and_the_others_none() {
     asked.messages[0].parts.push(image);
     for kind in crate::recording::KINDS {
         let dialect = dialect(kind);
-        if kind == Kind::Gemini {
+        assert_eq!(kind.takes_images(), kind == Kind::Gemini);
+        if kind.takes_images() {
             let files = dialect.files(&asked).unwrap();
             assert_eq!((files[0].name.as_str(), files[0].bytes.as_slice()), ("image-1.png", &b"hi"[..]));
             let mut out = Vec::new();

@@ -237,11 +237,14 @@ async fn engine(config: &RunnerConfig, report: &mut Report) {
             }
             Err(error) => {
                 let what = format!("{}: {}", cli.name, error_chain(&error));
-                report.add(Verdict::Fails, &what, "See 'image' of its entry.");
+                report.add(Verdict::Fails, &what, entry_advice(&error));
             }
         }
         if cli.isolated == Isolated::Process {
-            let what = format!("{} runs as a process, which is weaker than a container", cli.name);
+            let what = format!(
+                "{} runs as a process, which is weaker than a container: it reads this host's files and reaches its Unix sockets, such as Docker's, with the rights of its user",
+                cli.name
+            );
             report.add(Verdict::Hint, &what, "For development only.");
         }
     }
@@ -257,6 +260,16 @@ fn engine_advice(error: &SandboxError) -> &'static str {
         }
         SandboxError::Io { .. } => "See state_dir.",
         _ => "",
+    }
+}
+
+fn entry_advice(error: &SandboxError) -> &'static str {
+    match error {
+        SandboxError::Runtime { .. } => {
+            "See 'runtime' of its entry, and \"runtimes\" in Docker's daemon.json."
+        }
+        SandboxError::Process(_) => "See 'isolation' of its entry.",
+        _ => "See 'image' of its entry.",
     }
 }
 

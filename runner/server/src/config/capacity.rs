@@ -26,6 +26,12 @@ fn limits(fields: &mut Fields<'_>, clis: &[Arc<Cli>]) -> CapacityLimits {
         fields.violation("queue_per_caller", format!("must be at most {queue}, the length of the queue"));
     }
     let starts = fields.count("starts", 1..=64).unwrap_or(DEFAULT_STARTS);
+    if starts == 1 && clis.iter().any(|cli| cli.pool.max > 0) {
+        fields.violation(
+            "starts",
+            "must be at least 2 where a CLI has a pool: with 1, a request would wait for a pool's refill; or set max = 0 in every [cli.pool]",
+        );
+    }
     let drain_grace = fields.duration("drain_grace", Duration::ZERO..=Duration::from_secs(86_400));
     let largest = clis.iter().map(|cli| cli.limits.memory_bytes).max().unwrap_or(0);
     // A size is at most 1 TiB, a pool has at most 1024 sandboxes, and there are few entries: nothing overflows.

@@ -145,7 +145,7 @@ fn argv(fields: &mut Fields<'_>, is_echo: bool) -> Option<Vec<Template>> {
         return Some(ECHO_ARGV.map(literal).to_vec());
     }
     let is_listed = fields.has("argv");
-    let argv = fields.list("argv", MAX_ARGUMENTS, template);
+    let argv = fields.list("argv", MAX_ARGUMENTS, argument);
     if !is_listed || argv.as_ref().is_some_and(Vec::is_empty) {
         fields
             .violation("argv", "must have the CLI's program and its arguments, such as [\"claude\", \"-p\"]");
@@ -154,6 +154,17 @@ fn argv(fields: &mut Fields<'_>, is_echo: bool) -> Option<Vec<Template>> {
         fields.violation("argv[0]", "must name the CLI's program");
     }
     argv
+}
+
+fn argument(value: &Value) -> Result<Template, String> {
+    let template = template(value)?;
+    if template.0.contains(&Piece::EgressToken) {
+        return Err(
+            "must not have {egress.token}: everybody on a host can read a process's arguments; give it in [cli.environment]"
+                .to_owned(),
+        );
+    }
+    Ok(template)
 }
 
 fn template(value: &Value) -> Result<Template, String> {
@@ -242,7 +253,7 @@ fn limits(fields: &mut Fields<'_>) -> Limits {
     let cpu_milli = fields.parsed("cpus", cpu_milli).unwrap_or(1000);
     // An agent's runtime alone has a dozen threads; with fewer it dies in ways that say nothing.
     let pids = fields.number("pids", 32..=32_768).and_then(|pids| u32::try_from(pids).ok());
-    let open_files = fields.number("open_files", 64..=1 << 20);
+    let open_files = fields.number("open_files", 128..=1 << 20);
     let file_bytes = fields.size("file_size", 1 << 10..=1 << 40);
     let tmpfs = fields.size("tmpfs", 64 << 10..=1 << 40);
     if tmpfs.is_some_and(|tmpfs| tmpfs > memory_bytes) {
@@ -310,9 +321,9 @@ fn pool(fields: &mut Fields<'_>, mode: Mode) -> PoolSize {
 
 fn images(fields: &mut Fields<'_>, dialect: Option<Kind>, mode: Mode) -> bool {
     let images = fields.boolean("images").unwrap_or(false);
-    if images && matches!(dialect, Some(Kind::Text | Kind::Jsonl | Kind::Llm)) {
+    if images && dialect.is_some_and(|dialect| !dialect.takes_images()) {
         fields.violation("images", "must be false: this dialect has no way to give a CLI images");
-    } else if images && mode == Mode::Parked && !dialect.is_some_and(is_session) {
+    } else if images && mode == Mode::Parked && dialect.is_some_and(|dialect| !is_session(dialect)) {
         fields.violation("images", "needs mode = \"one-shot\" or a session protocol: the images are files, and a parked CLI has started before there are any");
     }
     images

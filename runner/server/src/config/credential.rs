@@ -3,9 +3,7 @@
 use std::path::Path;
 
 use super::model::CredentialRef;
-
-/// Longest credential; a vendor's key has some hundred bytes.
-const MAX_CREDENTIAL_BYTES: u64 = 64 << 10;
+use crate::egress::read_credential;
 
 impl CredentialRef {
     /// `env:NAME` or `file:PATH`, counted from `folder`. The error never repeats the text, which may be the secret itself.
@@ -20,30 +18,10 @@ impl CredentialRef {
         }
     }
 
-    /// Whether the credential is there. The error names the variable or the file, and says what is wrong with it.
+    /// Whether there is a credential, by the rules by which a run reads it. The error names the variable or the file, and
+    /// says what is wrong with it.
     pub fn check(&self) -> Result<(), String> {
-        match self {
-            Self::Env(name) => match std::env::var_os(name) {
-                None => Err(format!("the environment variable {name} is not set")),
-                Some(value) if value.is_empty() => Err(format!("the environment variable {name} is empty")),
-                Some(_) => Ok(()),
-            },
-            Self::File(path) => {
-                let shown = path.display();
-                // Opened, not only looked at: it must be readable by us.
-                let file = std::fs::File::open(path).and_then(|file| file.metadata());
-                let metadata = file.map_err(|error| format!("{shown}: {error}"))?;
-                if !metadata.is_file() {
-                    Err(format!("{shown} is not a file"))
-                } else if metadata.len() == 0 {
-                    Err(format!("{shown} is empty"))
-                } else if metadata.len() > MAX_CREDENTIAL_BYTES {
-                    Err(format!("{shown} is longer than {MAX_CREDENTIAL_BYTES} bytes"))
-                } else {
-                    Ok(())
-                }
-            }
-        }
+        read_credential(self).map(drop)
     }
 }
 
@@ -81,6 +59,8 @@ mod tests {
             CredentialRef::File(folder.path().join(name)).check()
         };
         assert_eq!(file("key", "sk-1\n"), Ok(()));
+        assert!(file("two", "sk-1\nsk-2\n").unwrap_err().contains("more than one credential"));
+        assert!(file("blank", " \n").unwrap_err().contains("empty"));
         assert!(file("empty", "").unwrap_err().contains("empty"));
         assert!(file("long", &"a".repeat((64 << 10) + 1)).unwrap_err().contains("longer"));
         assert!(CredentialRef::File(folder.path().into()).check().unwrap_err().contains("not a file"));

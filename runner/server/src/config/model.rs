@@ -119,8 +119,8 @@ pub enum Mode {
 /// The argv of [`Image::Echo`]: the program that is in every sandbox, as the CLI that prints its stdin.
 pub const ECHO_ARGV: [&str; 2] = ["/dyad-sandbox-init", "echo"];
 
-/// A text with `{name}` in it: parameters in argv; `{egress.token}` and `{egress.NAME}` (the base URL of an upstream)
-/// in the environment and argv. `{{` and `}}` stand for themselves.
+/// A text with `{name}` in it: parameters in argv; `{egress.token}` in the environment; `{egress.NAME}` (the base URL of
+/// an upstream) in both. `{{` and `}}` stand for themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template(pub Vec<Piece>);
 

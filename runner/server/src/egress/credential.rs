@@ -14,7 +14,7 @@ use crate::config::model::CredentialRef;
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// The credential without white space around it; an error says, without the credential, why there is none.
-pub(super) fn read(reference: &CredentialRef) -> Result<Secret, String> {
+pub(crate) fn read(reference: &CredentialRef) -> Result<Secret, String> {
     let (text, from) = match reference {
         CredentialRef::Env(name) => {
             let text = std::env::var(name).map_err(|error| match error {

@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::EgressError;
+use crate::own_directory::own_directory;
 
 const SOCKET: &str = "egress.sock";
 const NAME_LENGTH: usize = 32;
 /// `sun_path` has 108 bytes, the last of them 0 (`unix(7)`).
 const MAX_PATH_BYTES: usize = 107;
-/// Enterable by anybody who knows a name in it, readable by the runner alone: a sandbox's user must reach its socket.
-const DIRECTORY_MODE: u32 = 0o711;
-/// Connecting needs the right to write.
+/// Closed to everybody else on this host: names in it are no secret, as /proc/net/unix shows them. What is mounted into
+/// a sandbox is the socket, by somebody whom this does not keep out: Docker, or the runner's own user.
+const DIRECTORY_MODE: u32 = 0o700;
+/// Connecting needs the right to write, and a sandbox's user is not the runner's.
 const SOCKET_MODE: u32 = 0o666;
 
 #[derive(Debug)]
@@ -32,7 +34,7 @@ impl Directory {
         if longest.as_os_str().len() > MAX_PATH_BYTES {
             return Err(EgressError::PathTooLong { path: longest, max: MAX_PATH_BYTES });
         }
-        match prepare(&path) {
+        match own_directory(state_dir).and_then(|()| prepare(&path)) {
             Ok(lock) => Ok(Self { path, lock: Arc::new(lock) }),
             Err(source) => Err(EgressError::Directory { path, source }),
         }
@@ -83,7 +85,8 @@ impl Drop for Claim {
 
 /// Takes a share of the lock.
 fn prepare(path: &Path) -> io::Result<File> {
-    fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
+    own_directory(path)?;
+    // A former version of the runner left it open.
     fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))?;
     let lock = File::create(path.join("lock"))?;
     match lock.try_lock() {
@@ -120,6 +123,8 @@ fn make(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
+
     use super::*;
 
     #[test]
@@ -149,12 +154,29 @@ mod tests {
     }
 
     #[test]
-    fn only_who_knows_a_name_gets_in() {
+    fn another_user_of_this_host_does_not_get_in() {
         let state = tempfile::tempdir().unwrap();
+        // As a system's own directories are.
+        fs::set_permissions(state.path(), Permissions::from_mode(0o755)).unwrap();
         let directory = Directory::open(state.path()).unwrap();
         let claim = directory.claim().unwrap();
-        for path in [claim.path(), claim.path().parent().unwrap()] {
-            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o711);
+        let _socket = std::os::unix::net::UnixListener::bind(claim.socket_path()).unwrap();
+        let ways = [claim.path(), claim.path().parent().unwrap()];
+        for path in ways {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o7777, 0o700);
+        }
+        // Only root can be somebody else.
+        if rustix::process::geteuid().is_root() {
+            let is_reached = || {
+                let mut test = std::process::Command::new("test");
+                test.arg("-S").arg(claim.socket_path()).uid(65_534).gid(65_534).current_dir("/");
+                test.status().unwrap().success()
+            };
+            assert!(!is_reached());
+            for path in ways {
+                fs::set_permissions(path, Permissions::from_mode(0o711)).unwrap();
+            }
+            assert!(is_reached(), "nothing but the directories' modes keeps others out");
         }
     }
 

@@ -23,20 +23,28 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
-/// What the runner says itself, or what would make a vendor take the call for another or for somebody else's.
-const NOT_THE_SANDBOXS: [HeaderName; 11] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::EXPECT,
-    header::COOKIE,
-    header::ACCEPT_ENCODING,
-    header::AUTHORIZATION,
-    X_API_KEY,
-    X_GOOG_API_KEY,
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
+/// What a sandbox may say to a vendor. Anything else is left out: with some headers a call chooses whose account pays
+/// (`openai-organization`, `x-goog-user-project`), where it seems to come from, or another method, and there is no
+/// complete list of those.
+const THE_SANDBOXS: [HeaderName; 14] = [
+    header::ACCEPT,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::USER_AGENT,
+    HeaderName::from_static("anthropic-beta"),
+    HeaderName::from_static("anthropic-dangerous-direct-browser-access"),
+    HeaderName::from_static("anthropic-version"),
+    HeaderName::from_static("openai-beta"),
+    HeaderName::from_static("x-app"),
+    HeaderName::from_static("x-goog-api-client"),
+    // Codex: which program it is, and which prompts share a cache.
+    HeaderName::from_static("originator"),
+    HeaderName::from_static("version"),
+    HeaderName::from_static("session_id"),
+    HeaderName::from_static("conversation_id"),
 ];
+/// What the vendors' client libraries say of themselves.
+const CLIENT_LIBRARY: &str = "x-stainless-";
 
 /// Where vendors' clients put their key. All of what is there is tried.
 pub(super) fn presented_keys(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
@@ -71,7 +79,10 @@ fn after_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
 /// Makes a sandbox's headers those of a call to the vendor.
 pub(super) fn to_vendor(headers: &mut HeaderMap, vendor: Vendor, credential: Option<&Secret>) {
     remove_hop_by_hop(headers);
-    for name in NOT_THE_SANDBOXS {
+    let is_the_sandboxs =
+        |name: &HeaderName| THE_SANDBOXS.contains(name) || name.as_str().starts_with(CLIENT_LIBRARY);
+    let others: Vec<_> = headers.keys().filter(|name| !is_the_sandboxs(name)).cloned().collect();
+    for name in others {
         headers.remove(name);
     }
     // What is compressed cannot be observed.
@@ -147,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_connection_or_the_token_reaches_the_vendor() {
+    fn a_vendor_hears_what_is_listed_and_nothing_else() {
         let mut headers = map(&[
             ("host", "h"),
             ("connection", "close, x-once"),
@@ -164,13 +175,24 @@ mod tests {
             ("cookie", "c"),
             ("accept-encoding", "gzip, br"),
             ("x-http-method-override", "DELETE"),
+            ("openai-organization", "o"),
+            ("openai-project", "p"),
+            ("x-goog-user-project", "p"),
+            ("chatgpt-account-id", "a"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-new", "1"),
             ("anthropic-version", "2023-06-01"),
             ("content-type", "application/json"),
+            ("x-stainless-lang", "js"),
         ]);
         to_vendor(&mut headers, Vendor::Anthropic, Some(&Secret::new("sk")));
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["accept-encoding", "anthropic-version", "content-type", "x-api-key"]);
+        assert_eq!(
+            names,
+            ["accept-encoding", "anthropic-version", "content-type", "x-api-key", "x-stainless-lang"]
+        );
         assert_eq!(headers["accept-encoding"], "identity");
         assert_eq!(headers["x-api-key"], "sk");
         assert!(!format!("{headers:?}").contains("sk"), "{headers:?}");

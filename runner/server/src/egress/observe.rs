@@ -20,6 +20,8 @@ use answer::{Answer, Outcome};
 
 /// Characters of an error message that are kept.
 const MAX_MESSAGE_CHARS: usize = 2000;
+/// What the answers of one endpoint keep, all together, until it can be read; each alone keeps no more than that.
+const MAX_HELD_BYTES: usize = 8 << 20;
 
 /// What one endpoint has seen.
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ struct Seen {
     /// Of those whose answers are complete, but have not come to their end: a CLI may read the last event, and exit,
     /// before the end comes.
     passing: BTreeMap<u32, RunUsage>,
+    /// The sum of what all calls hold.
+    held_bytes: usize,
 }
 
 impl Observation {
@@ -52,7 +56,14 @@ impl Observation {
         let cut = std::mem::take(&mut seen.answering) && seen.last.finish.is_none();
         let interrupted = seen.last.interrupted.saturating_add(u32::from(cut));
         seen.last = Observed { calls: number, interrupted, ..Observed::default() };
-        Call { number, observation: Arc::clone(self), format, credential, state: State::Waiting }
+        Call {
+            number,
+            observation: Arc::clone(self),
+            format,
+            credential,
+            state: State::Waiting,
+            held_bytes: 0,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -69,12 +80,13 @@ pub(super) struct Call {
     /// Never to be part of a message.
     credential: Option<Secret>,
     state: State,
+    held_bytes: usize,
 }
 
 #[derive(Debug)]
 enum State {
     Waiting,
-    /// Something that is not read.
+    /// Something that is not read, or no longer.
     Unread,
     Answer(Box<Answer>),
     Ended,
@@ -112,13 +124,33 @@ impl Call {
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if let State::Answer(answer) = &mut self.state {
-            answer.push(bytes);
-            if answer.outcome().complete {
-                let outcome = answer.outcome().clone();
-                self.note(&outcome);
-            }
+        let State::Answer(answer) = &mut self.state else { return };
+        answer.push(bytes);
+        let held_bytes = answer.held_bytes();
+        if answer.outcome().complete {
+            let outcome = answer.outcome().clone();
+            self.note(&outcome);
         }
+        if !self.hold(held_bytes) {
+            self.state = State::Unread;
+        }
+    }
+
+    /// Whether the endpoint's allowance lets this call hold so much. If not, it holds nothing any more.
+    fn hold(&mut self, bytes: usize) -> bool {
+        if bytes == self.held_bytes {
+            return true;
+        }
+        let mut seen = self.observation.lock();
+        let others = seen.held_bytes - self.held_bytes;
+        let has_room = others + bytes <= MAX_HELD_BYTES;
+        self.held_bytes = if has_room { bytes } else { 0 };
+        seen.held_bytes = others + self.held_bytes;
+        if !has_room && seen.last.calls == self.number {
+            // Whether it is cut will not be known.
+            seen.answering = false;
+        }
+        has_room
     }
 
     /// The body came to its end.
@@ -181,6 +213,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let mut seen = self.observation.lock();
+        seen.held_bytes -= self.held_bytes;
         if let Some(usage) = seen.passing.remove(&self.number) {
             seen.usage = Some(seen.usage.map_or(usage, |before| sum(before, usage)));
         }

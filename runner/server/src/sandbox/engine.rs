@@ -1,8 +1,6 @@
 //! The node's sandboxes as a whole: connecting, starting, sweeping up, closing.
 
 use std::collections::{BTreeSet, HashMap};
-use std::error::Error;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +17,10 @@ use super::keeper::{Backend, Keeper};
 use super::process::{self, Process};
 use super::{Sandbox, SandboxError, SandboxSpec, hardening, program};
 use crate::config::model::{Isolated, RunnerConfig};
+use crate::error_chain::error_chain;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const INFO_TIMEOUT: Duration = Duration::from_secs(3);
 /// Orphans that are removed at the same time.
 const SWEEP_WIDTH: usize = 4;
 
@@ -62,7 +62,7 @@ impl Engine {
         let docker = match connect_docker(&socket).await {
             Ok(docker) => Some(docker),
             Err(error) if config.engine.allow_process => {
-                tracing::warn!(error = %chain(&error), "no containers on this node");
+                tracing::warn!(error = %error_chain(&error), "no containers on this node");
                 None
             }
             Err(error) => return Err(error),
@@ -98,7 +98,11 @@ impl Engine {
     ) -> Result<Prepared, SandboxError> {
         match isolated {
             Isolated::Container { image, runtime } => {
-                let image = image::prepare(self.docker()?, image, progress).await?;
+                let docker = self.docker()?;
+                if let Some(runtime) = runtime {
+                    find_runtime(docker, runtime).await?;
+                }
+                let image = image::prepare(docker, image, progress).await?;
                 Ok(Prepared(PreparedKind::Container { image, runtime: runtime.clone() }))
             }
             Isolated::Process if !self.0.allow_process => {
@@ -201,7 +205,7 @@ impl Engine {
                 match Self(engine).sweep().await {
                     Ok(0) => {}
                     Ok(count) => tracing::warn!(count, "containers that nobody owned were removed"),
-                    Err(error) => tracing::warn!(error = %chain(&error), "sweeping containers failed"),
+                    Err(error) => tracing::warn!(error = %error_chain(&error), "sweeping containers failed"),
                 }
             }
         });
@@ -228,7 +232,14 @@ async fn connect_docker(socket: &Path) -> Result<Docker, SandboxError> {
     let docker = Docker::connect_with_unix(path, container::TIMEOUT.as_secs(), API_DEFAULT_VERSION)
         .map_err(|_| no_engine())?;
     let docker = container::call("agreeing on a version", docker.negotiate_version()).await?;
-    let info = container::call("asking for its abilities", docker.info()).await?;
+    let Ok(info) = tokio::time::timeout(INFO_TIMEOUT, docker.info()).await else {
+        // Docker 20.10 does not answer this, and only this, while any container of the host is stuck. What it cannot
+        // do is noticed with the first container then.
+        tracing::warn!("Docker does not tell its abilities: some container of this host may be stuck");
+        return Ok(docker);
+    };
+    let doing = "asking for its abilities";
+    let info = info.map_err(|source| SandboxError::Docker { doing, source })?;
     // Without these, Docker drops the limits with a warning that nobody reads.
     let abilities = [
         (info.memory_limit, "limit memory"),
@@ -242,6 +253,17 @@ async fn connect_docker(socket: &Path) -> Result<Docker, SandboxError> {
         }
     }
     Ok(docker)
+}
+
+/// Otherwise the first container would be refused, and with it the first request.
+async fn find_runtime(docker: &Docker, runtime: &str) -> Result<(), SandboxError> {
+    let info = container::call("asking for its runtimes", docker.info()).await?;
+    let known: BTreeSet<_> = info.runtimes.unwrap_or_default().into_keys().collect();
+    if known.contains(runtime) {
+        return Ok(());
+    }
+    let known = known.into_iter().collect::<Vec<_>>().join(", ");
+    Err(SandboxError::Runtime { runtime: runtime.to_owned(), known })
 }
 
 /// A name that this process answers for. Given up when dropped.
@@ -273,15 +295,4 @@ impl Drop for Owned {
             all.remove(&self.name);
         });
     }
-}
-
-/// An error and its causes, in one line for a log.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -13,6 +13,7 @@ use super::container::Container;
 use super::engine::Owned;
 use super::process::Process;
 use super::{Exit, Lifeline, Limit, Output, Sandbox, SandboxError, Stdin};
+use crate::error_chain::error_chain;
 
 /// Pieces of output that wait for a reader. The engine's pieces have at most 32 KiB.
 const OUTPUT_QUEUE: usize = 16;
@@ -132,7 +133,7 @@ impl Keeper {
         let mut pause = FIRST_RETRY;
         while let Err(error) = self.backend.remove().await {
             let id = self.owned.name();
-            tracing::warn!(sandbox = id, error = %super::engine::chain(&error), "a sandbox could not be removed yet");
+            tracing::warn!(sandbox = id, error = %error_chain(&error), "a sandbox could not be removed yet");
             tokio::time::sleep(pause).await;
             pause = (2 * pause).min(LAST_RETRY);
         }

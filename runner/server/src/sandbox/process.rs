@@ -2,9 +2,10 @@
 //!
 //! It has namespaces of its own (mounts, processes, network with nothing but loopback, IPC, host name), a tmpfs in
 //! place of /tmp, no capabilities and no way to get any, and limits per process. It is killed as a whole by the end of
-//! its first process. But it sees this host's file system with the rights of its user, no seccomp profile keeps system
-//! calls from it, memory is limited per process and not in sum, and CPU time not at all. A runner that is root gives it
-//! a user of its own; any other runner's CLIs run as the runner's own user, who can read the runner's files.
+//! its first process. But it sees this host's file system with the rights of its user, and reaches the Unix sockets in
+//! it: Docker's too, and by that the whole host, if the runner's user is in Docker's group. No seccomp profile keeps
+//! system calls from it, memory is limited per process and not in sum, and CPU time not at all. A runner that is root
+//! gives it a user of its own; any other runner's CLIs run as the runner's own user, who can read the runner's files.
 //!
 //! Made by util-linux: setpriv(1), unshare(1), prlimit(1), mount(8), and ip(8) where there is egress.
 
@@ -98,11 +99,26 @@ impl Process {
     /// The kernel ends all that is in the namespaces together with their first process, and takes their mounts away.
     pub(super) async fn remove(&mut self) -> Result<(), SandboxError> {
         let Some(child) = &mut self.child else { return Ok(()) };
-        match tokio::time::timeout(TIMEOUT, child.kill()).await {
-            Ok(outcome) => outcome.map_err(SandboxError::io("killing a process")),
+        // unshare(1) ends after that process, which ends after all others: what is waited for is the end of all.
+        let first = child.id().and_then(first_child);
+        if let Some(first) = first {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(first, rustix::process::Signal::KILL);
+        } else {
+            // It is not there yet. Were it only hidden, it would die with its parent, if a moment later.
+            child.start_kill().map_err(SandboxError::io("killing a process"))?;
+        }
+        match tokio::time::timeout(TIMEOUT, child.wait()).await {
+            Ok(outcome) => outcome.map(drop).map_err(SandboxError::io("waiting for a process")),
             Err(_) => Err(SandboxError::Process("a process does not die".to_owned())),
         }
     }
+}
+
+/// Of a process with one thread. None, too, where the kernel does not tell.
+fn first_child(parent: u32) -> Option<rustix::process::Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    rustix::process::Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
 }
 
 /// Tries whether this host has what it takes: a process that does nothing, in all that a CLI would get.

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use cli_dialect::WorkspaceFile;
 use sha2::{Digest, Sha256};
 
+use crate::own_directory::own_directory;
+
 /// Static, for the target of this crate. See build.rs.
 static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/dyad-sandbox-init"));
 
@@ -18,15 +20,20 @@ const MAX_NAME: usize = 128;
 
 /// Writes the program into `directory`, if it is not there already, and returns its path.
 pub(super) fn install(directory: &Path) -> io::Result<PathBuf> {
-    fs::create_dir_all(directory)?;
+    own_directory(directory)?;
     // Named by its content: another version of the runner may use the directory, and sandboxes the old file.
     let path = directory.join(format!("dyad-sandbox-init-{}", digest(BYTES)));
     if fs::read(&path).is_ok_and(|present| present == BYTES) {
         return Ok(path);
     }
     let partial = directory.join(format!(".dyad-sandbox-init-{}", std::process::id()));
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(&partial)?;
+    // A process of this number may have been killed here before.
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Follows no link.
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&partial)?;
     file.write_all(BYTES)?;
     drop(file);
     // The mode above is subject to the umask, and the sandbox's user is nobody of this host.

@@ -11,5 +11,5 @@ mod support;
 mod traces;
 
 #[expect(dead_code, reason = "made for the tests of the commands, of which these need a part")]
-#[path = "../cli/support.rs"]
+#[path = "../docker_cli/support.rs"]
 mod binary;

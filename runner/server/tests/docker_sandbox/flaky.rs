@@ -15,6 +15,8 @@ enum Mood {
     Well,
     /// Takes requests, passes nothing on.
     Stalled,
+    /// Passes all on but the question for its abilities, as an engine with a stuck container does.
+    Stuck,
     /// Breaks connections, those included that are open.
     Down,
 }
@@ -57,6 +59,10 @@ impl FlakyEngine {
 
     pub(crate) fn stall(&self) {
         self.0.mood.send_replace(Mood::Stalled);
+    }
+
+    pub(crate) fn get_stuck(&self) {
+        self.0.mood.send_replace(Mood::Stuck);
     }
 
     pub(crate) fn break_down(&self) {
@@ -109,7 +115,9 @@ impl FlakyEngine {
             if bytes.starts_with(b"POST ") && bytes.windows(18).any(|part| part == b"/containers/create") {
                 self.0.creations.send_modify(|count| *count += 1);
             }
-            let _ = mood.wait_for(|mood| *mood != Mood::Stalled).await;
+            let is_for_info = bytes.starts_with(b"GET ") && bytes.windows(6).any(|part| part == b"/info ");
+            let is_passed = |mood: &Mood| *mood != Mood::Stalled && !(*mood == Mood::Stuck && is_for_info);
+            let _ = mood.wait_for(is_passed).await;
             if to.write_all(bytes).await.is_err() {
                 break;
             }

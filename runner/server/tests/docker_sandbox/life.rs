@@ -305,6 +305,17 @@ async fn removal_survives_an_engine_that_is_away() {
     assert!(node.containers().is_empty());
 }
 
+/// Somebody else's stuck container is no reason not to start.
+#[tokio::test]
+async fn an_engine_that_does_not_tell_its_abilities_is_used() {
+    let node = TestNode::new();
+    let (flaky, config) = FlakyEngine::before(&node);
+    flaky.get_stuck();
+    let engine = Engine::connect(&config).await.unwrap();
+    let prepared = prepare(&engine, &echo()).await;
+    assert_eq!(run(&engine, spec(&prepared, &[PROGRAM, "echo"]), b"hello").await.text(), "hello");
+}
+
 #[tokio::test]
 async fn without_an_engine_there_is_an_error() {
     let mut node = TestNode::new();
@@ -326,6 +337,17 @@ async fn an_image_with_volumes_is_refused() {
     let error = engine.prepare(&isolated, &mut |_| ()).await.unwrap_err();
     assert!(error.to_string().contains("declares volumes"), "{error}");
     docker(&["rmi", &tag]);
+}
+
+#[tokio::test]
+async fn a_runtime_that_the_engine_does_not_know_is_told_with_those_it_knows() {
+    use dyad_runner::config::model::{Image, Isolated};
+    let node = TestNode::new();
+    let engine = node.engine().await;
+    let entry = |runtime: &str| Isolated::Container { image: Image::Echo, runtime: Some(runtime.to_owned()) };
+    let error = engine.prepare(&entry("dyad-test-absent"), &mut |_| ()).await.unwrap_err().to_string();
+    assert!(error.contains("no runtime \"dyad-test-absent\"") && error.contains("runc"), "{error}");
+    engine.prepare(&entry("runc"), &mut |_| ()).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use crate::Fault;
 use crate::figures::{Times, milliseconds};
+
+/// With anything that is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// So many nanoseconds since 1970.
 pub(crate) fn now() -> u128 {
@@ -19,7 +22,7 @@ pub(crate) fn now() -> u128 {
 pub(crate) fn had_input_after(answer: &str, asked: u128) -> Result<f64, Fault> {
     let had: u128 = answer.trim().parse().map_err(|_| format!("the CLI answers {answer:?}"))?;
     let nanos = u64::try_from(had.saturating_sub(asked))?;
-    Ok(milliseconds(std::time::Duration::from_nanos(nanos)))
+    Ok(milliseconds(Duration::from_nanos(nanos)))
 }
 
 /// With the flags that the runner asks for.
@@ -40,7 +43,13 @@ pub(crate) fn docker_run(tag: &str, seccomp: &Path, command: &[&str]) -> Command
 }
 
 /// Starts it, and gives it a line.
-pub(crate) async fn ask(mut command: Command) -> Result<(Times, String), Fault> {
+pub(crate) async fn ask(command: Command) -> Result<Times, Fault> {
+    let name = command.as_std().get_program().display().to_string();
+    let asked = tokio::time::timeout(PATIENCE, ask_without_end(command)).await;
+    asked.unwrap_or_else(|_| Err(format!("{name} does not end").into()))
+}
+
+async fn ask_without_end(mut command: Command) -> Result<Times, Fault> {
     let (begun, asked) = (Instant::now(), now());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let mut stdin = child.stdin.take().ok_or("stdin is not a pipe")?;
@@ -56,7 +65,6 @@ pub(crate) async fn ask(mut command: Command) -> Result<(Times, String), Fault> 
     if !status.success() {
         return Err(format!("{command:?}: {status}").into());
     }
-    let times =
-        Times { stdin: had_input_after(&answer, asked).ok(), first_text, end: milliseconds(begun.elapsed()) };
-    Ok((times, answer))
+    let stdin = Some(had_input_after(&answer, asked)?);
+    Ok(Times { stdin, first_text, end: milliseconds(begun.elapsed()) })
 }

@@ -24,7 +24,7 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 const PARALLEL: [usize; 3] = [1, 8, 32];
 /// For the rate of whole runs, and how many of them at once.
 const RATE_RUNS: usize = 48;
-const RATE_WIDTH: usize = 8;
+const RATE_WIDTH: usize = 16;
 
 /// Measures the runner from outside, over mutual TLS, next to `docker run` and bare processes.
 ///
@@ -54,7 +54,7 @@ async fn main() -> Result<(), Fault> {
         for parallel in PARALLEL {
             report += &dispatch(&runner, &clock, parallel, rounds).await?;
         }
-        report += &beside_refills(&runner, &clock, 4 * rounds).await?;
+        report += &beside_refills(&runner, &clock, 8 * rounds).await?;
         report += &rates(&runner, &clock, rounds).await?;
     }
     if let Some(image) = claude {
@@ -140,8 +140,8 @@ async fn dispatch(runner: &Path, clock: &Clock, parallel: usize, rounds: usize) 
             node.quiet(2 * parallel).await?;
             let once = (0..parallel).map(|_| async {
                 match WAYS[way].0 {
-                    "docker run" => Ok(ask(docker_run(Clock::TAG, &seccomp(), &["/clock"])).await?.0),
-                    "bare process" => Ok(ask(tokio::process::Command::new(clock.program())).await?.0),
+                    "docker run" => ask(docker_run(Clock::TAG, &seccomp(), &["/clock"])).await,
+                    "bare process" => ask(tokio::process::Command::new(clock.program())).await,
                     _ => run(&node, WAYS[way].1).await,
                 }
             });

@@ -24,10 +24,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::Fault;
-use crate::direct::now;
+use crate::direct::{PATIENCE, now};
 use crate::figures::{Times, milliseconds};
 
-const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(20);
 const CLIENT: &str = "edge.example.com";
 
@@ -74,8 +73,13 @@ tls = {{ certificate = "node.pem", key = "node.key", client_ca = "ca.pem", allow
         Ok(self.sender.clone().send_request(request.body(Full::from(body))?).await?)
     }
 
-    /// One run: its times but for [`Times::stdin`], and its answer.
+    /// One run: its times but for [`Times::stdin`], its answer, and when it was asked for.
     pub(crate) async fn run(&self, cli: &str, prompt: &str) -> Result<(Times, String, u128), Fault> {
+        let run = tokio::time::timeout(PATIENCE, self.run_without_end(cli, prompt)).await;
+        run.unwrap_or_else(|_| Err(format!("a run of {cli} does not end").into()))
+    }
+
+    async fn run_without_end(&self, cli: &str, prompt: &str) -> Result<(Times, String, u128), Fault> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let id = format!("r{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let messages = json!([{"role": "user", "parts": [{"type": "text", "text": prompt}]}]);

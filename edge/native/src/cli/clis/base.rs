@@ -171,7 +171,8 @@ fn tools(path: &OsStr) -> io::Result<Vec<(&'static str, PathBuf)>> {
 
 /// The libraries that a program of this machine is linked with.
 async fn libraries(program: &Path) -> io::Result<BTreeSet<PathBuf>> {
-    match run(Command::new("ldd").arg(program), ASK).await {
+    // What it says is read.
+    match run(Command::new("ldd").env("LC_ALL", "C").arg(program), ASK).await {
         Ok(text) => Ok(linked(&text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(io::Error::other("this machine has no ldd to find libraries with"))

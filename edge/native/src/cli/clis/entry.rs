@@ -1,5 +1,6 @@
 //! `runner.toml` in the data directory: the CLIs that run on this machine. What else its owner wrote there stays as it is.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,22 @@ impl RunnerFile {
         if is_well_shaped { Ok(file) } else { Err(EntryError::Shape(path.to_owned())) }
     }
 
+    /// Reads the file as it is now, changes it and writes it; no other command comes between. Its directory must be there.
+    pub(super) fn change<T, E: From<EntryError>>(
+        path: &Path,
+        change: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let _lock = lock(path)?;
+        let mut file = Self::read(path)?;
+        let changed = change(&mut file)?;
+        file.write()?;
+        Ok(changed)
+    }
+
+    pub(super) fn text(&self) -> String {
+        self.document.to_string()
+    }
+
     /// Adds an entry, in the place of one with the same name. Whether there was one.
     pub(super) fn put(&mut self, name: &str, entry: &str) -> Result<bool, EntryError> {
         let is_replaced = self.remove(name);
@@ -118,7 +135,7 @@ impl RunnerFile {
         Some(self.path.parent().unwrap_or(Path::new("")).join(socket))
     }
 
-    pub(super) fn write(&self) -> Result<(), EntryError> {
+    fn write(&self) -> Result<(), EntryError> {
         let written = file::replace(&self.path, &self.document.to_string(), PRIVATE);
         written.map_err(|source| EntryError::File { path: self.path.clone(), source })
     }
@@ -126,6 +143,16 @@ impl RunnerFile {
     fn clis(&self) -> Option<&ArrayOfTables> {
         self.document.get("cli")?.as_array_of_tables()
     }
+}
+
+/// Held until it is dropped. Its holder reads and writes a small file, so nobody waits long.
+fn lock(path: &Path) -> Result<File, EntryError> {
+    let path = path.with_extension("toml.lock");
+    let locked = File::options().create(true).append(true).open(&path).and_then(|file| {
+        file.lock()?;
+        Ok(file)
+    });
+    locked.map_err(|source| EntryError::File { path, source })
 }
 
 fn parse(path: &Path, text: &str) -> Result<DocumentMut, EntryError> {
@@ -277,6 +304,26 @@ mod tests {
         file.write().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.parse::<toml::Table>().unwrap().is_empty(), "{text}");
+    }
+
+    #[test]
+    fn changes_at_the_same_time_are_all_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("runner.toml");
+        let names: Vec<_> = (0..16).map(|number| format!("cli-{number:02}")).collect();
+        std::thread::scope(|scope| {
+            for name in &names {
+                let path = &path;
+                scope.spawn(move || {
+                    let entry = format!("[[cli]]\nname = \"{name}\"\n");
+                    RunnerFile::change(path, |file| file.put(name, &entry)).unwrap();
+                });
+            }
+        });
+        let mut written: Vec<_> =
+            RunnerFile::read(&path).unwrap().list().into_iter().map(|cli| cli.name).collect();
+        written.sort();
+        assert_eq!(written, names);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use bollard::query_parameters::{
     BuildImageOptionsBuilder, CreateImageOptionsBuilder, PruneImagesOptionsBuilder, RemoveImageOptions,
 };
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use sha2::{Digest as _, Sha256};
 
 use super::base::Base;
 use super::kit::Kit;
@@ -56,11 +57,37 @@ pub(super) enum ImageError {
     Randomness(#[source] io::Error),
 }
 
+/// By this label an image says what it was made of: [`Recipe::digest`].
+const RECIPE_LABEL: &str = "dyad.recipe";
+
+/// What an image is made of.
+pub(super) struct Recipe<'a> {
+    pub(super) kit: &'a Kit,
+    /// What it is built on; None: what is there, or can be had.
+    pub(super) base: Option<&'a str>,
+}
+
+impl Recipe<'_> {
+    /// Another one where anything that counts is another: the CLI's version is in the Dockerfile.
+    pub(super) fn digest(&self) -> String {
+        let mut hasher = Sha256::new();
+        let files = self.kit.files.iter().flat_map(|&(name, text)| [name, text]);
+        for part in files.chain([self.base.unwrap_or_default()]) {
+            // With its length: where one part ends is not for the texts to say.
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        format!("{:x}", hasher.finalize())
+    }
+}
+
 /// An image that is here.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) id: String,
     pub(super) bytes: u64,
+    /// [`Recipe::digest`], if it was built here.
+    pub(super) recipe: Option<String>,
 }
 
 pub(super) struct Images {
@@ -85,7 +112,8 @@ impl Images {
         match tokio::time::timeout(ANSWER, self.docker.inspect_image(tag)).await {
             Ok(Ok(image)) => {
                 let bytes = image.size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
-                Ok(image.id.map(|id| Found { id, bytes }))
+                let recipe = image.config.and_then(|config| config.labels?.remove(RECIPE_LABEL));
+                Ok(image.id.map(|id| Found { id, bytes, recipe }))
             }
             Ok(Err(DockerError::DockerResponseServerError { status_code: 404, .. })) => Ok(None),
             Ok(Err(source)) => Err(ImageError::Engine { doing: doing(), source }),
@@ -93,27 +121,29 @@ impl Images {
         }
     }
 
-    /// Builds a CLI's image, on `base` if one is given. `tell` gets a line per step.
+    /// Builds a CLI's image; with `anew` the base too is had again, if it can be. `tell` gets a line per step.
     pub(super) async fn build(
         &self,
-        kit: &Kit,
+        recipe: &Recipe<'_>,
         tag: &str,
-        base: Option<&str>,
+        anew: bool,
         tell: &dyn Fn(&str),
     ) -> Result<Option<Found>, ImageError> {
-        let settings = npm::settings().await.map_err(ImageError::Npm)?;
-        let base = match base {
+        let settings = npm::settings(tell).await.map_err(ImageError::Npm)?;
+        let base = match recipe.base {
             Some(base) => base.to_owned(),
-            None => self.base(tell).await?,
+            None => self.base(anew, tell).await?,
         };
         let before = self.find(tag).await?;
         let build = random::hex::<8>().map_err(ImageError::Randomness)?;
-        let mut arguments: HashMap<_, _> = npm::proxies().collect();
+        let mut arguments: HashMap<_, _> = npm::proxies(tell).collect();
         arguments.insert("BASE", base);
         arguments.insert("BUILD", build.clone());
         // The host's network: a proxy or a registry may be on this machine.
+        let labels = HashMap::from([(RECIPE_LABEL, recipe.digest())]);
         let options = BuildImageOptionsBuilder::default().t(tag).networkmode("host").buildargs(&arguments);
-        let own = kit.files.iter().map(|&(name, text)| (name, text));
+        let options = options.labels(&labels);
+        let own = recipe.kit.files.iter().map(|&(name, text)| (name, text));
         let files = own.chain(settings.iter().map(|(name, text)| (*name, text.as_str())));
         let doing = format!("building {tag}");
         let lines = self
@@ -154,9 +184,10 @@ impl Images {
         }
     }
 
-    /// The base that is here, or can be pulled, or can be made here.
-    async fn base(&self, tell: &dyn Fn(&str)) -> Result<String, ImageError> {
-        if self.find(BASE).await?.is_some() {
+    /// The base that is here, or can be pulled, or can be made here. With `anew` what is here is the last resort.
+    async fn base(&self, anew: bool, tell: &dyn Fn(&str)) -> Result<String, ImageError> {
+        let is_here = self.find(BASE).await?.is_some();
+        if is_here && !anew {
             return Ok(BASE.to_owned());
         }
         tell(&format!("Pulling {BASE}"));
@@ -168,7 +199,12 @@ impl Images {
             ImageError::Build { reason, .. } => reason.clone(),
             error => error_chain(error),
         };
-        if self.find(LOCAL_BASE).await?.is_some() {
+        if is_here {
+            tell(&format!("It cannot be pulled ({why}); taking the one that is here"));
+            return Ok(BASE.to_owned());
+        }
+        let before = self.find(LOCAL_BASE).await?;
+        if before.is_some() && !anew {
             tell(&format!(
                 "It cannot be pulled ({why}); taking {LOCAL_BASE}, which was made on this machine"
             ));
@@ -183,6 +219,10 @@ impl Images {
         let lines = self.docker.create_image(Some(options), Some(bollard::body_try_stream(pieces)), None);
         let lines = lines.map_ok(|line| line.status.unwrap_or_default());
         follow(&format!("making {LOCAL_BASE}"), lines, &mut |_| {}).await?;
+        if let Some(before) = before {
+            // Images that were built on it keep it until they are built anew.
+            let _ = self.remove(&before.id).await;
+        }
         Ok(LOCAL_BASE.to_owned())
     }
 
@@ -301,6 +341,22 @@ mod tests {
         let error = block_on(Images::connect(Path::new("/no/such/docker.sock"))).unwrap().err().unwrap();
         let text = error.to_string();
         assert!(text.contains("/no/such/docker.sock") && text.contains("systemctl start docker"), "{text}");
+    }
+
+    #[test]
+    fn a_recipe_is_known_by_all_that_counts() {
+        let kit = |files| Kit { name: "a", title: "A", entry: "", files, key_variable: "A" };
+        let digest = |files, base| Recipe { kit: &kit(files), base }.digest();
+        let digests = [
+            digest(&[("Dockerfile", "FROM a"), ("b", "")], None),
+            digest(&[("Dockerfile", "FROM a"), ("b", "c")], None),
+            digest(&[("Dockerfile", "FROM a"), ("bc", "")], None),
+            digest(&[("Dockerfile", "FROM a"), ("b", "")], Some("node:22")),
+            digest(&[("Dockerfile", "FROM a")], None),
+            digest(&[("Dockerfile", "FROM ab")], None),
+        ];
+        assert_eq!(digests[0], digest(&[("Dockerfile", "FROM a"), ("b", "")], None));
+        assert_eq!(digests.iter().collect::<std::collections::BTreeSet<_>>().len(), digests.len());
     }
 
     #[test]

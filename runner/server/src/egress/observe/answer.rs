@@ -87,6 +87,15 @@ impl Answer {
         outcome
     }
 
+    /// What is kept until it can be read.
+    pub(super) fn held_bytes(&self) -> usize {
+        match &self.body {
+            Body::Events(events) => events.held_bytes(),
+            Body::Json(held) => held.len(),
+            Body::TooLong => 0,
+        }
+    }
+
     /// What is known before the end.
     pub(super) fn outcome(&self) -> &Outcome {
         &self.outcome

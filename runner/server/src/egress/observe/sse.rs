@@ -32,6 +32,11 @@ impl EventData {
         self.hold(bytes);
     }
 
+    /// What is kept of an event whose end has not come yet.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.line.len() + self.data.len()
+    }
+
     /// The stream has ended: a last event may lack its blank line.
     pub(super) fn end(mut self, mut on_event: impl FnMut(&[u8])) {
         let line = mem::take(&mut self.line);

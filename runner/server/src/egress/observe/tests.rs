@@ -446,3 +446,34 @@ proptest! {
         prop_assert_eq!(observe(format, status, content_type, &pieces, fails), whole);
     }
 }
+
+#[test]
+fn what_all_answers_hold_together_is_bounded() {
+    let observation = Arc::new(Observation::default());
+    let part = " ".repeat(3 << 20);
+    let rest = r#"{"type":"message","stop_reason":"end_turn"}"#;
+    for content_type in ["application/json", "text/event-stream"] {
+        let begin = || {
+            let mut call = observation.begin(AnswerFormat::Messages, None);
+            call.answered(200, &headers(&[("content-type", content_type)]));
+            if content_type == "text/event-stream" {
+                call.push(b"data:");
+            }
+            call.push(part.as_bytes());
+            call
+        };
+        let end = |mut call: Call| {
+            call.push(rest.as_bytes());
+            call.end();
+            observation.observed()
+        };
+        let (first, second) = (begin(), begin());
+        let third = end(begin());
+        assert_eq!((third.finish, third.broken), (None, false), "unread");
+        drop(first);
+        let fourth = end(begin());
+        assert_eq!((fourth.finish, fourth.broken), (Some(FinishReason::Stop), false), "there is room again");
+        drop(second);
+        assert_eq!(observation.lock().held_bytes, 0);
+    }
+}
