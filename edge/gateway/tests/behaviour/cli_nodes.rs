@@ -262,6 +262,7 @@ fn refusals_say_whose_fault_it_is() {
         (at("parameters.effort"), "502 server_error upstream_unavailable", Value::Null),
         (at("caller"), "502 server_error upstream_unavailable", Value::Null),
         (refusal(RefusalCode::TooLarge), "400 invalid_request_error request_too_large", Value::Null),
+        (refusal(RefusalCode::SlowRequest), "502 server_error upstream_unavailable", Value::Null),
         (refusal(RefusalCode::Timeout), "504 server_error upstream_timeout", Value::Null),
         (refusal(RefusalCode::Forbidden), "403 upstream_error upstream_auth_failed", Value::Null),
         (refusal(RefusalCode::NotFound), "404 invalid_request_error model_not_found", Value::Null),
