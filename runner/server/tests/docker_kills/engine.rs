@@ -36,7 +36,9 @@ impl PrivateEngine {
         let log = File::options().create(true).append(true).open(path("log")).unwrap();
         // A containerd that serves the whole host, where there is one, must not mistake these containers for others.
         let name = self.directory.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.');
-        let mut dockerd = Command::new("dockerd");
+        // In a network of its own: a dockerd without a bridge removes the host's, whosever that is.
+        let mut dockerd = Command::new("unshare");
+        dockerd.args(["--net", "dockerd"]);
         dockerd.arg(format!("--data-root={}", path("data"))).arg(format!("--exec-root={}", path("exec")));
         dockerd.arg(format!("--host=unix://{}", self.socket().display()));
         dockerd
