@@ -3,6 +3,7 @@
 //! Raw values (from a file, a request or a store) become validated types here and nowhere else. No I/O, no clock.
 
 mod key;
+mod limits;
 mod memory;
 mod provider;
 mod secret;
@@ -11,6 +12,7 @@ mod text;
 mod violation;
 
 pub use key::{ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord};
+pub use limits::{Counter, LimitStore, Period, Quantity, Slots, Taken};
 pub use memory::MemoryStore;
 pub use provider::{
     Adapter, Capabilities, CredentialRef, HttpAdapterConfig, InlineCredentialError, Model, Provider,

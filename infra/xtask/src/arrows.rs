@@ -34,10 +34,16 @@ const MEMBERS: &[Member] = &[
     host_free("runner-api", &[]),
     host_free("gateway", &["openai-wire", "catalog", "runner-api"]),
     host_free("store", &["catalog", "runner-api"]),
+    host_free("edge-host", &["catalog", "gateway", "store"]),
+    native("edge-worker", &["catalog", "edge-host", "gateway"]),
+    native("edge-spin", &["catalog", "edge-host", "gateway"]),
     host_free("cli-dialect", &["runner-api"]),
     native("dyad-sandbox-init", &[]),
     native("dyad-runner", &["runner-api", "cli-dialect", "store"]),
-    native("dyad-gateway", &["openai-wire", "catalog", "gateway", "store", "runner-api", "dyad-runner"]),
+    native(
+        "dyad-gateway",
+        &["openai-wire", "catalog", "edge-host", "gateway", "store", "runner-api", "dyad-runner"],
+    ),
     // Tests see the product from outside.
     native("system-tests", &[]),
     native("bench", &[]),

@@ -1,0 +1,185 @@
+//! A deployment as variables describe it: a Worker's, a Spin component's, and the native host's environment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use catalog::{ApiKeyHasher, Secret, Violation, Violations};
+use gateway::{Cors, Host, Settings};
+use http::HeaderValue;
+use store::{DynamoOptions, DynamoStore, Timing, sdk};
+
+use crate::ports::store_ports;
+
+/// The names of the variables. Those that are AWS's own mean what they mean everywhere.
+pub mod variables {
+    /// The table's name. Without it there is no `DynamoDB`.
+    pub const TABLE: &str = "DYAD_TABLE";
+    /// Secret: the key under which API keys are hashed; the same wherever the table is used. At least 32 bytes.
+    pub const KEY_SECRET: &str = "DYAD_KEY_SECRET";
+    pub const REGION: &str = "AWS_REGION";
+    /// Where `DynamoDB`'s API is, if it is not AWS's own endpoint of the region.
+    pub const ENDPOINT: &str = "AWS_ENDPOINT_URL_DYNAMODB";
+    pub const ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
+    /// Secret.
+    pub const SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+    /// Secret.
+    pub const SESSION_TOKEN: &str = "AWS_SESSION_TOKEN";
+
+    pub const KEEPALIVE_MS: &str = "DYAD_KEEPALIVE_MS";
+    pub const MAX_BODY_BYTES: &str = "DYAD_MAX_BODY_BYTES";
+    pub const MAX_RESPONSE_BYTES: &str = "DYAD_MAX_RESPONSE_BYTES";
+    pub const MAX_FRAME_BYTES: &str = "DYAD_MAX_FRAME_BYTES";
+    pub const BODY_IDLE_TIMEOUT_MS: &str = "DYAD_BODY_IDLE_TIMEOUT_MS";
+    pub const BODY_TOTAL_TIMEOUT_MS: &str = "DYAD_BODY_TOTAL_TIMEOUT_MS";
+    pub const CONFIG_REFRESH_MS: &str = "DYAD_CONFIG_REFRESH_MS";
+    pub const CONFIG_MAX_AGE_MS: &str = "DYAD_CONFIG_MAX_AGE_MS";
+    /// `*`, nothing (no web page may call), or origins with commas between them.
+    pub const CORS_ORIGINS: &str = "DYAD_CORS_ORIGINS";
+}
+
+const MIN_KEY_SECRET_BYTES: usize = 32;
+
+/// How the table is reached.
+#[derive(Clone, Debug)]
+pub struct StoreAccess {
+    pub table: String,
+    pub region: String,
+    pub endpoint_url: Option<String>,
+}
+
+/// What an edge serves with.
+#[derive(Debug)]
+pub struct Deployment {
+    pub store: StoreAccess,
+    pub hasher: ApiKeyHasher,
+    pub settings: Settings,
+    credentials: sdk::Credentials,
+}
+
+impl Deployment {
+    /// Reads everything, and reports everything that is wrong, each under its variable's name.
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, Violations> {
+        use variables as v;
+
+        let mut reader = Reader { get, violations: Vec::new() };
+        let table = reader.required(v::TABLE);
+        let region = reader.required(v::REGION);
+        let endpoint_url = reader.text(v::ENDPOINT);
+        let key_secret = Secret::new(reader.required(v::KEY_SECRET));
+        if !key_secret.is_empty() && key_secret.expose().len() < MIN_KEY_SECRET_BYTES {
+            reader.violation(v::KEY_SECRET, "it has fewer than 32 bytes");
+        }
+        let access_key = reader.required(v::ACCESS_KEY_ID);
+        let secret_key = reader.required(v::SECRET_ACCESS_KEY);
+        let session_token = reader.text(v::SESSION_TOKEN);
+        let settings = reader.settings();
+        if !reader.violations.is_empty() {
+            return Err(Violations(reader.violations));
+        }
+        Ok(Self {
+            store: StoreAccess { table, region, endpoint_url },
+            hasher: ApiKeyHasher::new(&key_secret),
+            settings,
+            credentials: sdk::Credentials::from_keys(access_key, secret_key, session_token),
+        })
+    }
+
+    /// Connects to nothing yet.
+    pub fn open_store(&self, host: Arc<dyn Host>) -> DynamoStore {
+        let credentials = sdk::SharedCredentialsProvider::new(self.credentials.clone());
+        open_store(&self.store, credentials, host)
+    }
+}
+
+fn open_store(
+    access: &StoreAccess,
+    credentials: sdk::SharedCredentialsProvider,
+    host: Arc<dyn Host>,
+) -> DynamoStore {
+    let options = DynamoOptions {
+        table: access.table.clone(),
+        region: access.region.clone(),
+        endpoint_url: access.endpoint_url.clone(),
+        credentials,
+        timing: Timing::default(),
+    };
+    DynamoStore::new(store_ports(host), options)
+}
+
+struct Reader<G> {
+    get: G,
+    violations: Vec<Violation>,
+}
+
+impl<G: Fn(&str) -> Option<String>> Reader<G> {
+    /// An empty variable counts as none.
+    fn text(&self, name: &str) -> Option<String> {
+        (self.get)(name).filter(|text| !text.is_empty())
+    }
+
+    fn required(&mut self, name: &str) -> String {
+        self.text(name).unwrap_or_else(|| {
+            self.violation(name, "it is not set");
+            String::new()
+        })
+    }
+
+    fn violation(&mut self, name: &str, message: impl Into<String>) {
+        self.violations.push(Violation { path: name.to_owned(), message: message.into() });
+    }
+
+    fn number(&mut self, name: &str, min: u64, max: u64) -> Option<u64> {
+        let text = self.text(name)?;
+        let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+        if number.is_none() {
+            self.violation(name, format!("it is no number from {min} to {max}"));
+        }
+        number
+    }
+
+    fn settings(&mut self) -> Settings {
+        use variables as v;
+
+        let mut settings = Settings::default();
+        for (name, size) in [
+            (v::MAX_BODY_BYTES, &mut settings.max_body_bytes),
+            (v::MAX_RESPONSE_BYTES, &mut settings.max_response_bytes),
+            (v::MAX_FRAME_BYTES, &mut settings.max_frame_bytes),
+        ] {
+            if let Some(bytes) = self.number(name, 1_024, 1 << 30) {
+                *size = usize::try_from(bytes).unwrap_or(usize::MAX);
+            }
+        }
+        for (name, max_ms, duration) in [
+            (v::KEEPALIVE_MS, 300_000, &mut settings.keepalive),
+            (v::BODY_IDLE_TIMEOUT_MS, 3_600_000, &mut settings.body_idle_timeout),
+            (v::BODY_TOTAL_TIMEOUT_MS, 86_400_000, &mut settings.body_total_timeout),
+            (v::CONFIG_REFRESH_MS, 3_600_000, &mut settings.config_refresh),
+            (v::CONFIG_MAX_AGE_MS, 3_600_000, &mut settings.config_max_age),
+        ] {
+            if let Some(ms) = self.number(name, 10, max_ms) {
+                *duration = Duration::from_millis(ms);
+            }
+        }
+        // Here an empty one says something.
+        if let Some(origins) = (self.get)(v::CORS_ORIGINS) {
+            match cors(&origins) {
+                Some(cors) => settings.cors = cors,
+                None => self.violation(v::CORS_ORIGINS, "it is neither * nor a list of origins"),
+            }
+        }
+        settings
+    }
+}
+
+fn cors(text: &str) -> Option<Cors> {
+    let origins: Vec<_> = text.split(',').map(str::trim).filter(|origin| !origin.is_empty()).collect();
+    match &origins[..] {
+        [] => Some(Cors::Off),
+        ["*"] => Some(Cors::Any),
+        origins => {
+            let read = |origin: &&str| HeaderValue::from_str(origin).ok().filter(|_| origin.contains("://"));
+            origins.iter().map(read).collect::<Option<_>>().map(Cors::Origins)
+        }
+    }
+}

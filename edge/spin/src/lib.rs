@@ -1,0 +1,2 @@
+//! The Spin host.
+#![cfg(target_os = "wasi")]

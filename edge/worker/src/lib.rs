@@ -1,0 +1,2 @@
+//! The Cloudflare Workers host.
+#![cfg(target_arch = "wasm32")]
