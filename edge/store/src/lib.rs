@@ -47,11 +47,13 @@
 //!
 //! Messages carry error codes and our own words, never what the other side wrote.
 
+mod clock;
 mod dynamo;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod error;
 mod item;
+mod limits;
 mod table;
 
 pub use dynamo::{DynamoOptions, DynamoStore, HostPorts, Timing};
