@@ -33,7 +33,6 @@ mod settle;
 mod stream;
 mod timer;
 
-pub use admit::{Leases, WholeWindow};
 pub use event::ChatEvent;
 pub use host::{Body, BoxError, BoxFuture, CallError, Host, full};
 pub use pipeline::{Gateway, GatewayParts, ServedModel};

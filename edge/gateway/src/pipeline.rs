@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
-use catalog::{ApiKeyHasher, Capabilities, Provider, ProviderSlug, Store, StoreError};
+use catalog::{ApiKeyHasher, Capabilities, LimitStore, Provider, ProviderSlug, Store, StoreError};
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -16,7 +16,7 @@ use runner_api::Registry;
 use serde::Serialize;
 
 use crate::adapter::{Call, ChatCall, Completed, EmbeddingsCall, read_conversation};
-use crate::admit::{Leases, admit};
+use crate::admit::admit;
 use crate::attempt::{Streamed, Whole, try_targets};
 use crate::authenticate::authenticate;
 use crate::body::RequestBody;
@@ -46,7 +46,8 @@ pub struct GatewayParts {
     pub host: Arc<dyn Host>,
     pub store: Arc<dyn Store>,
     pub hasher: ApiKeyHasher,
-    pub leases: Arc<dyn Leases>,
+    /// Limits that hold across instances: the store, where it is shared.
+    pub limits: Arc<dyn LimitStore>,
     /// Where the runners' nodes announce themselves. A [`MemoryRegistry`](runner_api::node::MemoryRegistry) that stays
     /// empty where there are none.
     pub runners: Arc<dyn Registry>,
@@ -58,7 +59,7 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<Config>,
     pub(crate) nodes: Arc<Nodes>,
     hasher: ApiKeyHasher,
-    leases: Arc<dyn Leases>,
+    limits: Arc<dyn LimitStore>,
     settings: Arc<Settings>,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
@@ -74,7 +75,7 @@ pub struct ServedModel {
 
 impl Gateway {
     pub fn new(parts: GatewayParts) -> Self {
-        let GatewayParts { host, store, hasher, leases, runners, settings } = parts;
+        let GatewayParts { host, store, hasher, limits, runners, settings } = parts;
         let mut random = [0; 8];
         host.fill_random(&mut random);
         let config =
@@ -84,7 +85,7 @@ impl Gateway {
             config,
             nodes,
             hasher,
-            leases,
+            limits,
             settings: Arc::new(settings),
             instance: u64::from_le_bytes(random),
             ids: AtomicU64::new(0),
@@ -243,7 +244,7 @@ impl Gateway {
         operation: &'static str,
         id: &HeaderValue,
     ) -> Result<Settlement, ApiError> {
-        let permit = admit(key, &*self.0.leases, &*self.0.host)
+        let permit = admit(key, &*self.0.limits, &*self.0.host)
             .await
             .inspect_err(|error| log_refusal(id, Some(key), error))?;
         let id = id.to_str().unwrap_or_default().into();

@@ -8,7 +8,7 @@ use axum::Router;
 use catalog::{
     ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, Provider, StoreError, Violations,
 };
-use gateway::{Gateway, GatewayParts, Settings, WholeWindow};
+use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;
 use runner_api::node::MemoryRegistry;
 use store::DynamoStore;
@@ -111,7 +111,7 @@ impl EmbeddedGateway {
             host: Arc::new(host),
             store: store.clone(),
             hasher: hasher.clone(),
-            leases: Arc::new(WholeWindow),
+            limits: store.clone(),
             runners: registry,
             settings,
         });
