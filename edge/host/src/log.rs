@@ -20,7 +20,7 @@ const OURS: [&str; 6] = ["catalog", "edge_", "gateway", "openai_wire", "runner_a
 
 /// Starts logging, once per instance; a second call changes nothing. `level` is the text of
 /// [`LOG`](crate::variables::LOG); what it does not say, or says wrongly, is `info`. `write` gets a line without its end.
-pub fn start_log(level: Option<&str>, host: Arc<dyn Host>, write: fn(&Level, &str)) {
+pub fn start_log(level: Option<&str>, host: Arc<dyn Host>, write: fn(Level, &str)) {
     let level = level.and_then(parse_level).unwrap_or(LevelFilter::INFO);
     // An error means that there is a log already.
     let _ = tracing::subscriber::set_global_default(JsonLines { level, host, write });
@@ -35,7 +35,7 @@ pub(crate) fn parse_level(text: &str) -> Option<LevelFilter> {
 struct JsonLines {
     level: LevelFilter,
     host: Arc<dyn Host>,
-    write: fn(&Level, &str),
+    write: fn(Level, &str),
 }
 
 impl Subscriber for JsonLines {
@@ -53,7 +53,7 @@ impl Subscriber for JsonLines {
         let now = DateTime::from_millis(i64::try_from(self.host.unix_ms()).unwrap_or(i64::MAX));
         // An error means that a field could not be written: a line that is cut off is of no use to a JSON reader.
         if let Ok(line) = line(event, now) {
-            (self.write)(event.metadata().level(), &line);
+            (self.write)(*event.metadata().level(), &line);
         }
     }
 
