@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{ApiKeyHasher, Secret, Violation, Violations};
-use gateway::{Cors, Host, Settings};
+use gateway::{Cors, Gateway, GatewayParts, Host, Settings, WholeWindow};
 use http::HeaderValue;
+use runner_api::node::MemoryRegistry;
 use store::{DynamoOptions, DynamoStore, Timing, sdk};
 
+use crate::log::parse_level;
 use crate::ports::store_ports;
 
 /// The names of the variables. Those that are AWS's own mean what they mean everywhere.
@@ -35,6 +37,8 @@ pub mod variables {
     pub const CONFIG_MAX_AGE_MS: &str = "DYAD_CONFIG_MAX_AGE_MS";
     /// `*`, nothing (no web page may call), or origins with commas between them.
     pub const CORS_ORIGINS: &str = "DYAD_CORS_ORIGINS";
+    /// `error`, `warn`, `info` (the default) or `debug`.
+    pub const LOG: &str = "DYAD_LOG";
 }
 
 const MIN_KEY_SECRET_BYTES: usize = 32;
@@ -73,6 +77,9 @@ impl Deployment {
         let secret_key = reader.required(v::SECRET_ACCESS_KEY);
         let session_token = reader.text(v::SESSION_TOKEN);
         let settings = reader.settings();
+        if reader.text(v::LOG).is_some_and(|level| parse_level(&level).is_none()) {
+            reader.violation(v::LOG, "it is none of error, warn, info and debug");
+        }
         if !reader.violations.is_empty() {
             return Err(Violations(reader.violations));
         }
@@ -81,6 +88,19 @@ impl Deployment {
             hasher: ApiKeyHasher::new(&key_secret),
             settings,
             credentials: sdk::Credentials::from_keys(access_key, secret_key, session_token),
+        })
+    }
+
+    /// The gateway of one instance. Connects to nothing yet.
+    pub fn into_gateway(self, host: Arc<dyn Host>) -> Gateway {
+        let store = Arc::new(self.open_store(host.clone()));
+        Gateway::new(GatewayParts {
+            host,
+            store,
+            hasher: self.hasher,
+            leases: Arc::new(WholeWindow),
+            runners: Arc::new(MemoryRegistry::default()),
+            settings: self.settings,
         })
     }
 
