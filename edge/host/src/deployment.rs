@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{ApiKeyHasher, Secret, Violation, Violations};
-use gateway::{Cors, Gateway, GatewayParts, Host, Settings, WholeWindow};
+use gateway::{Cors, Gateway, GatewayParts, Host, Settings};
 use http::HeaderValue;
 use runner_api::node::MemoryRegistry;
 use store::{DynamoOptions, DynamoStore, Timing, sdk};
@@ -96,9 +96,9 @@ impl Deployment {
         let store = Arc::new(self.open_store(host.clone()));
         Gateway::new(GatewayParts {
             host,
+            limits: store.clone(),
             store,
             hasher: self.hasher,
-            leases: Arc::new(WholeWindow),
             runners: Arc::new(MemoryRegistry::default()),
             settings: self.settings,
         })
