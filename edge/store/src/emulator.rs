@@ -20,22 +20,36 @@ pub enum EmulatorError {
     Serve(String),
 }
 
-/// Serves until `shutdown` resolves and the requests under way have ended. On the file of an embedded store, whose
-/// table [`EMBEDDED_TABLE`](crate::EMBEDDED_TABLE) is there from the start and may be in use by other processes; or, without a
-/// file, in memory, without a table, and forgotten at the end. Needs a runtime with several threads: the engine works
-/// on the thread that serves.
-pub async fn emulate(
-    file: Option<PathBuf>,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), EmulatorError> {
-    let database = match file {
-        Some(path) => {
-            // Makes the table.
-            DynamoStore::open_embedded(&path).await?;
-            spawn_blocking(move || open_database(&path)).await.map_err(OpenError::from)??
-        }
-        None => Database::memory().map_err(Box::new)?,
-    };
-    dynoxide::server::serve_with_shutdown(listener, database, shutdown).await.map_err(EmulatorError::Serve)
+/// An engine that is ready to be served.
+pub struct Emulator {
+    database: Database,
+    /// Cares for the file while it is served.
+    _store: Option<DynamoStore>,
+}
+
+impl Emulator {
+    /// On the file of an embedded store, whose table [`EMBEDDED_TABLE`](crate::EMBEDDED_TABLE) is there from the start
+    /// and may be in use by other processes.
+    pub async fn open(path: PathBuf) -> Result<Self, EmulatorError> {
+        // Makes the table.
+        let store = DynamoStore::open_embedded(&path).await?;
+        let database = spawn_blocking(move || open_database(&path)).await.map_err(OpenError::from)??;
+        Ok(Self { database, _store: Some(store) })
+    }
+
+    /// Without a table, and forgotten at the end.
+    pub fn in_memory() -> Result<Self, EmulatorError> {
+        Ok(Self { database: Database::memory().map_err(Box::new)?, _store: None })
+    }
+
+    /// Serves until `shutdown` resolves and the requests under way have ended. Needs a runtime with several threads: the
+    /// engine works on the thread that serves.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), EmulatorError> {
+        let served = dynoxide::server::serve_with_shutdown(listener, self.database, shutdown).await;
+        served.map_err(EmulatorError::Serve)
+    }
 }

@@ -54,6 +54,7 @@ mod embedded;
 #[cfg(feature = "emulator")]
 mod emulator;
 mod error;
+mod inspect;
 mod item;
 #[cfg(feature = "native")]
 mod native;
@@ -64,7 +65,8 @@ pub use dynamo::{DynamoOptions, DynamoStore, HostPorts, Timing};
 #[cfg(feature = "embedded")]
 pub use embedded::{EMBEDDED_TABLE, OpenError};
 #[cfg(feature = "emulator")]
-pub use emulator::{EmulatorError, emulate};
+pub use emulator::{Emulator, EmulatorError};
+pub use inspect::TableState;
 #[cfg(feature = "native")]
 pub use native::NoCredentials;
 
