@@ -86,13 +86,21 @@ pub(crate) async fn try_targets<A: Attempt>(
 ) -> Result<(A::Answer, Arc<Target>), UpstreamFailure> {
     let mut last: Option<UpstreamFailure> = None;
     for target in targets {
+        let series = target.series.get(target);
+        if last.is_some() {
+            series.fallback();
+        }
         let mut corrections: Vec<Lesson> = Vec::new();
         let mut reconnected = false;
         let failure = loop {
             let failure = match request.attempt(target, &corrections).await {
-                Ok(answer) => return Ok((answer, target.clone())),
+                Ok(answer) => {
+                    series.call_committed();
+                    return Ok((answer, target.clone()));
+                }
                 Err(failure) => failure,
             };
+            series.call_failed(failure.class);
             let new = taught(&failure).filter(|taught| {
                 request.is_changed_by(target, taught.lesson) && !corrections.contains(&taught.lesson)
             });
@@ -109,10 +117,12 @@ pub(crate) async fn try_targets<A: Attempt>(
                     target.learned.learn(new.lesson);
                 }
                 corrections.push(new.lesson);
+                series.corrected();
                 continue;
             }
             if failure.stale_connection && !reconnected {
                 reconnected = true;
+                series.reconnected();
                 continue;
             }
             break failure;

@@ -29,6 +29,20 @@ pub(crate) enum FailureClass {
 }
 
 impl FailureClass {
+    /// In the order of their discriminants.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Auth,
+        Self::RateLimited,
+        Self::QuotaExhausted,
+        Self::Overloaded,
+        Self::Timeout,
+        Self::InvalidRequest,
+        Self::NotFound,
+        Self::ContentFilter,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
     /// Whether it is told in the words of who refused the request.
     pub(crate) fn is_callers_fault(self) -> bool {
         matches!(self, Self::InvalidRequest | Self::ContentFilter)

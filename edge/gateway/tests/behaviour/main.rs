@@ -12,6 +12,7 @@ mod config;
 mod corners;
 mod fallback;
 mod limits;
+mod metrics;
 mod streams;
 mod support;
 mod timing;
