@@ -10,8 +10,8 @@ mod ports;
 mod testing;
 
 pub use credential::credential;
-pub use deployment::{Deployment, StoreAccess, variables};
+pub use deployment::{Deployment, key_hasher, settings_from_variables, variables};
 pub use log::start_log;
 pub use not_configured::not_configured;
 pub use ports::store_ports;
-pub use store::{DynamoStore, sdk};
+pub use store::{DynamoStore, StoreAccess, sdk};
