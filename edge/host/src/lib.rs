@@ -3,6 +3,6 @@
 mod deployment;
 mod ports;
 
-pub use deployment::{Deployment, StoreAccess, variables};
+pub use deployment::{Deployment, key_hasher, settings_from_variables, variables};
 pub use ports::store_ports;
-pub use store::{DynamoStore, sdk};
+pub use store::{DynamoStore, StoreAccess, sdk};

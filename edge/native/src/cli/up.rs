@@ -11,9 +11,9 @@ use gateway::{Discovered, Gateway};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::greeting::{Greeting, base_url};
-use super::{CommonArgs, Failure, ProviderArgs};
+use super::{CommonArgs, Failure, ProviderArgs, StoreArgs};
 use crate::data_dir::DataDir;
-use crate::embedded::{EmbeddedGateway, NewApiKey};
+use crate::embedded::NewApiKey;
 use crate::error_chain::error_chain;
 use crate::local_runner::{LocalRunner, LocalRunnerError, Plan};
 use crate::output::Output;
@@ -53,6 +53,8 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: String,
     #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
     providers: ProviderArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -60,7 +62,7 @@ pub(crate) struct UpArgs {
 
 pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     // Everything that can be wrong is looked at before a port is bound.
-    let mut given = gather(&args.providers)?;
+    let mut given = gather(&args.providers, &args.store, &args.common)?;
     let without_credential = without_credential(&given.providers);
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(cert), Some(key)) => {
@@ -99,7 +101,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             given.providers.extend(new);
         }
         unusable.extend(without_credential);
-        let served = serve(args, &data_dir, given, Connections { listener, runners: connection, tls }, unusable, &mut signals);
+        let served = serve(args, given, Connections { listener, runners: connection, tls }, unusable, &mut signals);
         let served = served.await;
         // Nothing is asked of it any more: its sandboxes go, however the serving ended.
         let stopped = match runner {
@@ -132,13 +134,12 @@ struct Connections {
 
 async fn serve(
     args: &UpArgs,
-    data_dir: &DataDir,
     given: Given,
     connections: Connections,
     unusable: Vec<(String, String)>,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let opened = open_gateway(data_dir, given, connections.runners).await?;
+    let opened = open_gateway(given, connections.runners).await?;
     let gateway = opened.gateway();
     let discovered = tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
     let is_tls = connections.tls.is_some();
@@ -151,7 +152,8 @@ async fn serve(
     let server = Server::start(connections.listener, &GatewayService(gateway.clone()), &options)
         .map_err(|error| Failure::failed("the server cannot start", &error))?;
     // Last of all, so that no key is made that nobody gets to see.
-    let first_key = first_key(&opened).await?;
+    let new = NewApiKey { label: "first key".to_owned(), ..NewApiKey::default() };
+    let first_key = opened.create_first_key(new).await?;
     let greeting = Greeting {
         base_url: base_url(server.local_addr(), is_tls),
         first_key: first_key.as_ref().map(ApiKey::expose),
@@ -214,7 +216,7 @@ impl Local {
 }
 
 /// An address, or a name of this machine such as `localhost`, with a port.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let wrong = || "write an address and a port, such as 127.0.0.1:4100 or [::]:4100".to_owned();
     text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
 }
@@ -223,32 +225,22 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
-}
-
-/// A key, if there is none yet: otherwise nobody could use the gateway.
-async fn first_key(opened: &EmbeddedGateway) -> Result<Option<ApiKey>, Failure> {
-    let has_keys = opened.has_keys().await;
-    if has_keys.map_err(|error| Failure::failed("the keys cannot be read", &error))? {
-        return Ok(None);
-    }
-    let new = NewApiKey { label: "first key".to_owned(), ..NewApiKey::default() };
-    Ok(Some(opened.create_key(new).await?))
 }
 
 /// Providers that serve nothing now, and why. What was only looked for, and is not there, is no provider.
