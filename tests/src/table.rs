@@ -40,7 +40,7 @@ impl Table {
         secrets::register(SECRET_ACCESS_KEY);
         secrets::register(KEY_SECRET);
         let mut table = Self { api_key: String::new(), emulator: Emulator::start().await };
-        table.run(&["store", "init", "--create"]).await;
+        table.run(&["store", "init"]).await;
         let path = table.emulator.directory.path().join("providers.toml");
         fs::write(&path, config.to_toml()).expect("the directory is writable");
         table.run(&["providers", "apply", path.to_str().expect("temporary paths are UTF-8")]).await;
@@ -83,8 +83,7 @@ impl Emulator {
         let log = directory.path().join("log");
         let mut command = gateway_command();
         command
-            .args(["store", "serve", "--listen", "127.0.0.1:0", "--json", "--data-dir"])
-            .arg(directory.path().join("emulator"))
+            .args(["store", "serve", "--in-memory", "--listen", "127.0.0.1:0", "--json"])
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).expect("the directory is writable"));
         let mut process = command.spawn().expect("the gateway's binary starts");

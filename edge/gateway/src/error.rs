@@ -278,6 +278,14 @@ impl ApiError {
         error
     }
 
+    /// The code, for metrics and logs. Where it is an upstream's, of which there may be any number, the type.
+    pub(crate) fn label(&self) -> &'static str {
+        match self.code {
+            Cow::Borrowed(code) => code,
+            Cow::Owned(_) => self.kind,
+        }
+    }
+
     pub(crate) fn body(&self) -> ErrorBody<'_> {
         ErrorBody {
             message: &self.message,

@@ -6,7 +6,6 @@
 mod exposition;
 mod histogram;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,13 +121,8 @@ impl Metrics {
     }
 
     pub(crate) fn error_answered(&self, error: &ApiError) {
-        // Codes that are not ours are an upstream's: there may be any number of those.
-        let code = match error.code {
-            Cow::Borrowed(code) => code,
-            Cow::Owned(_) => error.kind,
-        };
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        *errors.entry(code).or_default() += 1;
+        *errors.entry(error.label()).or_default() += 1;
     }
 
     pub(crate) fn node_failed(&self) {

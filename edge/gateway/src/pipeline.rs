@@ -211,8 +211,11 @@ impl Gateway {
         let opening: BoxFuture<'static, _> =
             Box::pin(async move { try_targets(&Streamed(chat), &targets).await.map(|(live, _)| live) });
         // The status is kept open until the first content, but not longer than a client bears silence.
-        let (state, live) =
-            self.open_within_keepalive(opening).await.inspect_err(|failure| settlement.failed(failure))?;
+        let (state, live) = self
+            .open_within_keepalive(opening)
+            .await
+            .map_err(|failure| given_up(failure, &mut settlement))?;
+        settlement.begun_with(StatusCode::OK);
         let mut response = http::Response::new(full(Bytes::new()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -364,7 +367,8 @@ fn log_refusal(id: &HeaderValue, key: Option<&CachedKey>, error: &ApiError) {
     tracing::info!(
         request_id = id.to_str().unwrap_or_default(),
         key_id = key.map(|key| key.record.id.as_str()),
-        outcome = &*error.code,
+        status = error.status.as_u16(),
+        outcome = error.label(),
         "refused"
     );
 }
@@ -393,18 +397,24 @@ fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> 
     }
 }
 
+/// No target has an answer.
+fn given_up(failure: UpstreamFailure, settlement: &mut Settlement) -> ApiError {
+    settlement.failed(&failure);
+    let error = ApiError::from(failure);
+    settlement.begun_with(error.status);
+    error
+}
+
 fn settled(
     answer: Result<(Completed, Arc<Target>), UpstreamFailure>,
     mut settlement: Settlement,
 ) -> Result<http::Response<Body>, ApiError> {
     let (completed, target) = match answer {
         Ok(answer) => answer,
-        Err(failure) => {
-            settlement.failed(&failure);
-            return Err(failure.into());
-        }
+        Err(failure) => return Err(given_up(failure, &mut settlement)),
     };
     settlement.target(target);
+    settlement.begun_with(StatusCode::OK);
     settlement.first_output();
     settlement.usage(completed.usage, completed.estimated);
     let mut response = http::Response::new(full(Bytes::new()));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::ApiKeyId;
+use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use openai_wire::Usage;
 
@@ -40,7 +41,7 @@ pub(crate) enum Outcome {
     Ok,
     /// The client left before the end of its answer.
     ClientGone,
-    /// By us, with an error of this type.
+    /// By us, with an error of this code.
     Refused(&'static str),
     Failed(FailureClass),
 }
@@ -77,7 +78,7 @@ impl Outcome {
     /// For logs.
     fn as_str(self) -> &'static str {
         match self {
-            Self::Refused(kind) => kind,
+            Self::Refused(code) => code,
             other => other.class(),
         }
     }
@@ -97,6 +98,8 @@ pub(crate) struct Settlement {
     usage: Option<Usage>,
     estimated: bool,
     outcome: Outcome,
+    /// None: the client left before it was answered.
+    status: Option<StatusCode>,
     permit: Permit,
 }
 
@@ -126,6 +129,7 @@ impl Settlement {
             estimated: false,
             // What is dropped before it has ended was left by the client.
             outcome: Outcome::ClientGone,
+            status: None,
             permit,
         }
     }
@@ -156,9 +160,16 @@ impl Settlement {
     }
 
     pub(crate) fn refused(&mut self, error: &ApiError) {
-        self.outcome = Outcome::Refused(error.kind);
+        self.outcome = Outcome::Refused(error.label());
+        self.status = Some(error.status);
     }
 
+    /// The answer has begun; what comes of it is told later.
+    pub(crate) fn begun_with(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// Whatever was answered before: a stream has its status already.
     pub(crate) fn failed(&mut self, failure: &UpstreamFailure) {
         self.outcome = Outcome::Failed(failure.class);
     }
@@ -193,6 +204,7 @@ impl Drop for Settlement {
             model = self.model,
             provider = self.target.as_ref().map(|t| t.upstream.slug.as_str()),
             stream = self.stream,
+            status = self.status.map(|status| status.as_u16()),
             outcome = self.outcome.as_str(),
             duration_ms = ms(duration),
             ttft_ms = first_output.map(ms),

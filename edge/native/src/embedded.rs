@@ -120,7 +120,7 @@ impl EmbeddedGateway {
             host: Arc::new(host),
             store: store.store.clone(),
             hasher: hasher.clone(),
-            limits: store.clone(),
+            limits: store.store.clone(),
             runners: registry,
             settings,
         });

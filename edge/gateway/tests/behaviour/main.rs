@@ -12,6 +12,7 @@ mod config;
 mod corners;
 mod fallback;
 mod limits;
+mod logs;
 mod metrics;
 mod streams;
 mod support;

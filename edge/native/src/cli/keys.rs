@@ -103,24 +103,8 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
         let opened = location.open().await?;
         let store = &*opened.store;
         match command {
-<<<<<<< HEAD
             KeysCommand::Create { label, expires_in, models, limits, .. } => {
-                let known = store.keys().await;
-                let known = known.map_err(|error| Failure::failed("the keys could not be read", &error))?;
-                let hasher = data_dir
-                    .hasher(!known.is_empty())
-                    .map_err(|error| Failure::failed("the secret for hashing API keys", &error))?;
-=======
-            KeysCommand::Create {
-                label,
-                expires_in,
-                models,
-                requests_per_minute,
-                concurrent_requests,
-                ..
-            } => {
                 let hasher = opened.hasher().await?;
->>>>>>> N
                 let new = NewApiKey {
                     label: label.clone(),
                     expires_in: *expires_in,

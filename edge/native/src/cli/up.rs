@@ -10,13 +10,8 @@ use clap::Args;
 use gateway::{Discovered, Gateway};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-<<<<<<< HEAD
 use super::greeting::{Greeting, base_url, metrics_url};
-use super::{CommonArgs, Failure, ProviderArgs};
-=======
-use super::greeting::{Greeting, base_url};
 use super::{CommonArgs, Failure, ProviderArgs, StoreArgs};
->>>>>>> N
 use crate::data_dir::DataDir;
 use crate::embedded::NewApiKey;
 use crate::error_chain::error_chain;
@@ -109,11 +104,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             given.providers.extend(new);
         }
         unusable.extend(without_credential);
-<<<<<<< HEAD
-        let served = serve(args, &data_dir, given, Connections { listener, metrics, runners: connection, tls }, unusable, &mut signals);
-=======
-        let served = serve(args, given, Connections { listener, runners: connection, tls }, unusable, &mut signals);
->>>>>>> N
+        let served = serve(args, given, Connections { listener, metrics, runners: connection, tls }, unusable, &mut signals);
         let served = served.await;
         // Nothing is asked of it any more: its sandboxes go, however the serving ended.
         let stopped = match runner {
