@@ -92,12 +92,6 @@ impl Deployment {
         let access_key = reader.required(v::ACCESS_KEY_ID);
         let secret_key = reader.required(v::SECRET_ACCESS_KEY);
         let session_token = reader.text(v::SESSION_TOKEN);
-<<<<<<< HEAD
-=======
-        if reader.text(v::LOG).is_some_and(|level| parse_level(&level).is_none()) {
-            reader.violation(v::LOG, "it is none of error, warn, info and debug");
-        }
->>>>>>> I
         let settings = reader.settings(Settings::default());
         match hasher {
             Some(hasher) if reader.violations.is_empty() => Ok(Self {

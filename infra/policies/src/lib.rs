@@ -61,9 +61,8 @@ impl Policy {
         if document.remove("Version") != Some(json!("2012-10-17")) {
             return Err("Version: not 2012-10-17".to_owned());
         }
-        let statements = match document.remove("Statement") {
-            Some(Value::Array(statements)) => statements,
-            _ => return Err("Statement: not a list".to_owned()),
+        let Some(Value::Array(statements)) = document.remove("Statement") else {
+            return Err("Statement: not a list".to_owned());
         };
         nothing_else(&document, "policy")?;
         let statements = statements.iter().map(Statement::read).collect::<Result<_, _>>()?;

@@ -1,6 +1,8 @@
 //! The store is let do what each of its users does with it, over HTTP, and every request is recorded. The policies must
 //! allow what their users need, and refuse what the others do besides.
 
+#![expect(clippy::unwrap_used, reason = "all of it is test code, which clippy sees only in test functions")]
+
 mod recorder;
 
 use std::collections::BTreeSet;
