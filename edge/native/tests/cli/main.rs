@@ -1,5 +1,6 @@
 //! The binary as people and programs use it: what it prints, how it exits, and what it serves meanwhile.
 
+mod aws_credentials;
 mod ca;
 mod clis;
 mod config;
@@ -9,5 +10,8 @@ mod keys;
 mod life_cycle;
 mod programs;
 mod runners;
+mod store;
+mod stored_providers;
 mod support;
+mod tables;
 mod tls;
