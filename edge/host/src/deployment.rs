@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{ApiKeyHasher, Secret, Violation, Violations};
-use gateway::{Cors, Host, Settings};
+use gateway::{Cors, Gateway, GatewayParts, Host, Settings};
 use http::HeaderValue;
+use runner_api::node::MemoryRegistry;
 use store::{AccessPart, DynamoOptions, DynamoStore, StoreAccess, Timing, sdk};
 
 use crate::ports::store_ports;
@@ -101,6 +102,19 @@ impl Deployment {
             }),
             _ => Err(Violations(reader.violations)),
         }
+    }
+
+    /// The gateway of one instance. Connects to nothing yet.
+    pub fn into_gateway(self, host: Arc<dyn Host>) -> Gateway {
+        let store = Arc::new(self.open_store(host.clone()));
+        Gateway::new(GatewayParts {
+            host,
+            limits: store.clone(),
+            store,
+            hasher: self.hasher,
+            runners: Arc::new(MemoryRegistry::default()),
+            settings: self.settings,
+        })
     }
 
     /// Connects to nothing yet.

@@ -9,7 +9,7 @@ use catalog::{
     ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, KeyStore as _, Provider, StoreError,
     Violations,
 };
-use gateway::{Gateway, GatewayParts, Settings, WholeWindow};
+use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;
 use runner_api::node::MemoryRegistry;
 use store::{DynamoStore, NoCredentials, StoreAccess};
@@ -120,7 +120,7 @@ impl EmbeddedGateway {
             host: Arc::new(host),
             store: store.store.clone(),
             hasher: hasher.clone(),
-            leases: Arc::new(WholeWindow),
+            limits: store.store.clone(),
             runners: registry,
             settings,
         });

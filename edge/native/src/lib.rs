@@ -17,6 +17,7 @@ mod host;
 mod http1_guard;
 mod local_runner;
 mod logging;
+mod metrics;
 mod output;
 mod providers;
 mod random;

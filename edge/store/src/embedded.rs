@@ -199,6 +199,7 @@ fn answer(database: &Database, request: &HttpRequest) -> Result<HttpResponse, Co
         "GetItem" => run(body, |request| database.get_item(request)),
         "Query" => run(body, |request| database.query(request)),
         "TransactWriteItems" => run(body, |request| database.transact_write_items(request)),
+        "UpdateItem" => run(body, |request| database.update_item(request)),
         other => {
             Err(DynoxideError::ValidationException(format!("{other} is not an operation of this store")))
         }

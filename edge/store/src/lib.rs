@@ -48,6 +48,7 @@
 //! Messages carry error codes and our own words, never what the other side wrote.
 
 mod access;
+mod clock;
 mod dynamo;
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -56,6 +57,7 @@ mod emulator;
 mod error;
 mod inspect;
 mod item;
+mod limits;
 #[cfg(feature = "native")]
 mod native;
 mod table;

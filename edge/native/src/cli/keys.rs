@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use catalog::{ApiKeyId, ApiKeyLimits, KeyStore, StoreError};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{CommonArgs, Failure, StoreArgs, block_on};
@@ -24,12 +24,8 @@ pub(crate) enum KeysCommand {
         /// Models that the key may use, separated by commas; all if not given
         #[arg(long, value_name = "MODEL", value_delimiter = ',')]
         models: Option<Vec<String>>,
-        /// Requests that the key may make in a minute; any number if not given
-        #[arg(long, value_name = "N")]
-        requests_per_minute: Option<u32>,
-        /// Requests of the key that may be under way at once; any number if not given
-        #[arg(long, value_name = "N")]
-        concurrent_requests: Option<u32>,
+        #[command(flatten)]
+        limits: LimitArgs,
         #[command(flatten)]
         store: StoreArgs,
         #[command(flatten)]
@@ -51,6 +47,38 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
+}
+
+/// Any number if not given.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LimitArgs {
+    /// Requests that the key may make in a minute
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<u32>,
+    /// Requests of the key that may be under way at once
+    #[arg(long, value_name = "N")]
+    concurrent_requests: Option<u32>,
+    /// Tokens, of prompts and completions together, that the key may use in a minute
+    #[arg(long, value_name = "N")]
+    tokens_per_minute: Option<u64>,
+    /// Tokens that the key may use in a day (UTC)
+    #[arg(long, value_name = "N")]
+    tokens_per_day: Option<u64>,
+    /// Tokens that the key may use in a calendar month (UTC)
+    #[arg(long, value_name = "N")]
+    tokens_per_month: Option<u64>,
+}
+
+impl From<&LimitArgs> for ApiKeyLimits {
+    fn from(args: &LimitArgs) -> Self {
+        Self {
+            requests_per_minute: args.requests_per_minute,
+            concurrent_requests: args.concurrent_requests,
+            tokens_per_minute: args.tokens_per_minute,
+            tokens_per_day: args.tokens_per_day,
+            tokens_per_month: args.tokens_per_month,
+        }
+    }
 }
 
 impl KeysCommand {
@@ -75,23 +103,13 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
         let opened = location.open().await?;
         let store = &*opened.store;
         match command {
-            KeysCommand::Create {
-                label,
-                expires_in,
-                models,
-                requests_per_minute,
-                concurrent_requests,
-                ..
-            } => {
+            KeysCommand::Create { label, expires_in, models, limits, .. } => {
                 let hasher = opened.hasher().await?;
                 let new = NewApiKey {
                     label: label.clone(),
                     expires_in: *expires_in,
                     allowed_models: models.clone(),
-                    limits: ApiKeyLimits {
-                        requests_per_minute: *requests_per_minute,
-                        concurrent_requests: *concurrent_requests,
-                    },
+                    limits: limits.into(),
                 };
                 let key = create_key(store, &hasher, new).await?;
                 let id = key.id().as_str();
@@ -123,28 +141,44 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
 async fn list(opened: &OpenedStore, output: Output) -> Result<(), Failure> {
     let keys = opened.store.keys().await.map_err(|error| opened.error(error))?;
     let now = now_ms();
-    let mut rows =
-        vec![["ID", "LABEL", "STATE", "MODELS", "REQUESTS/MIN", "CONCURRENT"].map(str::to_owned).to_vec()];
+    let names = [
+        "ID",
+        "LABEL",
+        "STATE",
+        "MODELS",
+        "REQUESTS/MIN",
+        "CONCURRENT",
+        "TOKENS/MIN",
+        "TOKENS/DAY",
+        "TOKENS/MONTH",
+    ];
+    let mut rows = vec![names.map(str::to_owned).to_vec()];
     for key in keys.iter().map(|key| &key.value) {
         let state = match (key.revoked_at_ms, key.expires_at_ms) {
             (Some(_), _) => "revoked",
             (None, Some(at)) if at <= now => "expired",
             (None, _) => "active",
         };
-        let or_any = |limit: Option<u32>| limit.map_or_else(|| "any".to_owned(), |limit| limit.to_string());
+        let limits = &key.limits;
+        let or_any = |limit: Option<u64>| limit.map_or_else(|| "any".to_owned(), |limit| limit.to_string());
         let models = key.allowed_models.as_ref().map_or_else(|| "all".to_owned(), |models| models.join(","));
         output.object(&json!({
             "id": key.id.as_str(), "label": key.label, "state": state, "created_at_ms": key.created_at_ms,
             "expires_at_ms": key.expires_at_ms, "revoked_at_ms": key.revoked_at_ms, "models": key.allowed_models,
-            "requests_per_minute": key.limits.requests_per_minute, "concurrent_requests": key.limits.concurrent_requests,
+            "requests_per_minute": limits.requests_per_minute, "concurrent_requests": limits.concurrent_requests,
+            "tokens_per_minute": limits.tokens_per_minute, "tokens_per_day": limits.tokens_per_day,
+            "tokens_per_month": limits.tokens_per_month,
         }));
         rows.push(vec![
             key.id.as_str().to_owned(),
             key.label.clone(),
             state.to_owned(),
             models,
-            or_any(key.limits.requests_per_minute),
-            or_any(key.limits.concurrent_requests),
+            or_any(limits.requests_per_minute.map(u64::from)),
+            or_any(limits.concurrent_requests.map(u64::from)),
+            or_any(limits.tokens_per_minute),
+            or_any(limits.tokens_per_day),
+            or_any(limits.tokens_per_month),
         ]);
     }
     if keys.is_empty() {

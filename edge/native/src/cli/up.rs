@@ -10,7 +10,7 @@ use clap::Args;
 use gateway::{Discovered, Gateway};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::greeting::{Greeting, base_url};
+use super::greeting::{Greeting, base_url, metrics_url};
 use super::{CommonArgs, Failure, ProviderArgs, StoreArgs};
 use crate::data_dir::DataDir;
 use crate::embedded::NewApiKey;
@@ -21,7 +21,7 @@ use crate::providers::{Given, gather, open_gateway, without_credential};
 use crate::router::GatewayService;
 use crate::runners::Runners;
 use crate::server::{Server, ServerOptions, ServerTimeouts};
-use crate::{discovery, logging, tls};
+use crate::{discovery, logging, metrics, tls};
 
 const RUNTIME_THREADS: usize = 2;
 /// How often providers are asked for their models again.
@@ -34,6 +34,10 @@ pub(crate) struct UpArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4100", env = "DYAD_GATEWAY_LISTEN", value_parser = listen_address)]
     listen: SocketAddr,
+    /// Serve Prometheus metrics at /metrics on this address, and nothing else there. They tell who uses what, and no
+    /// key is asked for: keep it inside
+    #[arg(long, value_name = "ADDR:PORT", env = "DYAD_GATEWAY_METRICS", value_parser = listen_address)]
+    metrics: Option<SocketAddr>,
     /// Serve HTTPS with this certificate chain (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -85,9 +89,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         // Before the runner, which takes its time to start, and after it, which takes its time to stop.
         let mut signals =
             Signals::new().map_err(|error| Failure::failed("signals cannot be handled", &error))?;
-        let listener = TcpListener::bind(args.listen).map_err(|error| {
-            Failure::Failed(format!("{} cannot be listened on: {error}; choose another with --listen", args.listen))
-        })?;
+        let listener = bind(args.listen, "--listen")?;
+        let metrics = args.metrics.map(|address| bind(address, "--metrics")).transpose()?;
         let starting = Local::start(args, &given, &data_dir);
         let local = tokio::select! {
             local = starting => local,
@@ -101,7 +104,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             given.providers.extend(new);
         }
         unusable.extend(without_credential);
-        let served = serve(args, given, Connections { listener, runners: connection, tls }, unusable, &mut signals);
+        let served = serve(args, given, Connections { listener, metrics, runners: connection, tls }, unusable, &mut signals);
         let served = served.await;
         // Nothing is asked of it any more: its sandboxes go, however the serving ended.
         let stopped = match runner {
@@ -128,6 +131,7 @@ async fn unless_again(
 /// How the gateway is reached, and reaches its runners.
 struct Connections {
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     runners: Option<Runners>,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
@@ -151,11 +155,15 @@ async fn serve(
     };
     let server = Server::start(connections.listener, &GatewayService(gateway.clone()), &options)
         .map_err(|error| Failure::failed("the server cannot start", &error))?;
+    // To the end: a drain is worth watching.
+    let metrics = connections.metrics.map(|listener| metrics::serve(listener, gateway)).transpose();
+    let metrics = metrics.map_err(|error| Failure::failed("the metrics cannot be served", &error))?;
     // Last of all, so that no key is made that nobody gets to see.
     let new = NewApiKey { label: "first key".to_owned(), ..NewApiKey::default() };
     let first_key = opened.create_first_key(new).await?;
     let greeting = Greeting {
         base_url: base_url(server.local_addr(), is_tls),
+        metrics_url: metrics.as_ref().map(|server| metrics_url(server.local_addr())),
         first_key: first_key.as_ref().map(ApiKey::expose),
         models: gateway.models(),
         unusable: all_unusable(unusable, &discovered),
@@ -213,6 +221,12 @@ impl Local {
         let unusable = std::mem::take(&mut runner.left_out);
         Ok(Self { runner: Some(runner), connection: Some(connection), unusable })
     }
+}
+
+fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        Failure::Failed(format!("{address} cannot be listened on: {error}; choose another with {option}"))
+    })
 }
 
 /// An address, or a name of this machine such as `localhost`, with a port.
