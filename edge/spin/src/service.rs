@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use catalog::Violations;
 use edge_host::{Deployment, JsonLog};
-use gateway::{Gateway, GatewayParts, Host, WholeWindow};
-use runner_api::node::MemoryRegistry;
+use gateway::Gateway;
 
 use crate::host::{SpinHost, unix_ms};
 use crate::variables;
@@ -31,16 +30,7 @@ pub(crate) fn gateway() -> Result<Gateway, Violations> {
 
 fn make() -> Result<Gateway, Violations> {
     let deployment = Deployment::from_variables(variable).map_err(under_spins_names)?;
-    let host: Arc<dyn Host> = Arc::new(SpinHost);
-    let store = Arc::new(deployment.open_store(host.clone()));
-    Ok(Gateway::new(GatewayParts {
-        host,
-        store,
-        hasher: deployment.hasher,
-        leases: Arc::new(WholeWindow),
-        runners: Arc::new(MemoryRegistry::default()),
-        settings: deployment.settings,
-    }))
+    Ok(deployment.into_gateway(Arc::new(SpinHost)))
 }
 
 /// One that cannot be read counts as one that is not set, which is reported; why is in the log.

@@ -16,6 +16,7 @@ use catalog::{
 };
 use futures_util::future::{Either, select};
 
+use crate::clock::FleetClock;
 use crate::error::{RetryCollisions, broken, store_error, unavailable, write_error};
 use crate::item::{
     self, CONFIG, CONFIG_VERSION, Item, ItemError, Key, PK, RECORD_VERSION, SCHEMA_VERSION, SK,
@@ -64,6 +65,7 @@ pub struct DynamoStore {
     pub(crate) client: Client,
     pub(crate) table: String,
     pub(crate) sleep: SharedAsyncSleep,
+    pub(crate) clock: FleetClock,
     deadline: Duration,
 }
 
@@ -74,6 +76,7 @@ impl DynamoStore {
             .with_max_attempts(6)
             .with_initial_backoff(Duration::from_millis(50))
             .with_max_backoff(Duration::from_secs(1));
+        let clock = FleetClock::new(host.time);
         let mut config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(options.region))
@@ -87,14 +90,15 @@ impl DynamoStore {
             )
             .retry_config(retries)
             .retry_classifier(RetryCollisions)
-            .http_client(host.http_client)
+            .http_client(clock.watch(host.http_client))
             .sleep_impl(host.sleep.clone())
-            .time_source(host.time);
+            .time_source(clock.clone());
         config.set_endpoint_url(options.endpoint_url);
         Self {
             client: Client::from_conf(config.build()),
             table: options.table,
             sleep: host.sleep,
+            clock,
             deadline: options.timing.call,
         }
     }
