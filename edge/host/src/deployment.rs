@@ -9,7 +9,6 @@ use http::HeaderValue;
 use runner_api::node::MemoryRegistry;
 use store::{AccessPart, DynamoOptions, DynamoStore, StoreAccess, Timing, sdk};
 
-use crate::log::parse_level;
 use crate::ports::store_ports;
 
 /// The names of the variables. Those that are AWS's own mean what they mean everywhere.
@@ -37,8 +36,6 @@ pub mod variables {
     pub const CONFIG_MAX_AGE_MS: &str = "DYAD_CONFIG_MAX_AGE_MS";
     /// `*`, nothing (no web page may call), or origins with commas between them.
     pub const CORS_ORIGINS: &str = "DYAD_CORS_ORIGINS";
-    /// `error`, `warn`, `info` (the default) or `debug`.
-    pub const LOG: &str = "DYAD_LOG";
 }
 
 const MIN_KEY_SECRET_BYTES: usize = 32;
@@ -95,9 +92,12 @@ impl Deployment {
         let access_key = reader.required(v::ACCESS_KEY_ID);
         let secret_key = reader.required(v::SECRET_ACCESS_KEY);
         let session_token = reader.text(v::SESSION_TOKEN);
+<<<<<<< HEAD
+=======
         if reader.text(v::LOG).is_some_and(|level| parse_level(&level).is_none()) {
             reader.violation(v::LOG, "it is none of error, warn, info and debug");
         }
+>>>>>>> I
         let settings = reader.settings(Settings::default());
         match hasher {
             Some(hasher) if reader.violations.is_empty() => Ok(Self {

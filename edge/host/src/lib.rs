@@ -1,17 +1,20 @@
-//! What the hosts share: a deployment that is described by variables, the store's HTTP client over the host's own, log
-//! lines, and the answer of an edge that is not configured.
+//! What the hosts share: a deployment that is described by variables, the store's HTTP client over the host's own, the
+//! log of an edge, its answer while it is not configured, and the credentials that it finds.
 
 mod credential;
 mod deployment;
 mod log;
-mod not_configured;
 mod ports;
-#[cfg(test)]
-mod testing;
+mod unconfigured;
 
 pub use credential::credential;
 pub use deployment::{Deployment, key_hasher, settings_from_variables, variables};
+<<<<<<< HEAD
+pub use log::JsonLog;
+=======
 pub use log::start_log;
 pub use not_configured::not_configured;
+>>>>>>> I
 pub use ports::store_ports;
 pub use store::{DynamoStore, StoreAccess, sdk};
+pub use unconfigured::not_configured;

@@ -1,105 +1,92 @@
-//! Log lines: one JSON object per event, in the form of the native host's.
+//! The log of an edge: each event as one JSON object on a line, where the platform takes its lines.
 
+use std::error::Error;
 use std::fmt;
-use std::io::Write as _;
-use std::str::FromStr as _;
-use std::sync::Arc;
 
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
-use gateway::Host;
 use serde::Serializer as _;
-use serde::ser::SerializeMap as _;
+use serde::ser::SerializeMap;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// Crates of ours, whose debug events are known to have no secret in them. Others are heard from warnings on.
-const OURS: [&str; 6] = ["catalog", "edge_", "gateway", "openai_wire", "runner_api", "store"];
-
-/// Starts logging, once per instance; a second call changes nothing. `level` is the text of
-/// [`LOG`](crate::variables::LOG); what it does not say, or says wrongly, is `info`. `write` gets a line without its end.
-pub fn start_log(level: Option<&str>, host: Arc<dyn Host>, write: fn(Level, &str)) {
-    let level = level.and_then(parse_level).unwrap_or(LevelFilter::INFO);
-    // An error means that there is a log already.
-    let _ = tracing::subscriber::set_global_default(JsonLines { level, host, write });
+/// Where lines go, and what time it is.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonLog {
+    /// Milliseconds since the Unix epoch.
+    pub unix_ms: fn() -> u64,
+    /// Gets one line at a time, without an end of line.
+    pub write: fn(&Level, &str),
 }
 
-/// `error`, `warn`, `info` or `debug`: what lies below is of no use in production, and may show too much.
-pub(crate) fn parse_level(text: &str) -> Option<LevelFilter> {
-    LevelFilter::from_str(text).ok().filter(|level| (LevelFilter::ERROR..=LevelFilter::DEBUG).contains(level))
+impl JsonLog {
+    /// Takes all events from now on, of level `INFO` and above. Where events are taken already, nothing changes.
+    pub fn start(self) {
+        let _ = tracing::subscriber::set_global_default(self);
+    }
+
+    /// `{"timestamp", "level", "message", …}`, as the native host's log has them.
+    fn line(&self, event: &Event<'_>) -> Result<String, serde_json::Error> {
+        let mut line = Vec::with_capacity(256);
+        let mut serializer = serde_json::Serializer::new(&mut line);
+        let mut map = serializer.serialize_map(None)?;
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from((self.unix_ms)()) * 1_000_000);
+        if let Some(time) = time.ok().and_then(|time| time.format(&Rfc3339).ok()) {
+            map.serialize_entry("timestamp", &time)?;
+        }
+        map.serialize_entry("level", event.metadata().level().as_str())?;
+        let mut members = Members { map, failure: None };
+        event.record(&mut members);
+        if let Some(error) = members.failure {
+            return Err(error);
+        }
+        members.map.end()?;
+        Ok(String::from_utf8(line).unwrap_or_default())
+    }
 }
 
-/// Spans are of nobody's interest here, and cost nothing.
-struct JsonLines {
-    level: LevelFilter,
-    host: Arc<dyn Host>,
-    write: fn(Level, &str),
-}
-
-impl Subscriber for JsonLines {
+impl Subscriber for JsonLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let is_ours = OURS.iter().any(|name| metadata.target().starts_with(name));
-        let level = if is_ours { self.level } else { self.level.min(LevelFilter::WARN) };
-        metadata.is_event() && *metadata.level() <= level
+        metadata.is_event() && *metadata.level() <= Level::INFO
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.level)
+        Some(LevelFilter::INFO)
     }
 
     fn event(&self, event: &Event<'_>) {
-        let now = DateTime::from_millis(i64::try_from(self.host.unix_ms()).unwrap_or(i64::MAX));
-        // An error means that a field could not be written: a line that is cut off is of no use to a JSON reader.
-        if let Ok(line) = line(event, now) {
-            (self.write)(*event.metadata().level(), &line);
+        // A line that cannot be made is one that nobody misses less for a second one about it.
+        if let Ok(line) = self.line(event) {
+            (self.write)(event.metadata().level(), &line);
         }
     }
 
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
+    // Spans are not enabled.
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
     }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
 }
 
-fn line(event: &Event<'_>, now: DateTime) -> Result<String, Box<dyn std::error::Error>> {
-    let mut out = Vec::with_capacity(256);
-    let mut json = serde_json::Serializer::new(&mut out);
-    let mut map = json.serialize_map(None)?;
-    map.serialize_entry("timestamp", &now.fmt(Format::DateTime)?)?;
-    map.serialize_entry("level", event.metadata().level().as_str())?;
-    let mut fields = Fields { map: &mut map, failed: None };
-    event.record(&mut fields);
-    if let Some(error) = fields.failed {
-        return Err(error.into());
-    }
-    map.end()?;
-    out.flush()?;
-    Ok(String::from_utf8(out)?)
+/// An event's fields as members of an object.
+struct Members<M: SerializeMap> {
+    map: M,
+    failure: Option<M::Error>,
 }
 
-struct Fields<'a, M: serde::ser::SerializeMap> {
-    map: &'a mut M,
-    failed: Option<M::Error>,
-}
-
-impl<M: serde::ser::SerializeMap> Fields<'_, M> {
+impl<M: SerializeMap> Members<M> {
     fn add(&mut self, field: &Field, value: &(impl serde::Serialize + ?Sized)) {
         if let Err(error) = self.map.serialize_entry(field.name(), value) {
-            self.failed = Some(error);
+            self.failure = Some(error);
         }
     }
 }
 
-impl<M: serde::ser::SerializeMap> Visit for Fields<'_, M> {
+impl<M: SerializeMap> Visit for Members<M> {
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.add(field, &value);
     }
@@ -120,13 +107,13 @@ impl<M: serde::ser::SerializeMap> Visit for Fields<'_, M> {
         self.add(field, value);
     }
 
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+    /// With its causes.
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         let mut text = value.to_string();
-        let mut source = value.source();
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
+        let mut cause = value.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
         }
         self.add(field, &text);
     }
@@ -138,49 +125,52 @@ impl<M: serde::ser::SerializeMap> Visit for Fields<'_, M> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Mutex, PoisonError};
+
+    use serde_json::{Value, json};
 
     use super::*;
 
-    #[test]
-    fn levels_are_those_that_production_may_use() {
-        assert_eq!(parse_level("debug"), Some(LevelFilter::DEBUG));
-        assert_eq!(parse_level("WARN"), Some(LevelFilter::WARN));
-        assert_eq!(parse_level("trace"), None);
-        assert_eq!(parse_level("off"), None);
-        assert_eq!(parse_level("loud"), None);
-    }
+    static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the outer one")]
+    struct Outer(#[source] std::fmt::Error);
 
     #[test]
-    fn an_event_is_one_line_of_json() {
-        static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
-        let log = JsonLines {
-            level: LevelFilter::INFO,
-            host: Arc::new(crate::testing::StillHost),
-            write: |_, line| LINES.lock().unwrap().push(line.to_owned()),
+    fn an_event_is_a_line_of_json() {
+        let log = JsonLog {
+            unix_ms: || 1_700_000_000_123,
+            write: |_, line| LINES.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned()),
         };
         tracing::subscriber::with_default(log, || {
-            let error = std::io::Error::other("a \"quoted\"\nreason");
-            tracing::info!(
-                target: "gateway",
-                model = "m",
-                stream = true,
-                tokens = 7_u64,
-                nothing = None::<&str>,
-                %error,
-                "chat_completion"
-            );
-            tracing::debug!(target: "gateway", "too quiet");
-            tracing::info!(target: "aws_smithy_runtime", "not ours");
-            tracing::warn!(target: "aws_smithy_runtime", "heard");
+            let error = Outer(std::fmt::Error);
+            tracing::debug!("not for the log");
+            tracing::info_span!("no line either").in_scope(|| {
+                tracing::warn!(
+                    key = "quoted \"\n",
+                    count = 3,
+                    done = true,
+                    nothing = None::<u64>,
+                    error = &error as &dyn Error,
+                    "said {}",
+                    "so"
+                );
+            });
         });
-        let lines = LINES.lock().unwrap();
-        assert_eq!(
-            *lines,
-            [
-                r#"{"timestamp":"1970-01-01T00:00:01.5Z","level":"INFO","message":"chat_completion","model":"m","stream":true,"tokens":7,"error":"a \"quoted\"\nreason"}"#,
-                r#"{"timestamp":"1970-01-01T00:00:01.5Z","level":"WARN","message":"heard"}"#,
-            ]
-        );
+        let lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(lines.len(), 1);
+        assert!(!lines[0].contains('\n'));
+        let line: Value = serde_json::from_str(&lines[0]).unwrap();
+        let expected = json!({
+            "timestamp": "2023-11-14T22:13:20.123Z",
+            "level": "WARN",
+            "message": "said so",
+            "key": "quoted \"\n",
+            "count": 3,
+            "done": true,
+            "error": format!("the outer one: {}", std::fmt::Error),
+        });
+        assert_eq!(line, expected);
     }
 }

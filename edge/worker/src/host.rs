@@ -39,13 +39,13 @@ impl WorkerHost {
 
 impl Host for WorkerHost {
     fn unix_ms(&self) -> u64 {
-        now_ms()
+        unix_ms()
     }
 
     /// The wall clock, held where it goes back: `performance.now()` is no other clock here. Both stand still between
     /// I/O, so that no timing attack can be made of them.
     fn monotonic(&self) -> Duration {
-        let now = LATEST_MS.get().max(now_ms());
+        let now = LATEST_MS.get().max(unix_ms());
         LATEST_MS.set(now);
         Duration::from_millis(now)
     }
@@ -93,6 +93,6 @@ impl Host for WorkerHost {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole milliseconds since 1970")]
-fn now_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     Date::now() as u64
 }

@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use edge_host::{Deployment, not_configured};
 use gateway::{Body, Gateway};
-use http::HeaderMap;
 use worker::{Context, Env, event};
 
 use crate::exchange::Exchange;
@@ -36,7 +35,7 @@ async fn fetch(request: web_sys::Request, env: Env, context: Context) -> worker:
     let signal = request.signal();
     let request = body::request(&request)?;
     let answer = async move {
-        match GATEWAY.with(|cell| cell.get().cloned()).map_or_else(|| open(env, request.headers()), Ok) {
+        match GATEWAY.with(|cell| cell.get().cloned()).map_or_else(|| open(env), Ok) {
             Ok(gateway) => gateway.handle(request).await,
             Err(response) => response,
         }
@@ -45,11 +44,14 @@ async fn fetch(request: web_sys::Request, env: Env, context: Context) -> worker:
 }
 
 /// Makes this isolate's gateway. Where variables are wrong there is none: the next request tries again.
-fn open(env: Env, headers: &HeaderMap) -> Result<Gateway, http::Response<Body>> {
+fn open(env: Env) -> Result<Gateway, http::Response<Body>> {
+    log::start();
     let host = Arc::new(WorkerHost::new(env));
-    log::start(&host);
     match Deployment::from_variables(|name| host.variable(name)) {
         Ok(deployment) => Ok(GATEWAY.with(|cell| cell.get_or_init(|| deployment.into_gateway(host)).clone())),
-        Err(violations) => Err(not_configured(&violations, headers, &*host)),
+        Err(violations) => {
+            tracing::error!(%violations, "the variables are not right");
+            Err(not_configured(&violations))
+        }
     }
 }

@@ -2,37 +2,37 @@
 
 use std::cell::Cell;
 use std::panic;
-use std::sync::Arc;
 
-use edge_host::{start_log, variables};
+use edge_host::JsonLog;
 use tracing::Level;
 use wasm_bindgen::JsValue;
 use web_sys::console;
 
-use crate::host::WorkerHost;
+use crate::host::unix_ms;
 
 thread_local! {
     static STARTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Starts logging at the isolate's first request.
-pub(crate) fn start(host: &Arc<WorkerHost>) {
+/// Starts logging, once per isolate.
+pub(crate) fn start() {
     if STARTED.replace(true) {
         return;
     }
-    start_log(host.variable(variables::LOG).as_deref(), host.clone(), write);
+    JsonLog { unix_ms, write }.start();
     // A panic ends all requests of the isolate; the next one finds a new instance.
     let former = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         let location = info.location().map(ToString::to_string);
-        tracing::error!(target: "edge_worker", location, "panicked");
+        tracing::error!(location, "panicked");
         former(info);
     }));
 }
 
-fn write(level: Level, line: &str) {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as the log has it")]
+fn write(level: &Level, line: &str) {
     let line = JsValue::from_str(line);
-    match level {
+    match *level {
         Level::ERROR => console::error_1(&line),
         Level::WARN => console::warn_1(&line),
         _ => console::log_1(&line),
