@@ -24,7 +24,7 @@ use crate::config::{CachedKey, Config};
 use crate::cors;
 use crate::error::{ApiError, UpstreamFailure};
 use crate::host::{Body, BoxFuture, Host, REQUEST_ID, full};
-use crate::metrics::{GatewayMetrics, Metrics};
+use crate::metrics::{CountedLimits, GatewayMetrics, Metrics};
 use crate::nodes::Nodes;
 use crate::normalize::Seed;
 use crate::relay::Wanted;
@@ -87,9 +87,9 @@ impl Gateway {
         Self(Arc::new(Inner {
             config,
             nodes,
-            metrics,
             hasher,
-            limits,
+            limits: Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() }),
+            metrics,
             settings: Arc::new(settings),
             instance: u64::from_le_bytes(random),
             ids: AtomicU64::new(0),
