@@ -37,4 +37,4 @@ pub use event::ChatEvent;
 pub use host::{Body, BoxError, BoxFuture, CallError, Host, full};
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};
-pub use settings::{Cors, Settings};
+pub use settings::{Cors, OnStoreFailure, Settings};

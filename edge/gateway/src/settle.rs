@@ -16,6 +16,9 @@ use crate::error::ApiError;
 use crate::host::{BoxError, Host};
 use crate::routes::Target;
 
+/// The outcome of what is dropped before it has ended: the client left.
+const GONE: &str = "client_gone";
+
 pub(crate) struct Settlement {
     host: Arc<dyn Host>,
     request_id: Arc<str>,
@@ -29,6 +32,8 @@ pub(crate) struct Settlement {
     usage: Option<Usage>,
     estimated: bool,
     outcome: &'static str,
+    /// Tokens of the prompt, once it is on its way to an upstream.
+    sent: Option<u64>,
     permit: Permit,
 }
 
@@ -53,14 +58,19 @@ impl Settlement {
             stream: false,
             usage: None,
             estimated: false,
-            // What is dropped before it has ended was left by the client.
-            outcome: "client_gone",
+            outcome: GONE,
+            sent: None,
             permit,
         }
     }
 
-    pub(crate) fn permit(&self) -> &Permit {
-        &self.permit
+    pub(crate) fn permit(&mut self) -> &mut Permit {
+        &mut self.permit
+    }
+
+    /// From here on, a client that leaves has cost something.
+    pub(crate) fn sends(&mut self, prompt_tokens: u64) {
+        self.sent = Some(prompt_tokens);
     }
 
     pub(crate) fn model(&mut self, model: &str, stream: bool) {
@@ -88,6 +98,18 @@ impl Settlement {
         self.outcome = error.kind;
     }
 
+    /// Tokens that were reserved and not used are free again.
+    fn settle(&mut self) {
+        if let Some(usage) = self.usage {
+            return self.permit.settle(usage.total_tokens);
+        }
+        let Some(prompt) = self.sent.filter(|_| self.outcome == GONE) else { return self.permit.settle(0) };
+        self.usage(Usage::new(prompt, 0), true);
+        // How long an answer in one piece had become by then, nobody knows.
+        let reserved = self.permit.reserved().tokens();
+        self.permit.settle(if self.stream { prompt } else { reserved.max(prompt) });
+    }
+
     /// `ok`, or a class or code of the failure.
     pub(crate) fn outcome(&mut self, outcome: &'static str) {
         self.outcome = outcome;
@@ -96,6 +118,7 @@ impl Settlement {
 
 impl Drop for Settlement {
     fn drop(&mut self) {
+        self.settle();
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{ApiKeyHasher, Secret, Violation, Violations};
-use gateway::{Cors, Host, Settings};
+use gateway::{Cors, Host, OnStoreFailure, Settings};
 use http::HeaderValue;
 use store::{DynamoOptions, DynamoStore, Timing, sdk};
 
@@ -33,6 +33,8 @@ pub mod variables {
     pub const BODY_TOTAL_TIMEOUT_MS: &str = "DYAD_BODY_TOTAL_TIMEOUT_MS";
     pub const CONFIG_REFRESH_MS: &str = "DYAD_CONFIG_REFRESH_MS";
     pub const CONFIG_MAX_AGE_MS: &str = "DYAD_CONFIG_MAX_AGE_MS";
+    /// `open` or `closed`: what becomes of requests of limited keys while the store does not answer.
+    pub const LIMITS_ON_STORE_FAILURE: &str = "DYAD_LIMITS_ON_STORE_FAILURE";
     /// `*`, nothing (no web page may call), or origins with commas between them.
     pub const CORS_ORIGINS: &str = "DYAD_CORS_ORIGINS";
 }
@@ -160,6 +162,12 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
             if let Some(ms) = self.number(name, 10, max_ms) {
                 *duration = Duration::from_millis(ms);
             }
+        }
+        match self.text(v::LIMITS_ON_STORE_FAILURE).as_deref() {
+            None => {}
+            Some("open") => settings.limits_on_store_failure = OnStoreFailure::FailOpen,
+            Some("closed") => settings.limits_on_store_failure = OnStoreFailure::FailClosed,
+            Some(_) => self.violation(v::LIMITS_ON_STORE_FAILURE, "it is neither open nor closed"),
         }
         // Here an empty one says something.
         if let Some(origins) = (self.get)(v::CORS_ORIGINS) {
