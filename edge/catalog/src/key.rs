@@ -81,16 +81,22 @@ impl TryFrom<String> for ApiKeyId {
 impl ApiKey {
     /// Makes a key from 32 bytes of a cryptographic random source. The same bytes give the same key.
     pub fn from_random(bytes: &[u8; 32]) -> Self {
+        let id = random_base62(bytes)[..ID_CHARS].to_owned();
+        Self::with_id(ApiKeyId(id), bytes)
+    }
+
+    /// The same, with an id that was chosen, so that of several who make it at once only one can store it.
+    pub fn with_id(id: ApiKeyId, bytes: &[u8; 32]) -> Self {
         let characters = random_base62(bytes);
-        let (id, secret) = characters.split_at(ID_CHARS);
+        let (_, secret) = characters.split_at(ID_CHARS);
         let mut whole = Zeroizing::new(String::with_capacity(KEY_CHARS));
         whole.push_str(PREFIX);
-        whole.push_str(id);
+        whole.push_str(id.as_str());
         whole.push('_');
         whole.push_str(secret);
         let checksum = checksum(&whole);
         whole.extend(checksum.map(char::from));
-        Self { id: ApiKeyId(id.to_owned()), whole: Secret::new(&**whole) }
+        Self { id, whole: Secret::new(&**whole) }
     }
 
     /// Checks form and checksum; no look-up. Any input is allowed, of any length.

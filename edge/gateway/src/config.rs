@@ -12,6 +12,7 @@ use catalog::{ApiKeyId, ApiKeyRecord, ConfigVersion, Model, Provider, ProviderSl
 use crate::admit::Usage;
 use crate::freshness::Freshness;
 use crate::host::{BoxFuture, Host};
+use crate::metrics::{Metrics, StoreCall};
 use crate::routes::Routes;
 
 /// Keys held in memory; beyond it an arbitrary one makes room.
@@ -24,6 +25,7 @@ const MAX_UNKNOWN_LOOKUPS_PER_SECOND: u32 = 200;
 pub(crate) struct Config {
     store: Arc<dyn Store>,
     host: Arc<dyn Host>,
+    metrics: Arc<Metrics>,
     freshness: Freshness,
     /// Everything that the routes are made from.
     sources: Mutex<Sources>,
@@ -62,12 +64,14 @@ impl Config {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         host: Arc<dyn Host>,
+        metrics: Arc<Metrics>,
         refresh_after: Duration,
         max_age: Duration,
     ) -> Self {
         Self {
             store,
             host,
+            metrics,
             freshness: Freshness::new(refresh_after, max_age),
             sources: Mutex::default(),
             routes: ArcSwap::default(),
@@ -103,17 +107,26 @@ impl Config {
     /// Reads the version and, if it has moved, the providers.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
         let reading = async {
-            let version = self.store.config_version().await?;
+            let version = self.ask(StoreCall::Version, self.store.config_version()).await?;
             if self.freshness.is_loaded() && version.0 == self.version.load(Ordering::Acquire) {
                 return Ok(());
             }
-            let stored = self.store.providers().await?.into_iter().map(|p| p.value).collect();
+            let stored = self.ask(StoreCall::Providers, self.store.providers()).await?;
+            let stored = stored.into_iter().map(|p| p.value).collect();
             self.change_sources(|sources| sources.stored = stored);
             // Keys that were read under an older version are read again before they are used.
             self.version.store(version.0, Ordering::Release);
             Ok(())
         };
         self.freshness.read(&*self.host, reading).await
+    }
+
+    async fn ask<T>(
+        &self,
+        call: StoreCall,
+        future: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.metrics.store_call(call, &*self.host, future).await
     }
 
     pub(crate) fn set_given(&self, providers: Vec<Provider>) {
@@ -159,7 +172,7 @@ impl Config {
                 (provider.clone(), models)
             })
             .collect();
-        let routes = Routes::build(with_models, &*self.host);
+        let routes = Routes::build(with_models, &*self.host, &self.metrics);
         routes.keep_lessons(&self.routes.load());
         self.routes.store(Arc::new(routes));
     }
@@ -181,7 +194,7 @@ impl Config {
                 reason: "too many unknown API keys are being tried".to_owned(),
             });
         }
-        match self.store.find_key(id).await {
+        match self.ask(StoreCall::Key, self.store.find_key(id)).await {
             Ok(Some(found)) => Ok(Some(self.remember(id, found.value, version))),
             Ok(None) => {
                 self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(id);

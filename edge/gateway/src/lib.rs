@@ -19,6 +19,7 @@ mod estimate;
 mod event;
 mod freshness;
 mod host;
+mod metrics;
 mod nodes;
 mod normalize;
 mod pipeline;
@@ -35,6 +36,7 @@ mod timer;
 
 pub use event::ChatEvent;
 pub use host::{Body, BoxError, BoxFuture, CallError, Host, full};
+pub use metrics::GatewayMetrics;
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};
 pub use settings::{Cors, OnStoreFailure, Settings};

@@ -9,6 +9,7 @@ use runner_api::{NodeRecord, Registry, RegistryError};
 
 use crate::freshness::Freshness;
 use crate::host::{BoxFuture, Host};
+use crate::metrics::{Metrics, StoreCall};
 
 /// Nodes that are known at once; the registry is trusted, but not with all of the memory.
 const MAX_NODES: usize = 10_000;
@@ -24,6 +25,7 @@ const AVOIDED_FOR: Duration = Duration::from_secs(5);
 pub(crate) struct Nodes {
     registry: Arc<dyn Registry>,
     host: Arc<dyn Host>,
+    metrics: Arc<Metrics>,
     freshness: Freshness,
     known: ArcSwap<Vec<Arc<NodeRecord>>>,
     /// Nodes that failed lately, by id: avoided until then on the monotonic clock.
@@ -31,9 +33,9 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) fn new(registry: Arc<dyn Registry>, host: Arc<dyn Host>) -> Self {
+    pub(crate) fn new(registry: Arc<dyn Registry>, host: Arc<dyn Host>, metrics: Arc<Metrics>) -> Self {
         let freshness = Freshness::new(REFRESH_AFTER, MAX_AGE);
-        Self { registry, host, freshness, known: ArcSwap::default(), avoided: Mutex::default() }
+        Self { registry, host, metrics, freshness, known: ArcSwap::default(), avoided: Mutex::default() }
     }
 
     /// Looks into the registry when that is due. While it does not answer, what it last said holds until it expires.
@@ -51,7 +53,8 @@ impl Nodes {
 
     pub(crate) async fn refresh(&self) -> Result<(), RegistryError> {
         let reading = async {
-            let mut nodes = self.registry.nodes().await?;
+            let asking = self.registry.nodes();
+            let mut nodes = self.metrics.store_call(StoreCall::Nodes, &*self.host, asking).await?;
             nodes.truncate(MAX_NODES);
             self.known.store(Arc::new(nodes.into_iter().map(Arc::new).collect()));
             Ok(())
@@ -96,6 +99,7 @@ impl Nodes {
 
     /// The node failed: for some seconds it is tried after all others.
     pub(crate) fn avoid(&self, node: &NodeRecord) {
+        self.metrics.node_failed();
         let until = self.host.monotonic() + AVOIDED_FOR;
         let mut avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
         avoided.insert(node.id.clone(), until);

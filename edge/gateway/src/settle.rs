@@ -8,21 +8,87 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::ApiKeyId;
+use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use openai_wire::Usage;
 
 use crate::admit::Permit;
-use crate::error::ApiError;
+use crate::error::{ApiError, FailureClass, UpstreamFailure};
 use crate::host::{BoxError, Host};
+use crate::metrics::{Ended, Metrics};
 use crate::routes::Target;
 
-/// The outcome of what is dropped before it has ended: the client left.
-const GONE: &str = "client_gone";
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    ChatCompletion,
+    Embeddings,
+}
+
+impl Operation {
+    /// For metrics and logs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ChatCompletion => "chat_completion",
+            Self::Embeddings => "embeddings",
+        }
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Ok,
+    /// The client left before the end of its answer.
+    ClientGone,
+    /// By us, with an error of this code.
+    Refused(&'static str),
+    Failed(FailureClass),
+}
+
+impl Outcome {
+    pub(crate) const COUNT: usize = 3 + FailureClass::ALL.len();
+
+    /// One of each class, in the order of [`index`](Self::index).
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        let failed = FailureClass::ALL.into_iter().map(Self::Failed);
+        [Self::Ok, Self::ClientGone, Self::Refused("")].into_iter().chain(failed)
+    }
+
+    /// Below [`COUNT`](Self::COUNT).
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Ok => 0,
+            Self::ClientGone => 1,
+            Self::Refused(_) => 2,
+            Self::Failed(class) => 3 + class as usize,
+        }
+    }
+
+    /// For metrics.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ClientGone => "client_gone",
+            Self::Refused(_) => "refused",
+            Self::Failed(class) => class.as_str(),
+        }
+    }
+
+    /// For logs.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused(code) => code,
+            other => other.class(),
+        }
+    }
+}
 
 pub(crate) struct Settlement {
     host: Arc<dyn Host>,
+    metrics: Arc<Metrics>,
     request_id: Arc<str>,
-    operation: &'static str,
+    operation: Operation,
     key_id: ApiKeyId,
     begun: Duration,
     first_output: Option<Duration>,
@@ -31,7 +97,9 @@ pub(crate) struct Settlement {
     stream: bool,
     usage: Option<Usage>,
     estimated: bool,
-    outcome: &'static str,
+    outcome: Outcome,
+    /// None: the client left before it was answered.
+    status: Option<StatusCode>,
     /// Tokens of the prompt, once it is on its way to an upstream.
     sent: Option<u64>,
     permit: Permit,
@@ -40,14 +108,17 @@ pub(crate) struct Settlement {
 impl Settlement {
     pub(crate) fn new(
         host: Arc<dyn Host>,
+        metrics: Arc<Metrics>,
         request_id: Arc<str>,
-        operation: &'static str,
+        operation: Operation,
         key_id: ApiKeyId,
         permit: Permit,
     ) -> Self {
         let begun = host.monotonic();
+        metrics.request_began();
         Self {
             host,
+            metrics,
             request_id,
             operation,
             key_id,
@@ -58,7 +129,9 @@ impl Settlement {
             stream: false,
             usage: None,
             estimated: false,
-            outcome: GONE,
+            // What is dropped before it has ended was left by the client.
+            outcome: Outcome::ClientGone,
+            status: None,
             sent: None,
             permit,
         }
@@ -95,7 +168,8 @@ impl Settlement {
     }
 
     pub(crate) fn refused(&mut self, error: &ApiError) {
-        self.outcome = error.kind;
+        self.outcome = Outcome::Refused(error.label());
+        self.status = Some(error.status);
     }
 
     /// Tokens that were reserved and not used are free again.
@@ -103,22 +177,45 @@ impl Settlement {
         if let Some(usage) = self.usage {
             return self.permit.settle(usage.total_tokens);
         }
-        let Some(prompt) = self.sent.filter(|_| self.outcome == GONE) else { return self.permit.settle(0) };
+        let Some(prompt) = self.sent.filter(|_| self.outcome == Outcome::ClientGone) else {
+            return self.permit.settle(0);
+        };
         self.usage(Usage::new(prompt, 0), true);
         // How long an answer in one piece had become by then, nobody knows.
         let reserved = self.permit.reserved().tokens();
         self.permit.settle(if self.stream { prompt } else { reserved.max(prompt) });
     }
 
-    /// `ok`, or a class or code of the failure.
-    pub(crate) fn outcome(&mut self, outcome: &'static str) {
-        self.outcome = outcome;
+    /// The answer has begun; what comes of it is told later.
+    pub(crate) fn begun_with(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// Whatever was answered before: a stream has its status already.
+    pub(crate) fn failed(&mut self, failure: &UpstreamFailure) {
+        self.outcome = Outcome::Failed(failure.class);
+    }
+
+    /// All of the answer is on its way to the client.
+    pub(crate) fn answered(&mut self) {
+        self.outcome = Outcome::Ok;
     }
 }
 
 impl Drop for Settlement {
     fn drop(&mut self) {
         self.settle();
+        let duration = self.host.monotonic().saturating_sub(self.begun);
+        let first_output = self.first_output.map(|at| at.saturating_sub(self.begun));
+        self.metrics.request_ended(&Ended {
+            operation: self.operation,
+            streamed: self.stream,
+            target: self.target.as_deref(),
+            outcome: self.outcome,
+            duration,
+            first_output,
+            usage: self.usage,
+        });
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
@@ -130,14 +227,15 @@ impl Drop for Settlement {
             model = self.model,
             provider = self.target.as_ref().map(|t| t.upstream.slug.as_str()),
             stream = self.stream,
-            outcome = self.outcome,
-            duration_ms = ms(self.host.monotonic().saturating_sub(self.begun)),
-            ttft_ms = self.first_output.map(|at| ms(at.saturating_sub(self.begun))),
+            status = self.status.map(|status| status.as_u16()),
+            outcome = self.outcome.as_str(),
+            duration_ms = ms(duration),
+            ttft_ms = first_output.map(ms),
             prompt_tokens = usage.prompt_tokens,
             completion_tokens = usage.completion_tokens,
             usage_estimated = self.estimated,
             "{}",
-            self.operation,
+            self.operation.as_str(),
         );
     }
 }
@@ -163,7 +261,7 @@ impl http_body::Body for Answer {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
-        self.settlement.outcome("ok");
+        self.settlement.answered();
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 

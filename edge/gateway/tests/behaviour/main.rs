@@ -12,6 +12,8 @@ mod config;
 mod corners;
 mod fallback;
 mod limits;
+mod logs;
+mod metrics;
 mod streams;
 mod support;
 mod timing;

@@ -6,10 +6,10 @@ use catalog::{ApiKeyId, ApiKeyLimits, KeyStore, StoreError};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{CommonArgs, Failure, block_on};
-use crate::data_dir::DataDir;
-use crate::embedded::{NewApiKey, create_key, now_ms, open_store};
+use super::{CommonArgs, Failure, StoreArgs, block_on};
+use crate::embedded::{NewApiKey, create_key, now_ms};
 use crate::output::Output;
+use crate::store_location::{OpenedStore, locate_for};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
@@ -27,10 +27,14 @@ pub(crate) enum KeysCommand {
         #[command(flatten)]
         limits: LimitArgs,
         #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
         common: CommonArgs,
     },
     /// List the API keys (never their secrets)
     List {
+        #[command(flatten)]
+        store: StoreArgs,
         #[command(flatten)]
         common: CommonArgs,
     },
@@ -38,6 +42,8 @@ pub(crate) enum KeysCommand {
     Revoke {
         /// The id: what stands between dgw_ and the next underscore
         id: String,
+        #[command(flatten)]
+        store: StoreArgs,
         #[command(flatten)]
         common: CommonArgs,
     },
@@ -78,7 +84,13 @@ impl From<&LimitArgs> for ApiKeyLimits {
 impl KeysCommand {
     pub(crate) fn common(&self) -> &CommonArgs {
         match self {
-            Self::Create { common, .. } | Self::List { common } | Self::Revoke { common, .. } => common,
+            Self::Create { common, .. } | Self::List { common, .. } | Self::Revoke { common, .. } => common,
+        }
+    }
+
+    fn store(&self) -> &StoreArgs {
+        match self {
+            Self::Create { store, .. } | Self::List { store, .. } | Self::Revoke { store, .. } => store,
         }
     }
 }
@@ -86,23 +98,20 @@ impl KeysCommand {
 pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
     let common = command.common();
     let output = Output::new(common.json);
-    let data_dir = DataDir::locate(common.data_dir.as_deref());
+    let location = locate_for(command.store(), common).map_err(Failure::Usage)?;
     block_on(async {
-        let store = open_store(&data_dir).await?;
+        let opened = location.open().await?;
+        let store = &*opened.store;
         match command {
             KeysCommand::Create { label, expires_in, models, limits, .. } => {
-                let known = store.keys().await;
-                let known = known.map_err(|error| Failure::failed("the keys could not be read", &error))?;
-                let hasher = data_dir
-                    .hasher(!known.is_empty())
-                    .map_err(|error| Failure::failed("the secret for hashing API keys", &error))?;
+                let hasher = opened.hasher().await?;
                 let new = NewApiKey {
                     label: label.clone(),
                     expires_in: *expires_in,
                     allowed_models: models.clone(),
                     limits: limits.into(),
                 };
-                let key = create_key(&store, &hasher, new).await?;
+                let key = create_key(store, &hasher, new).await?;
                 let id = key.id().as_str();
                 let shown = json!({"id": id, "api_key": key.expose(), "label": label});
                 // A key that nobody saw is of no use to anybody.
@@ -113,11 +122,11 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
                 })?;
                 output.remark("Keep it now: it is stored only as a hash and cannot be shown again.");
             }
-            KeysCommand::List { .. } => list(&store, output).await?,
+            KeysCommand::List { .. } => list(&opened, output).await?,
             KeysCommand::Revoke { id, .. } => {
                 let id =
                     ApiKeyId::parse(id).map_err(|error| Failure::Usage(vec![format!("{id}: {error}")]))?;
-                revoke(&store, &id).await?;
+                revoke(&opened, &id).await?;
                 output.object(&json!({"id": id.as_str(), "revoked": true}));
                 output.say(format!(
                     "Revoked {}. A running gateway refuses it within ten seconds.",
@@ -129,8 +138,8 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
     })?
 }
 
-async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
-    let keys = store.keys().await.map_err(|error| Failure::failed("the keys could not be read", &error))?;
+async fn list(opened: &OpenedStore, output: Output) -> Result<(), Failure> {
+    let keys = opened.store.keys().await.map_err(|error| opened.error(error))?;
     let now = now_ms();
     let names = [
         "ID",
@@ -180,19 +189,18 @@ async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn revoke(store: &dyn KeyStore, id: &ApiKeyId) -> Result<(), Failure> {
+async fn revoke(opened: &OpenedStore, id: &ApiKeyId) -> Result<(), Failure> {
     loop {
-        let found =
-            store.find_key(id).await.map_err(|error| Failure::failed("the key could not be read", &error))?;
+        let found = opened.store.find_key(id).await.map_err(|error| opened.error(error))?;
         let mut key = found.ok_or_else(|| {
             Failure::Failed(format!("there is no API key {}; 'keys list' shows those there are", id.as_str()))
         })?;
         key.value.revoked_at_ms.get_or_insert_with(now_ms);
-        match store.put_key(&key.value, Some(key.version)).await {
+        match opened.store.put_key(&key.value, Some(key.version)).await {
             Ok(_) => return Ok(()),
             // Somebody changed it in between: look again.
             Err(StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(Failure::failed("the key could not be revoked", &error)),
+            Err(error) => return Err(opened.error(error).into()),
         }
     }
 }
