@@ -48,7 +48,7 @@ impl JsonLog {
 
 impl Subscriber for JsonLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= Level::INFO
+        !metadata.is_span() && *metadata.level() <= Level::INFO
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
