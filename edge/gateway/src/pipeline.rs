@@ -88,12 +88,13 @@ impl Gateway {
         let config = Arc::new(Config::new(store, host.clone(), metrics.clone(), refresh, max_age));
         let nodes = Arc::new(Nodes::new(runners, host.clone(), metrics.clone()));
         let instance = u64::from_le_bytes(random);
+        let limits = Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() });
         let limits = Arc::new(Limits::new(limits, host.clone(), settings.limits_on_store_failure, instance));
         Self(Arc::new(Inner {
             config,
             nodes,
             hasher,
-            limits: Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() }),
+            limits,
             metrics,
             settings: Arc::new(settings),
             instance,
