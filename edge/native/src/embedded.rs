@@ -94,7 +94,7 @@ impl EmbeddedGateway {
     ) -> Result<Self, OpenError> {
         let data_dir = DataDir::locate(Some(data_dir.as_ref()));
         let store = Arc::new(open_store(&data_dir).await?);
-        let has_keys = !store.keys().await.map_err(OpenError::Load)?.is_empty();
+        let has_keys = !store.keys().await.map_err(OpenError::Load)?.keys.is_empty();
         let hasher = data_dir
             .hasher(has_keys)
             .map_err(|source| OpenError::DataDir { path: data_dir.path().to_owned(), source })?;
@@ -136,7 +136,7 @@ impl EmbeddedGateway {
 
     /// Whether any API key was ever made.
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
-        Ok(!self.store.keys().await?.is_empty())
+        Ok(!self.store.keys().await?.keys.is_empty())
     }
 }
 

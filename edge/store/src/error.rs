@@ -23,6 +23,23 @@ const PASSING: &[&str] = &[
     "TransactionInProgressException",
 ];
 
+/// Codes of requests that are understood and not allowed. Some are of signatures: a secret that is wrong, or a clock.
+const DENIED: &[&str] = &[
+    "AccessDeniedException",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "NotAuthorized",
+    "OptInRequired",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+
 pub(crate) fn unavailable(reason: impl Into<String>) -> StoreError {
     StoreError::Unavailable { reason: reason.into() }
 }
@@ -31,8 +48,19 @@ pub(crate) fn broken(reason: impl Into<String>) -> StoreError {
     StoreError::Broken { reason: reason.into() }
 }
 
+fn no_table(table: &str) -> StoreError {
+    let reason = format!(
+        "there is no table {table:?} in this account and region; make it (dyad-gateway store init, or the \
+         deployment's Terraform), or name the right one"
+    );
+    StoreError::NotSetUp { reason }
+}
+
 /// The error of a request without a condition.
-pub(crate) fn store_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> StoreError {
+pub(crate) fn store_error<E: ProvideErrorMetadata>(
+    error: &SdkError<E, HttpResponse>,
+    table: &str,
+) -> StoreError {
     match error {
         SdkError::TimeoutError(_) => unavailable("it took too long"),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => unavailable("it took too long"),
@@ -44,6 +72,8 @@ pub(crate) fn store_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespo
                 Some(code) if PASSING.contains(&code) || status.is_server_error() => {
                     unavailable(printable(code))
                 }
+                Some("ResourceNotFoundException") => no_table(table),
+                Some(code) if DENIED.contains(&code) => StoreError::Denied { reason: code.to_owned() },
                 None if status.is_server_error() => unavailable(format!("status {}", status.as_u16())),
                 Some(code) => broken(printable(code)),
                 None => broken(format!("an answer that is not DynamoDB's, with status {}", status.as_u16())),
@@ -56,10 +86,11 @@ pub(crate) fn store_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespo
 /// The error of a write: `conflict` if a record was not as expected.
 pub(crate) fn write_error(
     error: &SdkError<TransactWriteItemsError, HttpResponse>,
+    table: &str,
     conflict: impl FnOnce() -> StoreError,
 ) -> StoreError {
     let Some(reasons) = error.as_service_error().and_then(cancellation_reasons) else {
-        return store_error(error);
+        return store_error(error, table);
     };
     if codes(reasons).any(|code| code == "ConditionalCheckFailed") {
         return conflict();

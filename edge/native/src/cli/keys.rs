@@ -73,7 +73,7 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
                 let known = store.keys().await;
                 let known = known.map_err(|error| Failure::failed("the keys could not be read", &error))?;
                 let hasher = data_dir
-                    .hasher(!known.is_empty())
+                    .hasher(!known.keys.is_empty())
                     .map_err(|error| Failure::failed("the secret for hashing API keys", &error))?;
                 let new = NewApiKey {
                     label: label.clone(),
@@ -112,11 +112,11 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
 }
 
 async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
-    let keys = store.keys().await.map_err(|error| Failure::failed("the keys could not be read", &error))?;
+    let list = store.keys().await.map_err(|error| Failure::failed("the keys could not be read", &error))?;
     let now = now_ms();
     let mut rows =
         vec![["ID", "LABEL", "STATE", "MODELS", "REQUESTS/MIN", "CONCURRENT"].map(str::to_owned).to_vec()];
-    for key in keys.iter().map(|key| &key.value) {
+    for key in list.keys.iter().map(|key| &key.value) {
         let state = match (key.revoked_at_ms, key.expires_at_ms) {
             (Some(_), _) => "revoked",
             (None, Some(at)) if at <= now => "expired",
@@ -138,7 +138,7 @@ async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
             or_any(key.limits.concurrent_requests),
         ]);
     }
-    if keys.is_empty() {
+    if list.keys.is_empty() {
         output.say("There are no API keys; 'dyad-gateway keys create' makes one.");
     } else {
         output.table(&rows);

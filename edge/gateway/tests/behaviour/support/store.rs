@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use catalog::{
-    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigVersion, KeyStore, MemoryStore, Provider, ProviderSlug,
-    ProviderStore, Store, StoreError, Versioned,
+    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore, LeftOut,
+    MemoryStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Versioned,
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,9 @@ pub(crate) struct FaultyStore {
     pub(super) inner: MemoryStore,
     mood: Mutex<Mood>,
     key_look_ups: AtomicUsize,
+    snapshots: AtomicUsize,
+    checks: AtomicUsize,
+    left_out: Mutex<Vec<LeftOut>>,
     waiting: Arc<Mutex<Vec<Waker>>>,
 }
 
@@ -44,6 +47,21 @@ impl FaultyStore {
     /// How often a key was looked up.
     pub(crate) fn key_look_ups(&self) -> usize {
         self.key_look_ups.load(Ordering::SeqCst)
+    }
+
+    /// How often the whole configuration was read.
+    pub(crate) fn snapshots(&self) -> usize {
+        self.snapshots.load(Ordering::SeqCst)
+    }
+
+    /// How often the version was read.
+    pub(crate) fn checks(&self) -> usize {
+        self.checks.load(Ordering::SeqCst)
+    }
+
+    /// What cannot be read of the configuration from now on.
+    pub(crate) fn leaves_out(&self, items: &[LeftOut]) {
+        *self.left_out.lock().unwrap() = items.to_vec();
     }
 
     fn faulty<'a, T: Send + 'a>(
@@ -75,10 +93,6 @@ impl FaultyStore {
 }
 
 impl ProviderStore for FaultyStore {
-    fn providers(&self) -> BoxFuture<'_, Result<Vec<Versioned<Provider>>, StoreError>> {
-        self.faulty(self.inner.providers())
-    }
-
     fn provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
@@ -112,7 +126,7 @@ impl KeyStore for FaultyStore {
         self.faulty(self.inner.find_key(id))
     }
 
-    fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>> {
+    fn keys(&self) -> BoxFuture<'_, Result<KeyList, StoreError>> {
         self.faulty(self.inner.keys())
     }
 
@@ -126,7 +140,17 @@ impl KeyStore for FaultyStore {
 }
 
 impl Store for FaultyStore {
+    fn config(&self) -> BoxFuture<'_, Result<ConfigSnapshot, StoreError>> {
+        self.snapshots.fetch_add(1, Ordering::SeqCst);
+        let left_out = self.left_out.lock().unwrap().clone();
+        self.faulty(Box::pin(async move {
+            let snapshot = self.inner.config().await?;
+            Ok(ConfigSnapshot { left_out, ..snapshot })
+        }))
+    }
+
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
+        self.checks.fetch_add(1, Ordering::SeqCst);
         self.faulty(self.inner.config_version())
     }
 }
