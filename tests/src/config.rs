@@ -36,6 +36,12 @@ impl Config {
         }
     }
 
+    /// The same without providers.
+    #[must_use]
+    pub fn settings(&self) -> Self {
+        Self { provider: Vec::new(), ..self.clone() }
+    }
+
     /// The configuration as TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration of plain members is TOML")

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::clients::{Answer, Client, Clients, Job};
 use crate::config::{Config, Provider};
-use crate::gateway::{Gateway, Host};
+use crate::gateway::Gateway;
 use crate::raw::{Connection, Request, Response};
 use crate::sse::EventStream;
 use crate::upstream::{FakeUpstream, Script};
@@ -46,30 +46,17 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Starts the host of the environment with the standard configuration. For a running host the
-    /// upstream listens where that host's configuration says: `DYAD_TEST_UPSTREAM_ADDR`.
+    /// Starts the host under test with the standard configuration.
     pub async fn start() -> Self {
-        let address = match Host::from_env() {
-            Host::Native => "127.0.0.1:0".to_owned(),
-            Host::Running { .. } => std::env::var("DYAD_TEST_UPSTREAM_ADDR")
-                .expect("DYAD_TEST_UPSTREAM_ADDR goes with DYAD_TEST_BASE_URL: host:port the host's provider points at"),
-        };
-        let upstream = FakeUpstream::start_on(&address, None).await;
-        let gateway = Gateway::start(&standard_config(&upstream.base_url())).await;
-        Self { gateway, upstream, clients: Clients::default() }
-    }
-
-    /// Starts the native host, for tests that need its process.
-    pub async fn start_native() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    /// Starts the native host with a changed configuration.
+    /// Starts the host under test with a changed configuration.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let upstream = FakeUpstream::start().await;
         let mut config = standard_config(&upstream.base_url());
         change(&mut config);
-        let gateway = Gateway::start_native(&config).await;
+        let gateway = Gateway::start(&config).await;
         Self { gateway, upstream, clients: Clients::default() }
     }
 

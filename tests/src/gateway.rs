@@ -1,5 +1,4 @@
-//! A host of the gateway under test: the native binary as a child process, or one that already
-//! runs somewhere.
+//! A host of the gateway under test, as a child process.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -10,39 +9,17 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::config::{Config, UPSTREAM_CREDENTIAL, UPSTREAM_CREDENTIAL_VARIABLE};
+use crate::hosts::Host;
+use crate::table::Table;
 use crate::tls::ServerIdentity;
 use crate::{SOON, secrets, within};
 
 /// A CLI's image from nothing: its base, and the package with all that it depends on.
 const IMAGE_BUILD: Duration = Duration::from_secs(900);
-
-/// Which host the suites drive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
-    /// The native binary, started by the harness for each test.
-    Native,
-    /// A host that somebody else started with the suites' standard configuration.
-    Running { base_url: String, api_key: String },
-}
-
-impl Host {
-    /// From the environment: `DYAD_TEST_BASE_URL` and `DYAD_TEST_API_KEY` name a running host;
-    /// without them it is the native binary.
-    pub fn from_env() -> Self {
-        match std::env::var("DYAD_TEST_BASE_URL") {
-            Ok(base_url) => {
-                let api_key = std::env::var("DYAD_TEST_API_KEY")
-                    .expect("DYAD_TEST_API_KEY goes with DYAD_TEST_BASE_URL");
-                Self::Running { base_url, api_key }
-            }
-            Err(_) => Self::Native,
-        }
-    }
-}
 
 /// A gateway that serves.
 #[derive(Debug)]
@@ -51,6 +28,8 @@ pub struct Gateway {
     pub base_url: String,
     pub api_key: String,
     process: Option<Process>,
+    /// Ends after the process that uses it.
+    _table: Option<Table>,
 }
 
 #[derive(Debug)]
@@ -62,34 +41,25 @@ struct Process {
 }
 
 impl Gateway {
-    /// The host of the environment, which must have been started with `config` if it runs already.
+    /// The host under test.
     pub async fn start(config: &Config) -> Self {
-        match Host::from_env() {
-            Host::Native => Self::start_native(config).await,
-            Host::Running { base_url, api_key } => {
-                secrets::register(UPSTREAM_CREDENTIAL);
-                Self::at(base_url, api_key)
-            }
+        match Host::under_test() {
+            Host::Native | Host::Dynamo => Self::spawn(config, None, &[]).await,
         }
     }
 
-    /// A server that somebody else runs.
+    /// A server that is no gateway of ours.
     pub fn at(base_url: String, api_key: String) -> Self {
         secrets::register(&api_key);
-        Self { base_url, api_key, process: None }
+        Self { base_url, api_key, process: None, _table: None }
     }
 
-    /// The native binary with TLS.
+    /// The native binary, on the store of the host under test, with TLS.
     pub async fn start_tls(config: &Config, identity: &ServerIdentity) -> Self {
         Self::spawn(config, Some(identity), &[]).await
     }
 
-    /// The native binary.
-    pub async fn start_native(config: &Config) -> Self {
-        Self::spawn(config, None, &[]).await
-    }
-
-    /// The native binary with further arguments.
+    /// The native binary, on the store of the host under test, with further arguments.
     pub async fn start_with_arguments(config: &Config, arguments: &[&str]) -> Self {
         Self::spawn(config, None, arguments).await
     }
@@ -112,19 +82,30 @@ impl Gateway {
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "clis add {cli} ended with {}:\n{said}", output.status);
         }
-        Self::launch(directory, &["--no-discovery"]).await
+        Self::launch(directory, &["--no-discovery"], None).await
     }
 
-    /// The native binary with a configuration as text.
+    /// The native binary on its own store, with a configuration as text.
     pub async fn start_with_toml(config: &str) -> Self {
-        Self::spawn_with(config, None, &[]).await
+        Self::spawn_with(config, None, &[], None).await
     }
 
     async fn spawn(config: &Config, identity: Option<&ServerIdentity>, arguments: &[&str]) -> Self {
-        Self::spawn_with(&config.to_toml(), identity, arguments).await
+        match Host::under_test() {
+            Host::Native => Self::spawn_with(&config.to_toml(), identity, arguments, None).await,
+            Host::Dynamo => {
+                let table = Table::start(config).await;
+                Self::spawn_with(&config.settings().to_toml(), identity, arguments, Some(table)).await
+            }
+        }
     }
 
-    async fn spawn_with(config: &str, identity: Option<&ServerIdentity>, arguments: &[&str]) -> Self {
+    async fn spawn_with(
+        config: &str,
+        identity: Option<&ServerIdentity>,
+        arguments: &[&str],
+        table: Option<Table>,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let config_path = directory.path().join("config.toml");
         fs::write(&config_path, config).expect("the temporary directory is writable");
@@ -136,10 +117,10 @@ impl Gateway {
             all.extend(["--tls-cert".to_owned(), path(&certificate), "--tls-key".to_owned(), path(&key)]);
         }
         all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        Self::launch(directory, &all.iter().map(String::as_str).collect::<Vec<_>>()).await
+        Self::launch(directory, &all.iter().map(String::as_str).collect::<Vec<_>>(), table).await
     }
 
-    async fn launch(directory: TempDir, arguments: &[&str]) -> Self {
+    async fn launch(directory: TempDir, arguments: &[&str], table: Option<Table>) -> Self {
         let log = File::create(directory.path().join("log")).expect("the temporary directory is writable");
         let mut command = Command::new(gateway_binary());
         command
@@ -150,6 +131,7 @@ impl Gateway {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("RUST_LOG", "debug")
             .env(UPSTREAM_CREDENTIAL_VARIABLE, UPSTREAM_CREDENTIAL)
+            .envs(table.as_ref().map(Table::variables).unwrap_or_default())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -160,18 +142,12 @@ impl Gateway {
         let stdout = child.stdout.take().expect("stdout is piped");
         let process = Process { child, directory, printed: Arc::default() };
         let mut lines = BufReader::new(stdout).lines();
-        let ready = within(SOON * 3, "the gateway is ready", async {
-            while let Ok(Some(line)) = lines.next_line().await {
-                match serde_json::from_str::<Value>(&line) {
-                    Ok(event) if event["event"] == "ready" => return event,
-                    _ => {}
-                }
-            }
-            panic!("the gateway ended before it was ready:\n{}", process.log());
-        })
-        .await;
+        let ready = ready_event(&mut lines).await;
+        let ready =
+            ready.unwrap_or_else(|| panic!("the gateway ended before it was ready:\n{}", process.log()));
         // Nothing but the ready event may show the key; what follows on stdout is looked at too.
-        let api_key = ready["api_key"].as_str().expect("a first start shows its API key").to_owned();
+        let first_key = || ready["api_key"].as_str().expect("a first start shows its API key").to_owned();
+        let api_key = table.as_ref().map_or_else(first_key, |table| table.api_key.clone());
         secrets::register(&api_key);
         let printed = Arc::clone(&process.printed);
         tokio::spawn(async move {
@@ -180,7 +156,7 @@ impl Gateway {
             }
         });
         let base_url = ready["base_url"].as_str().expect("the ready event names the base URL").to_owned();
-        Self { base_url, api_key, process: Some(process) }
+        Self { base_url, api_key, process: Some(process), _table: table }
     }
 
     /// `host:port` to connect to.
@@ -199,7 +175,7 @@ impl Gateway {
         self.process.as_ref().expect("only a native host has one here").directory.path().join("data")
     }
 
-    /// What the host has logged so far; empty for a host that somebody else runs.
+    /// What the host has logged so far; empty for a server that is no child of ours.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
@@ -241,6 +217,20 @@ impl Gateway {
         let id = process.child.id().expect("the process was not waited for");
         Pid::from_raw(id.try_into().expect("process ids are small")).expect("process ids are not zero")
     }
+}
+
+/// The event with which a command of the gateway's says that it serves; `None` if it ends before.
+pub(crate) async fn ready_event(stdout: &mut Lines<BufReader<ChildStdout>>) -> Option<Value> {
+    within(SOON * 3, "the gateway is ready", async {
+        while let Ok(Some(line)) = stdout.next_line().await {
+            match serde_json::from_str::<Value>(&line) {
+                Ok(event) if event["event"] == "ready" => return Some(event),
+                _ => {}
+            }
+        }
+        None
+    })
+    .await
 }
 
 impl Drop for Gateway {

@@ -1,5 +1,5 @@
 //! Harness of the suites that cross processes: fake upstreams that misbehave on demand, the
-//! gateway as a child process (or any other host), the real client libraries, and sockets that
+//! gateway as a child process on any of its hosts, the real client libraries, and sockets that
 //! say exactly what a test wants said.
 //!
 //! The suites are in `tests/`: `contract` (real client libraries), `raw` (bytes on the wire),
@@ -15,11 +15,13 @@ pub mod dyad;
 pub mod fixture;
 pub mod gateway;
 pub mod h2;
+pub mod hosts;
 pub mod http1;
 pub mod raw;
 pub mod real;
 pub mod secrets;
 pub mod sse;
+pub mod table;
 pub mod tls;
 pub mod turn;
 pub mod upstream;

@@ -28,7 +28,7 @@ async fn llama_cpp_serves_through_the_gateway() {
     let server = RealServer::llama_cpp().await;
     let provider = Provider::local("llama", &server.base_url()).timeouts(PATIENT);
     let config = Config::new([provider.model("story", "tiny-chat").model("vectors", "tiny-embed")]);
-    let gateway = Gateway::start_native(&config).await;
+    let gateway = Gateway::start(&config).await;
     let clients = Clients::default();
     // Without chance, so that all are told the same story.
     let story = || chat("story", json!({"max_tokens": 24, "temperature": 0, "reasoning_effort": "medium"}));
@@ -60,7 +60,7 @@ async fn llama_cpp_serves_through_the_gateway() {
 
     // Without a list of models the server is asked for its own.
     let config = Config::new([Provider::local("llama", &server.base_url()).timeouts(PATIENT)]);
-    let gateway = Gateway::start_native(&config).await;
+    let gateway = Gateway::start(&config).await;
     assert_eq!(listed(&clients, &gateway).await, ["tiny-chat", "tiny-embed"]);
     let job = Job::chat(&gateway, chat("tiny-chat", json!({"max_tokens": 3})));
     assert!(!clients.run(Client::Python3, &job).await.ok().text.is_empty());
@@ -84,7 +84,7 @@ async fn litellm_is_an_upstream_like_others() {
     let provider = Provider::proxy("litellm", &server.base_url()).timeouts(PATIENT);
     let mut config = Config::new([provider.model("chat", "litellm-chat").model("embed", "litellm-embed")]);
     config.keepalive_ms = 15_000; // until then an error has its status; LiteLLM takes its time
-    let gateway = Gateway::start_native(&config).await;
+    let gateway = Gateway::start(&config).await;
     let clients = Clients::default();
     let turn = Turn::new().reasoning("reasoning_content", "Let me see.").text("Grüße 🦀 ");
     upstream.on("upstream-model", turn.tool_call("call_1", "tool_00", r#"{"path":"a"}"#));

@@ -96,16 +96,22 @@ impl TryFrom<String> for ApiKeyId {
 impl ApiKey {
     /// Makes a key from 32 bytes of a cryptographic random source. The same bytes give the same key.
     pub fn from_random(bytes: &[u8; 32]) -> Self {
+        let id = random_base62(bytes)[..ID_CHARS].to_owned();
+        Self::with_id(ApiKeyId(id), bytes)
+    }
+
+    /// The same, with an id that was chosen, so that of several who make it at once only one can store it.
+    pub fn with_id(id: ApiKeyId, bytes: &[u8; 32]) -> Self {
         let characters = random_base62(bytes);
-        let (id, secret) = characters.split_at(ID_CHARS);
+        let (_, secret) = characters.split_at(ID_CHARS);
         let mut whole = Zeroizing::new(String::with_capacity(KEY_CHARS));
         whole.push_str(PREFIX);
-        whole.push_str(id);
+        whole.push_str(id.as_str());
         whole.push('_');
         whole.push_str(secret);
         let checksum = checksum(&whole);
         whole.extend(checksum.map(char::from));
-        Self { id: ApiKeyId(id.to_owned()), whole: Secret::new(&**whole) }
+        Self { id, whole: Secret::new(&**whole) }
     }
 
     /// Checks form and checksum; no look-up. Any input is allowed, of any length.
@@ -218,11 +224,20 @@ pub struct ApiKeyRecord {
     pub limits: ApiKeyLimits,
 }
 
-/// `None` means unlimited.
+/// `None` means unlimited. Windows are aligned to UTC: full minutes, days and calendar months.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ApiKeyLimits {
     pub requests_per_minute: Option<u32>,
     pub concurrent_requests: Option<u32>,
+    /// Tokens of prompts and completions together, 1 to [`ApiKeyLimits::MAX_TOKENS`], as are the other two.
+    pub tokens_per_minute: Option<u64>,
+    pub tokens_per_day: Option<u64>,
+    pub tokens_per_month: Option<u64>,
+}
+
+impl ApiKeyLimits {
+    /// A quadrillion: nobody's limit, and far from where sums would overflow.
+    pub const MAX_TOKENS: u64 = 1_000_000_000_000_000;
 }
 
 impl ApiKeyRecord {
@@ -235,12 +250,20 @@ impl ApiKeyRecord {
         if self.expires_at_ms.is_some_and(|at| at <= self.created_at_ms) {
             violations.add("expires_at_ms", "must be later than created_at_ms");
         }
+        let limits = &self.limits;
         for (path, limit) in [
-            ("limits.requests_per_minute", self.limits.requests_per_minute),
-            ("limits.concurrent_requests", self.limits.concurrent_requests),
+            ("limits.requests_per_minute", limits.requests_per_minute.map(u64::from)),
+            ("limits.concurrent_requests", limits.concurrent_requests.map(u64::from)),
+            ("limits.tokens_per_minute", limits.tokens_per_minute),
+            ("limits.tokens_per_day", limits.tokens_per_day),
+            ("limits.tokens_per_month", limits.tokens_per_month),
         ] {
-            if limit == Some(0) {
-                violations.add(path, "must be at least 1; revoke the key to refuse every request");
+            match limit {
+                Some(0) => violations.add(path, "must be at least 1; revoke the key to refuse every request"),
+                Some(limit) if limit > ApiKeyLimits::MAX_TOKENS => {
+                    violations.add(path, format!("must be at most {}", ApiKeyLimits::MAX_TOKENS));
+                }
+                _ => {}
             }
         }
         let models = self.allowed_models.as_deref().unwrap_or_default();

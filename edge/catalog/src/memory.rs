@@ -6,8 +6,8 @@ use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore, Provider,
-    ProviderSlug, ProviderStore, Store, StoreError, Versioned,
+    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Hold, KeyList, KeyStore,
+    LimitStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken, Versioned,
 };
 
 /// Behaves as the durable stores do, and refuses what they refuse.
@@ -21,6 +21,9 @@ struct State {
     providers: BTreeMap<ProviderSlug, Versioned<Provider>>,
     keys: BTreeMap<ApiKeyId, Versioned<ApiKeyRecord>>,
     version: ConfigVersion,
+    counters: BTreeMap<Counter, u64>,
+    /// By key and holder: slots, and until when they are held.
+    slots: BTreeMap<ApiKeyId, BTreeMap<String, (u32, u64)>>,
 }
 
 impl MemoryStore {
@@ -111,6 +114,73 @@ impl Store for MemoryStore {
 
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
         answer(Ok(self.state().version.clone()))
+    }
+}
+
+impl LimitStore for MemoryStore {
+    fn take<'a>(
+        &'a self,
+        counter: &'a Counter,
+        ask: Ask,
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Taken, StoreError>> {
+        let mut state = self.state();
+        state.forget_counters_before(counter);
+        let taken = state.counters.entry(counter.clone()).or_default();
+        let answered = Taken::from_counter(*taken, ask, limit);
+        *taken = taken.saturating_add(answered.counted);
+        answer(Ok(answered))
+    }
+
+    fn charge<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        let mut state = self.state();
+        let taken = state.counters.entry(counter.clone()).or_default();
+        *taken = taken.saturating_add(amount);
+        answer(Ok(()))
+    }
+
+    fn give_back<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        let mut state = self.state();
+        if let Some(taken) = state.counters.get_mut(counter).filter(|taken| **taken >= amount) {
+            *taken -= amount;
+        }
+        answer(Ok(()))
+    }
+
+    fn hold<'a>(&'a self, hold: Hold<'a>) -> BoxFuture<'a, Result<u32, StoreError>> {
+        let mut state = self.state();
+        let holders = state.slots.entry(hold.key.clone()).or_default();
+        holders.retain(|holder, (_, until_ms)| holder == hold.holder || *until_ms > hold.now_ms);
+        let others: u32 =
+            holders.iter().filter(|(holder, _)| *holder != hold.holder).map(|(_, (slots, _))| slots).sum();
+        let held = hold.wanted.min(hold.limit.saturating_sub(others));
+        if held == 0 {
+            holders.remove(hold.holder);
+        } else {
+            holders.insert(hold.holder.to_owned(), (held, hold.until_ms));
+        }
+        if holders.is_empty() {
+            state.slots.remove(hold.key);
+        }
+        answer(Ok(held))
+    }
+
+    /// It has no clock of its own.
+    fn clock_offset_ms(&self) -> i64 {
+        0
+    }
+}
+
+impl State {
+    /// Drops the counters of windows that are long over, of the same key and kind.
+    fn forget_counters_before(&mut self, counter: &Counter) {
+        let first = Counter { start_ms: 0, ..counter.clone() };
+        let is_over = |old: &Counter| old.end_ms().saturating_add(Counter::KEPT_MS) < counter.start_ms;
+        while let Some(old) = self.counters.range(&first..counter).next().map(|(old, _)| old.clone())
+            && is_over(&old)
+        {
+            self.counters.remove(&old);
+        }
     }
 }
 

@@ -1,37 +1,19 @@
 //! Limits of an API key: concurrent requests and requests per minute.
 //!
-//! A window's requests are spent from a lease. A [`Leases`] source hands out slices of the window, so that several
-//! instances together never pass the limit; [`WholeWindow`] is the source of a deployment with one instance.
+//! A window's requests are spent from a lease: a slice of it that the store has granted to this instance.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use catalog::ApiKeyId;
+use catalog::{Ask, Counter, LimitStore, Period, Quantity};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::CachedKey;
 use crate::error::ApiError;
-use crate::host::{BoxFuture, Host};
+use crate::host::Host;
 
 const WINDOW_MS: u64 = 60_000;
-
-/// Where slices of a key's window come from.
-pub trait Leases: Send + Sync + 'static {
-    /// Asks for up to `limit` requests of the window that begins at `window_start_ms` (Unix time). Answers how many
-    /// were granted: 0 means that the window is spent.
-    fn lease<'a>(&'a self, key: &'a ApiKeyId, window_start_ms: u64, limit: u32) -> BoxFuture<'a, u32>;
-}
-
-/// One instance: the first lease of a window is all of it.
-#[derive(Debug, Default)]
-pub struct WholeWindow;
-
-impl Leases for WholeWindow {
-    fn lease<'a>(&'a self, _: &'a ApiKeyId, _: u64, limit: u32) -> BoxFuture<'a, u32> {
-        Box::pin(std::future::ready(limit))
-    }
-}
 
 /// What a key has in use on this instance.
 #[derive(Debug, Default)]
@@ -78,10 +60,14 @@ impl Permit {
     }
 }
 
-pub(crate) async fn admit(key: &CachedKey, leases: &dyn Leases, host: &dyn Host) -> Result<Permit, ApiError> {
-    let limits = key.record.limits;
+pub(crate) async fn admit(
+    key: &CachedKey,
+    limits: &dyn LimitStore,
+    host: &dyn Host,
+) -> Result<Permit, ApiError> {
+    let max = key.record.limits;
     let mut permit = Permit { counted: None, requests: None };
-    if let Some(max) = limits.concurrent_requests {
+    if let Some(max) = max.concurrent_requests {
         let taken = key
             .usage
             .concurrent
@@ -94,8 +80,8 @@ pub(crate) async fn admit(key: &CachedKey, leases: &dyn Leases, host: &dyn Host)
         }
         permit.counted = Some(key.usage.clone());
     }
-    if let Some(limit) = limits.requests_per_minute {
-        permit.requests = Some(spend(key, limit, leases, host.unix_ms()).await?);
+    if let Some(limit) = max.requests_per_minute {
+        permit.requests = Some(spend(key, limit, limits, host.unix_ms()).await?);
     }
     Ok(permit)
 }
@@ -104,7 +90,7 @@ pub(crate) async fn admit(key: &CachedKey, leases: &dyn Leases, host: &dyn Host)
 async fn spend(
     key: &CachedKey,
     limit: u32,
-    leases: &dyn Leases,
+    limits: &dyn LimitStore,
     now_ms: u64,
 ) -> Result<(u32, u32, Duration), ApiError> {
     let now_start_ms = now_ms - now_ms % WINDOW_MS;
@@ -133,7 +119,18 @@ async fn spend(
                 ));
             }
         }
-        let granted = leases.lease(&key.record.id, start_ms, limit).await;
+        let counter = Counter {
+            key: key.record.id.clone(),
+            quantity: Quantity::Requests,
+            period: Period::Minute,
+            start_ms,
+        };
+        let ask = Ask { need: 1, extra: u64::from(limit) / 8 };
+        let taken = limits.take(&counter, ask, limit.into()).await.map_err(|error| {
+            tracing::warn!(%error, "a limit could not be looked up");
+            ApiError::store_unavailable(error.code())
+        })?;
+        let granted = u32::try_from(taken.granted).unwrap_or(u32::MAX);
         let mut window = key.usage.window.lock().unwrap_or_else(PoisonError::into_inner);
         if window.start_ms == start_ms {
             window.leased = window.leased.saturating_add(granted);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::adapter::{ChatCall, Completed, EmbeddingsCall};
+use crate::adapter::{Call, ChatCall, Completed, EmbeddingsCall};
 use crate::classify::taught;
 use crate::error::{Scope, UpstreamFailure};
 use crate::host::BoxFuture;
@@ -23,6 +23,8 @@ pub(crate) trait Attempt: Send + Sync {
         corrections: &'a [Lesson],
     ) -> BoxFuture<'a, Result<Self::Answer, UpstreamFailure>>;
 
+    fn call(&self) -> &Call;
+
     /// Whether what goes to the target has what the lesson is about, so that sending it again is another request.
     fn is_changed_by(&self, target: &Target, lesson: Lesson) -> bool;
 }
@@ -41,6 +43,10 @@ impl Attempt for Streamed {
         Box::pin(self.0.stream(target, corrections))
     }
 
+    fn call(&self) -> &Call {
+        &self.0.call
+    }
+
     fn is_changed_by(&self, target: &Target, lesson: Lesson) -> bool {
         self.0.is_changed_by(target, lesson)
     }
@@ -55,6 +61,10 @@ impl Attempt for Whole {
         corrections: &'a [Lesson],
     ) -> BoxFuture<'a, Result<Completed, UpstreamFailure>> {
         Box::pin(self.0.complete(target, corrections))
+    }
+
+    fn call(&self) -> &Call {
+        &self.0.call
     }
 
     fn is_changed_by(&self, target: &Target, lesson: Lesson) -> bool {
@@ -73,6 +83,10 @@ impl Attempt for EmbeddingsCall {
         Box::pin(self.embed(target))
     }
 
+    fn call(&self) -> &Call {
+        &self.call
+    }
+
     fn is_changed_by(&self, _: &Target, _: Lesson) -> bool {
         false
     }
@@ -84,15 +98,27 @@ pub(crate) async fn try_targets<A: Attempt>(
     request: &A,
     targets: &[Arc<Target>],
 ) -> Result<(A::Answer, Arc<Target>), UpstreamFailure> {
+    let request_id = request.call().request_id.to_str().unwrap_or_default();
     let mut last: Option<UpstreamFailure> = None;
     for target in targets {
+        let (provider, model) = (target.upstream.slug.as_str(), target.model.upstream_id.as_str());
+        let series = target.series.get(target);
+        if last.is_some() {
+            series.fallback();
+        }
         let mut corrections: Vec<Lesson> = Vec::new();
         let mut reconnected = false;
         let failure = loop {
+            tracing::debug!(request_id, provider, model, "an upstream is asked");
             let failure = match request.attempt(target, &corrections).await {
-                Ok(answer) => return Ok((answer, target.clone())),
+                Ok(answer) => {
+                    tracing::debug!(request_id, provider, model, "the upstream answers");
+                    series.call_committed();
+                    return Ok((answer, target.clone()));
+                }
                 Err(failure) => failure,
             };
+            series.call_failed(failure.class);
             let new = taught(&failure).filter(|taught| {
                 request.is_changed_by(target, taught.lesson) && !corrections.contains(&taught.lesson)
             });
@@ -101,25 +127,28 @@ pub(crate) async fn try_targets<A: Attempt>(
             {
                 if new.lasting {
                     tracing::info!(
-                        provider = target.upstream.slug.as_str(),
-                        model = target.model.upstream_id,
+                        provider,
+                        model,
                         lesson = ?new.lesson,
                         "the upstream refused a field; from now on it is sent without"
                     );
                     target.learned.learn(new.lesson);
                 }
                 corrections.push(new.lesson);
+                series.corrected();
                 continue;
             }
             if failure.stale_connection && !reconnected {
                 reconnected = true;
+                series.reconnected();
                 continue;
             }
             break failure;
         };
         tracing::warn!(
-            provider = target.upstream.slug.as_str(),
-            model = target.model.upstream_id,
+            request_id,
+            provider,
+            model,
             class = failure.class.as_str(),
             "an upstream failed: {}",
             // The upstream's own words may quote the request, which is nothing for the log.

@@ -19,6 +19,7 @@ use crate::admit::Usage;
 use crate::changes::Changes;
 use crate::freshness::{Failure, Freshness, Turn};
 use crate::host::{BoxFuture, Host};
+use crate::metrics::{Metrics, StoreCall};
 use crate::routes::Routes;
 
 /// Keys held in memory; beyond it an arbitrary one makes room.
@@ -34,6 +35,7 @@ const UNKNOWN_KEY_WAIT: Duration = Duration::from_secs(3);
 pub(crate) struct Config {
     store: Arc<dyn Store>,
     host: Arc<dyn Host>,
+    metrics: Arc<Metrics>,
     freshness: Arc<Freshness>,
     /// Everything that the routes are made from.
     sources: Mutex<Sources>,
@@ -83,12 +85,14 @@ impl Config {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         host: Arc<dyn Host>,
+        metrics: Arc<Metrics>,
         refresh_after: Duration,
         max_age: Duration,
     ) -> Self {
         Self {
             store,
             host,
+            metrics,
             freshness: Freshness::new("configuration", refresh_after, max_age),
             sources: Mutex::default(),
             routes: ArcSwap::default(),
@@ -141,7 +145,7 @@ impl Config {
     /// Reads the counts and, if they concern the providers, those.
     async fn read_changes(&self, turn: &Turn) -> Result<(), StoreError> {
         if self.freshness.is_loaded() {
-            let version = match self.store.config_version().await {
+            let version = match self.ask(StoreCall::Version, self.store.config_version()).await {
                 Ok(version) => Some(version),
                 Err(StoreError::Unreadable(_)) => None,
                 Err(error) => return Err(error),
@@ -158,7 +162,7 @@ impl Config {
                 return Ok(());
             }
         }
-        let snapshot = self.store.config().await?;
+        let snapshot = self.ask(StoreCall::Config, self.store.config()).await?;
         self.change_sources(|sources| {
             if turn.number < sources.turn {
                 return;
@@ -184,6 +188,14 @@ impl Config {
 
     fn sources(&self) -> MutexGuard<'_, Sources> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask<T>(
+        &self,
+        call: StoreCall,
+        future: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.metrics.store_call(call, &*self.host, future).await
     }
 
     pub(crate) fn set_given(&self, providers: Vec<Provider>) {
@@ -229,7 +241,7 @@ impl Config {
                 (provider.clone(), models)
             })
             .collect();
-        let routes = Routes::build(with_models, &*self.host);
+        let routes = Routes::build(with_models, &*self.host, &self.metrics);
         routes.keep_lessons(&self.routes.load());
         self.routes.store(Arc::new(routes));
     }
@@ -275,13 +287,16 @@ impl Config {
         id: &ApiKeyId,
         wait: Duration,
     ) -> Result<Option<Versioned<ApiKeyRecord>>, StoreError> {
-        match select(self.store.find_key(id), self.host.sleep(wait)).await {
-            Either::Left((found, _)) => found,
-            Either::Right(_) => {
-                let reason = format!("no answer within {} s", wait.as_secs());
-                Err(StoreError::Unavailable { reason })
+        let found = async {
+            match select(self.store.find_key(id), self.host.sleep(wait)).await {
+                Either::Left((found, _)) => found,
+                Either::Right(_) => {
+                    let reason = format!("no answer within {} s", wait.as_secs());
+                    Err(StoreError::Unavailable { reason })
+                }
             }
-        }
+        };
+        self.ask(StoreCall::Key, found).await
     }
 
     fn is_missing(&self, id: &ApiKeyId, generation: u64) -> bool {

@@ -29,6 +29,20 @@ pub(crate) enum FailureClass {
 }
 
 impl FailureClass {
+    /// In the order of their discriminants.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Auth,
+        Self::RateLimited,
+        Self::QuotaExhausted,
+        Self::Overloaded,
+        Self::Timeout,
+        Self::InvalidRequest,
+        Self::NotFound,
+        Self::ContentFilter,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
     /// Whether it is told in the words of who refused the request.
     pub(crate) fn is_callers_fault(self) -> bool {
         matches!(self, Self::InvalidRequest | Self::ContentFilter)
@@ -269,6 +283,14 @@ impl ApiError {
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "store_unavailable", message);
         error.retry_after = Some(Duration::from_secs(2));
         error
+    }
+
+    /// The code, for metrics and logs. Where it is an upstream's, of which there may be any number, the type.
+    pub(crate) fn label(&self) -> &'static str {
+        match self.code {
+            Cow::Borrowed(code) => code,
+            Cow::Owned(_) => self.kind,
+        }
     }
 
     pub(crate) fn body(&self) -> ErrorBody<'_> {

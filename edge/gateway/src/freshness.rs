@@ -180,7 +180,7 @@ impl Freshness {
             let now = host.monotonic();
             let left = deadline.saturating_sub(now);
             if let Some(turn) = self.turn_unless_taken(now) {
-                if let Either::Right((_, reading)) = select(read(turn), host.sleep(left)).await {
+                if let Either::Right(((), reading)) = select(read(turn), host.sleep(left)).await {
                     let reason = format!("no answer within {left:?}");
                     self.fails(Failure { class: "unavailable", reason }, host);
                     // What comes late still serves the next.

@@ -20,6 +20,7 @@ mod estimate;
 mod event;
 mod freshness;
 mod host;
+mod metrics;
 mod nodes;
 mod normalize;
 mod pipeline;
@@ -35,9 +36,9 @@ mod status;
 mod stream;
 mod timer;
 
-pub use admit::{Leases, WholeWindow};
 pub use event::ChatEvent;
 pub use host::{Body, BoxError, BoxFuture, CallError, Host, full};
+pub use metrics::GatewayMetrics;
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};
 pub use settings::{Cors, Settings};

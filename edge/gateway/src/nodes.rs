@@ -11,6 +11,7 @@ use runner_api::{NodeList, NodeRecord, Registry, RegistryError};
 use crate::config::log_left_out;
 use crate::freshness::{Failure, Freshness, Turn};
 use crate::host::{BoxFuture, Host};
+use crate::metrics::{Metrics, StoreCall};
 
 /// Nodes that are known at once; the registry is trusted, but not with all of the memory.
 const MAX_NODES: usize = 10_000;
@@ -26,6 +27,7 @@ const AVOIDED_FOR: Duration = Duration::from_secs(5);
 pub(crate) struct Nodes {
     registry: Arc<dyn Registry>,
     host: Arc<dyn Host>,
+    metrics: Arc<Metrics>,
     freshness: Arc<Freshness>,
     known: ArcSwap<Known>,
     /// Nodes that failed lately, by id: avoided until then on the monotonic clock.
@@ -41,9 +43,9 @@ struct Known {
 }
 
 impl Nodes {
-    pub(crate) fn new(registry: Arc<dyn Registry>, host: Arc<dyn Host>) -> Self {
+    pub(crate) fn new(registry: Arc<dyn Registry>, host: Arc<dyn Host>, metrics: Arc<Metrics>) -> Self {
         let freshness = Freshness::new("runners", REFRESH_AFTER, MAX_AGE);
-        Self { registry, host, freshness, known: ArcSwap::default(), avoided: Mutex::default() }
+        Self { registry, host, metrics, freshness, known: ArcSwap::default(), avoided: Mutex::default() }
     }
 
     pub(crate) fn freshness(&self) -> &Freshness {
@@ -72,7 +74,8 @@ impl Nodes {
     }
 
     async fn read(&self, turn: Turn) -> Result<(), RegistryError> {
-        let read = self.registry.nodes().await.map(|list| self.learn(turn.number, list));
+        let read = self.metrics.store_call(StoreCall::Nodes, &*self.host, self.registry.nodes()).await;
+        let read = read.map(|list| self.learn(turn.number, list));
         let failure = |error: &RegistryError| Failure { class: "unavailable", reason: error.to_string() };
         turn.end(&*self.host, read.as_ref().copied().map_err(failure));
         read
@@ -128,6 +131,7 @@ impl Nodes {
 
     /// The node failed: for some seconds it is tried after all others.
     pub(crate) fn avoid(&self, node: &NodeRecord) {
+        self.metrics.node_failed();
         let until = self.host.monotonic() + AVOIDED_FOR;
         let mut avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
         avoided.insert(node.id.clone(), until);

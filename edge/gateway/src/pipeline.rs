@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
-use catalog::{ApiKeyHasher, Capabilities, Provider, ProviderSlug, Store, StoreError};
+use catalog::{ApiKeyHasher, Capabilities, LimitStore, Provider, ProviderSlug, Store, StoreError};
 use futures_util::future::join;
 use http::header::{self, HeaderName};
 use http::request::Parts;
@@ -17,7 +17,7 @@ use runner_api::Registry;
 use serde::Serialize;
 
 use crate::adapter::{Call, ChatCall, Completed, EmbeddingsCall, read_conversation};
-use crate::admit::{Leases, admit};
+use crate::admit::admit;
 use crate::attempt::{Streamed, Whole, try_targets};
 use crate::authenticate::{authenticate, presented_key};
 use crate::body::RequestBody;
@@ -25,13 +25,14 @@ use crate::config::{CachedKey, Config};
 use crate::cors;
 use crate::error::{ApiError, UpstreamFailure};
 use crate::host::{Body, BoxFuture, Host, REQUEST_ID, full};
+use crate::metrics::{GatewayMetrics, Metrics};
 use crate::nodes::Nodes;
 use crate::normalize::Seed;
 use crate::relay::Wanted;
 use crate::route::{Route, route};
 use crate::routes::Target;
 use crate::settings::Settings;
-use crate::settle::{Answer, Settlement};
+use crate::settle::{Answer, Operation, Settlement};
 use crate::stream::{ChatStream, Live, State};
 use crate::timer::LazyTimer;
 
@@ -47,7 +48,8 @@ pub struct GatewayParts {
     pub host: Arc<dyn Host>,
     pub store: Arc<dyn Store>,
     pub hasher: ApiKeyHasher,
-    pub leases: Arc<dyn Leases>,
+    /// Limits that hold across instances: the store, where it is shared.
+    pub limits: Arc<dyn LimitStore>,
     /// Where the runners' nodes announce themselves. A [`MemoryRegistry`](runner_api::node::MemoryRegistry) that stays
     /// empty where there are none.
     pub runners: Arc<dyn Registry>,
@@ -58,8 +60,9 @@ pub(crate) struct Inner {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) config: Arc<Config>,
     pub(crate) nodes: Arc<Nodes>,
+    pub(crate) metrics: Arc<Metrics>,
     hasher: ApiKeyHasher,
-    leases: Arc<dyn Leases>,
+    limits: Arc<dyn LimitStore>,
     settings: Arc<Settings>,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
@@ -75,17 +78,19 @@ pub struct ServedModel {
 
 impl Gateway {
     pub fn new(parts: GatewayParts) -> Self {
-        let GatewayParts { host, store, hasher, leases, runners, settings } = parts;
+        let GatewayParts { host, store, hasher, limits, runners, settings } = parts;
         let mut random = [0; 8];
         host.fill_random(&mut random);
-        let config =
-            Arc::new(Config::new(store, host.clone(), settings.config_refresh, settings.config_max_age));
-        let nodes = Arc::new(Nodes::new(runners, host.clone()));
+        let metrics = Arc::new(Metrics::default());
+        let (refresh, max_age) = (settings.config_refresh, settings.config_max_age);
+        let config = Arc::new(Config::new(store, host.clone(), metrics.clone(), refresh, max_age));
+        let nodes = Arc::new(Nodes::new(runners, host.clone(), metrics.clone()));
         Self(Arc::new(Inner {
             config,
             nodes,
+            metrics,
             hasher,
-            leases,
+            limits,
             settings: Arc::new(settings),
             instance: u64::from_le_bytes(random),
             ids: AtomicU64::new(0),
@@ -111,6 +116,11 @@ impl Gateway {
             .collect()
     }
 
+    /// What the gateway counts, for a host that can be scraped.
+    pub fn metrics(&self) -> GatewayMetrics {
+        GatewayMetrics::new(self.clone())
+    }
+
     /// Answers one request. Every route passes through here.
     pub async fn handle(&self, request: http::Request<Body>) -> http::Response<Body> {
         let (head, body) = request.into_parts();
@@ -119,7 +129,10 @@ impl Gateway {
         let origin = head.headers.get(header::ORIGIN).cloned();
         let mut response = match cors::preflight(&head, &self.0.settings.cors) {
             Some(response) => response,
-            None => self.answer(head, body, &request_id).await.unwrap_or_else(ApiError::into_response),
+            None => self.answer(head, body, &request_id).await.unwrap_or_else(|error| {
+                self.0.metrics.error_answered(&error);
+                error.into_response()
+            }),
         };
         if let Some(origin) = origin {
             cors::expose(&origin, &self.0.settings.cors, response.headers_mut());
@@ -191,12 +204,12 @@ impl Gateway {
         id: &HeaderValue,
     ) -> Result<http::Response<Body>, ApiError> {
         // Refusals come before the body is read.
-        let mut settlement = self.admit(key, "chat_completion", id).await?;
+        let mut settlement = self.admit(key, Operation::ChatCompletion, id).await?;
         let body = body.read(&self.0.settings).await.inspect_err(|e| settlement.refused(e))?;
         // One pass over the bytes: everything that decides is known after it.
         let scan = ChatScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
         settlement.model(&scan.model, scan.stream);
-        let mut targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
+        let mut targets = self.resolve(&scan.model, key, &mut settlement)?;
         can_answer(&scan, &targets).inspect_err(|e| settlement.refused(e))?;
         let conversation =
             read_conversation(&scan, &body, &mut targets).inspect_err(|e| settlement.refused(e))?;
@@ -216,8 +229,11 @@ impl Gateway {
         let opening: BoxFuture<'static, _> =
             Box::pin(async move { try_targets(&Streamed(chat), &targets).await.map(|(live, _)| live) });
         // The status is kept open until the first content, but not longer than a client bears silence.
-        let (state, live) =
-            self.open_within_keepalive(opening).await.inspect_err(|e| settlement.refused(e))?;
+        let (state, live) = self
+            .open_within_keepalive(opening)
+            .await
+            .map_err(|failure| given_up(failure, &mut settlement))?;
+        settlement.begun_with(StatusCode::OK);
         let mut response = http::Response::new(full(Bytes::new()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -239,12 +255,12 @@ impl Gateway {
         key: &CachedKey,
         id: &HeaderValue,
     ) -> Result<http::Response<Body>, ApiError> {
-        let mut settlement = self.admit(key, "embeddings", id).await?;
+        let mut settlement = self.admit(key, Operation::Embeddings, id).await?;
         let body = body.read(&self.0.settings).await.inspect_err(|e| settlement.refused(e))?;
         let scan =
             EmbeddingsScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
         settlement.model(&scan.model, false);
-        let mut targets = self.resolve(&scan.model, key).inspect_err(|e| settlement.refused(e))?;
+        let mut targets = self.resolve(&scan.model, key, &mut settlement)?;
         targets.retain(|target| !target.is_cli() && target.model.capabilities.embeddings != Some(false));
         if targets.is_empty() {
             let error = ApiError::cannot_embed(&scan.model);
@@ -258,26 +274,37 @@ impl Gateway {
     async fn admit(
         &self,
         key: &CachedKey,
-        operation: &'static str,
+        operation: Operation,
         id: &HeaderValue,
     ) -> Result<Settlement, ApiError> {
-        let permit = admit(key, &*self.0.leases, &*self.0.host)
+        let permit = admit(key, &*self.0.limits, &*self.0.host)
             .await
             .inspect_err(|error| log_refusal(id, Some(key), error))?;
         let id = id.to_str().unwrap_or_default().into();
-        Ok(Settlement::new(self.0.host.clone(), id, operation, key.record.id.clone(), permit))
+        let (host, metrics) = (self.0.host.clone(), self.0.metrics.clone());
+        Ok(Settlement::new(host, metrics, id, operation, key.record.id.clone(), permit))
     }
 
     /// Model → ordered targets.
-    fn resolve(&self, model: &str, key: &CachedKey) -> Result<Vec<Arc<Target>>, ApiError> {
+    fn resolve(
+        &self,
+        model: &str,
+        key: &CachedKey,
+        settlement: &mut Settlement,
+    ) -> Result<Vec<Arc<Target>>, ApiError> {
         let routes = self.0.config.routes();
-        routes.resolve(model, &key.record).map(<[_]>::to_vec).ok_or_else(|| ApiError::model_not_found(model))
+        let Some(targets @ [first, ..]) = routes.resolve(model, &key.record) else {
+            return Err(ApiError::model_not_found(model)).inspect_err(|e| settlement.refused(e));
+        };
+        // Whose request it is until somebody answers.
+        settlement.target(first.clone());
+        Ok(targets.to_vec())
     }
 
     async fn open_within_keepalive(
         &self,
         mut opening: BoxFuture<'static, Result<Live, UpstreamFailure>>,
-    ) -> Result<(State, Option<Arc<Target>>), ApiError> {
+    ) -> Result<(State, Option<Arc<Target>>), UpstreamFailure> {
         let deadline = self.0.host.monotonic() + self.0.settings.keepalive;
         let mut timer = LazyTimer::default();
         let opened = poll_fn(|cx| match opening.as_mut().poll(cx) {
@@ -290,7 +317,7 @@ impl Gateway {
                 let target = live.target().clone();
                 Ok((State::Live(Box::new(live)), Some(target)))
             }
-            Some(Err(failure)) => Err(failure.into()),
+            Some(Err(failure)) => Err(failure),
             None => Ok((State::Opening(opening), None)),
         }
     }
@@ -368,7 +395,8 @@ fn log_refusal(id: &HeaderValue, key: Option<&CachedKey>, error: &ApiError) {
     tracing::info!(
         request_id = id.to_str().unwrap_or_default(),
         key_id = key.map(|key| key.record.id.as_str()),
-        outcome = &*error.code,
+        status = error.status.as_u16(),
+        outcome = error.label(),
         "refused"
     );
 }
@@ -397,18 +425,24 @@ fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> 
     }
 }
 
+/// No target has an answer.
+fn given_up(failure: UpstreamFailure, settlement: &mut Settlement) -> ApiError {
+    settlement.failed(&failure);
+    let error = ApiError::from(failure);
+    settlement.begun_with(error.status);
+    error
+}
+
 fn settled(
     answer: Result<(Completed, Arc<Target>), UpstreamFailure>,
     mut settlement: Settlement,
 ) -> Result<http::Response<Body>, ApiError> {
     let (completed, target) = match answer {
         Ok(answer) => answer,
-        Err(failure) => {
-            settlement.outcome(failure.class.as_str());
-            return Err(failure.into());
-        }
+        Err(failure) => return Err(given_up(failure, &mut settlement)),
     };
     settlement.target(target);
+    settlement.begun_with(StatusCode::OK);
     settlement.first_output();
     settlement.usage(completed.usage, completed.estimated);
     let mut response = http::Response::new(full(Bytes::new()));

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use openai_wire::request::MaxTokensField;
 
 use crate::host::Host;
+use crate::metrics::{Metrics, TargetSeries};
 
 /// A provider, ready to be called.
 #[derive(Debug)]
@@ -53,6 +54,7 @@ pub(crate) struct Target {
     pub upstream: Arc<Upstream>,
     pub model: Model,
     pub learned: Learned,
+    pub series: TargetSeries,
 }
 
 /// What an upstream turned out not to accept. Learned from its own refusal, so that the next request is right at
@@ -155,7 +157,11 @@ pub(crate) struct Routes {
 impl Routes {
     /// `providers` with the models that each has now (listed or discovered). A model is reachable by its own id, by
     /// all providers that have it in order of rank and slug, and as `<slug>/<id>` by that provider alone.
-    pub(crate) fn build(mut providers: Vec<(Provider, Vec<Model>)>, host: &dyn Host) -> Self {
+    pub(crate) fn build(
+        mut providers: Vec<(Provider, Vec<Model>)>,
+        host: &dyn Host,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         providers.retain(|(provider, _)| provider.enabled);
         providers.sort_by(|(a, _), (b, _)| (a.rank, &a.slug).cmp(&(b.rank, &b.slug)));
         let mut routes = Self::default();
@@ -163,8 +169,12 @@ impl Routes {
         for (provider, models) in providers {
             let Some(upstream) = Upstream::build(&provider, host).map(Arc::new) else { continue };
             for model in models {
-                let target =
-                    Arc::new(Target { upstream: upstream.clone(), model, learned: Learned::default() });
+                let target = Arc::new(Target {
+                    upstream: upstream.clone(),
+                    model,
+                    learned: Learned::default(),
+                    series: TargetSeries::new(metrics.clone()),
+                });
                 let targets = routes.by_name.entry(target.model.id.clone()).or_default();
                 if targets.is_empty() {
                     routes.listed.push((target.model.id.clone(), target.clone()));

@@ -8,18 +8,87 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::ApiKeyId;
+use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use openai_wire::Usage;
 
 use crate::admit::Permit;
-use crate::error::ApiError;
+use crate::error::{ApiError, FailureClass, UpstreamFailure};
 use crate::host::{BoxError, Host};
+use crate::metrics::{Ended, Metrics};
 use crate::routes::Target;
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    ChatCompletion,
+    Embeddings,
+}
+
+impl Operation {
+    /// For metrics and logs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ChatCompletion => "chat_completion",
+            Self::Embeddings => "embeddings",
+        }
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Ok,
+    /// The client left before the end of its answer.
+    ClientGone,
+    /// By us, with an error of this code.
+    Refused(&'static str),
+    Failed(FailureClass),
+}
+
+impl Outcome {
+    pub(crate) const COUNT: usize = 3 + FailureClass::ALL.len();
+
+    /// One of each class, in the order of [`index`](Self::index).
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        let failed = FailureClass::ALL.into_iter().map(Self::Failed);
+        [Self::Ok, Self::ClientGone, Self::Refused("")].into_iter().chain(failed)
+    }
+
+    /// Below [`COUNT`](Self::COUNT).
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Ok => 0,
+            Self::ClientGone => 1,
+            Self::Refused(_) => 2,
+            Self::Failed(class) => 3 + class as usize,
+        }
+    }
+
+    /// For metrics.
+    pub(crate) fn class(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::ClientGone => "client_gone",
+            Self::Refused(_) => "refused",
+            Self::Failed(class) => class.as_str(),
+        }
+    }
+
+    /// For logs.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused(code) => code,
+            other => other.class(),
+        }
+    }
+}
 
 pub(crate) struct Settlement {
     host: Arc<dyn Host>,
+    metrics: Arc<Metrics>,
     request_id: Arc<str>,
-    operation: &'static str,
+    operation: Operation,
     key_id: ApiKeyId,
     begun: Duration,
     first_output: Option<Duration>,
@@ -28,21 +97,26 @@ pub(crate) struct Settlement {
     stream: bool,
     usage: Option<Usage>,
     estimated: bool,
-    outcome: &'static str,
+    outcome: Outcome,
+    /// None: the client left before it was answered.
+    status: Option<StatusCode>,
     permit: Permit,
 }
 
 impl Settlement {
     pub(crate) fn new(
         host: Arc<dyn Host>,
+        metrics: Arc<Metrics>,
         request_id: Arc<str>,
-        operation: &'static str,
+        operation: Operation,
         key_id: ApiKeyId,
         permit: Permit,
     ) -> Self {
         let begun = host.monotonic();
+        metrics.request_began();
         Self {
             host,
+            metrics,
             request_id,
             operation,
             key_id,
@@ -54,7 +128,8 @@ impl Settlement {
             usage: None,
             estimated: false,
             // What is dropped before it has ended was left by the client.
-            outcome: "client_gone",
+            outcome: Outcome::ClientGone,
+            status: None,
             permit,
         }
     }
@@ -85,17 +160,39 @@ impl Settlement {
     }
 
     pub(crate) fn refused(&mut self, error: &ApiError) {
-        self.outcome = error.kind;
+        self.outcome = Outcome::Refused(error.label());
+        self.status = Some(error.status);
     }
 
-    /// `ok`, or a class or code of the failure.
-    pub(crate) fn outcome(&mut self, outcome: &'static str) {
-        self.outcome = outcome;
+    /// The answer has begun; what comes of it is told later.
+    pub(crate) fn begun_with(&mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+
+    /// Whatever was answered before: a stream has its status already.
+    pub(crate) fn failed(&mut self, failure: &UpstreamFailure) {
+        self.outcome = Outcome::Failed(failure.class);
+    }
+
+    /// All of the answer is on its way to the client.
+    pub(crate) fn answered(&mut self) {
+        self.outcome = Outcome::Ok;
     }
 }
 
 impl Drop for Settlement {
     fn drop(&mut self) {
+        let duration = self.host.monotonic().saturating_sub(self.begun);
+        let first_output = self.first_output.map(|at| at.saturating_sub(self.begun));
+        self.metrics.request_ended(&Ended {
+            operation: self.operation,
+            streamed: self.stream,
+            target: self.target.as_deref(),
+            outcome: self.outcome,
+            duration,
+            first_output,
+            usage: self.usage,
+        });
         if !tracing::enabled!(tracing::Level::INFO) {
             return;
         }
@@ -107,14 +204,15 @@ impl Drop for Settlement {
             model = self.model,
             provider = self.target.as_ref().map(|t| t.upstream.slug.as_str()),
             stream = self.stream,
-            outcome = self.outcome,
-            duration_ms = ms(self.host.monotonic().saturating_sub(self.begun)),
-            ttft_ms = self.first_output.map(|at| ms(at.saturating_sub(self.begun))),
+            status = self.status.map(|status| status.as_u16()),
+            outcome = self.outcome.as_str(),
+            duration_ms = ms(duration),
+            ttft_ms = first_output.map(ms),
             prompt_tokens = usage.prompt_tokens,
             completion_tokens = usage.completion_tokens,
             usage_estimated = self.estimated,
             "{}",
-            self.operation,
+            self.operation.as_str(),
         );
     }
 }
@@ -140,7 +238,7 @@ impl http_body::Body for Answer {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(bytes) = self.bytes.take() else { return Poll::Ready(None) };
-        self.settlement.outcome("ok");
+        self.settlement.answered();
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 

@@ -291,7 +291,7 @@ impl ChatStream {
                         Some(Ok(summary)) => {
                             live.target.learned.usage_reported(!summary.estimated);
                             self.settlement.usage(summary.usage, summary.estimated);
-                            self.settlement.outcome("ok");
+                            self.settlement.answered();
                             self.state = State::Ended;
                         }
                         Some(Err(failure)) => self.end_with(failure, &mut out),
@@ -305,7 +305,7 @@ impl ChatStream {
 
     /// The error event is the last thing: no `[DONE]` after it.
     fn end_with(&mut self, failure: UpstreamFailure, out: &mut BytesMut) {
-        self.settlement.outcome(failure.class.as_str());
+        self.settlement.failed(&failure);
         sse::encode_data(out, &ApiError::from(failure).to_json());
         self.state = State::Ended;
     }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{ApiKeyHasher, Secret, Violation, Violations};
-use gateway::{Cors, Host, Settings};
+use gateway::{Cors, Gateway, GatewayParts, Host, Settings};
 use http::HeaderValue;
-use store::{DynamoOptions, DynamoStore, Timing, sdk};
+use runner_api::node::MemoryRegistry;
+use store::{AccessPart, DynamoOptions, DynamoStore, StoreAccess, Timing, sdk};
 
 use crate::ports::store_ports;
 
@@ -39,12 +40,24 @@ pub mod variables {
 
 const MIN_KEY_SECRET_BYTES: usize = 32;
 
-/// How the table is reached.
-#[derive(Clone, Debug)]
-pub struct StoreAccess {
-    pub table: String,
-    pub region: String,
-    pub endpoint_url: Option<String>,
+/// The hasher of API keys under a secret, which must be the same wherever a table is used. White space around it, such
+/// as the end of a file's line, is not part of it. `Err` says what is wrong with it.
+pub fn key_hasher(secret: &str) -> Result<ApiKeyHasher, &'static str> {
+    let secret = Secret::new(secret.trim());
+    if secret.expose().len() < MIN_KEY_SECRET_BYTES {
+        return Err("it has fewer than 32 bytes");
+    }
+    Ok(ApiKeyHasher::new(&secret))
+}
+
+/// The settings that variables say; those of `base` where they say nothing.
+pub fn settings_from_variables(
+    get: impl Fn(&str) -> Option<String>,
+    base: Settings,
+) -> Result<Settings, Violations> {
+    let mut reader = Reader { get, violations: Vec::new() };
+    let settings = reader.settings(base);
+    if reader.violations.is_empty() { Ok(settings) } else { Err(Violations(reader.violations)) }
 }
 
 /// What an edge serves with.
@@ -65,22 +78,42 @@ impl Deployment {
         let table = reader.required(v::TABLE);
         let region = reader.required(v::REGION);
         let endpoint_url = reader.text(v::ENDPOINT);
-        let key_secret = Secret::new(reader.required(v::KEY_SECRET));
-        if !key_secret.is_empty() && key_secret.expose().len() < MIN_KEY_SECRET_BYTES {
-            reader.violation(v::KEY_SECRET, "it has fewer than 32 bytes");
+        let store = StoreAccess { table, region, endpoint_url };
+        for (part, message) in store.violations() {
+            let name = match part {
+                AccessPart::Table => v::TABLE,
+                AccessPart::Region => v::REGION,
+                AccessPart::Endpoint => v::ENDPOINT,
+            };
+            reader.violation(name, message);
         }
+        let key_secret = reader.required(v::KEY_SECRET);
+        let hasher = if key_secret.is_empty() { None } else { reader.hasher(&key_secret) };
         let access_key = reader.required(v::ACCESS_KEY_ID);
         let secret_key = reader.required(v::SECRET_ACCESS_KEY);
         let session_token = reader.text(v::SESSION_TOKEN);
-        let settings = reader.settings();
-        if !reader.violations.is_empty() {
-            return Err(Violations(reader.violations));
+        let settings = reader.settings(Settings::default());
+        match hasher {
+            Some(hasher) if reader.violations.is_empty() => Ok(Self {
+                store,
+                hasher,
+                settings,
+                credentials: sdk::Credentials::from_keys(access_key, secret_key, session_token),
+            }),
+            _ => Err(Violations(reader.violations)),
         }
-        Ok(Self {
-            store: StoreAccess { table, region, endpoint_url },
-            hasher: ApiKeyHasher::new(&key_secret),
-            settings,
-            credentials: sdk::Credentials::from_keys(access_key, secret_key, session_token),
+    }
+
+    /// The gateway of one instance. Connects to nothing yet.
+    pub fn into_gateway(self, host: Arc<dyn Host>) -> Gateway {
+        let store = Arc::new(self.open_store(host.clone()));
+        Gateway::new(GatewayParts {
+            host,
+            limits: store.clone(),
+            store,
+            hasher: self.hasher,
+            runners: Arc::new(MemoryRegistry::default()),
+            settings: self.settings,
         })
     }
 
@@ -137,10 +170,14 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
         number
     }
 
-    fn settings(&mut self) -> Settings {
+    fn hasher(&mut self, key_secret: &str) -> Option<ApiKeyHasher> {
+        let hasher = key_hasher(key_secret);
+        hasher.map_err(|message| self.violation(variables::KEY_SECRET, message)).ok()
+    }
+
+    fn settings(&mut self, mut settings: Settings) -> Settings {
         use variables as v;
 
-        let mut settings = Settings::default();
         for (name, size) in [
             (v::MAX_BODY_BYTES, &mut settings.max_body_bytes),
             (v::MAX_RESPONSE_BYTES, &mut settings.max_response_bytes),

@@ -1,8 +1,15 @@
-//! What the hosts share: a deployment that is described by variables, and the store's HTTP client over the host's own.
+//! What the hosts share: a deployment that is described by variables, the store's HTTP client over the host's own, the
+//! log of an edge, its answer while it is not configured, and the credentials that it finds.
 
+mod credential;
 mod deployment;
+mod log;
 mod ports;
+mod unconfigured;
 
-pub use deployment::{Deployment, StoreAccess, variables};
+pub use credential::credential;
+pub use deployment::{Deployment, key_hasher, settings_from_variables, variables};
+pub use log::JsonLog;
 pub use ports::store_ports;
-pub use store::{DynamoStore, sdk};
+pub use store::{DynamoStore, StoreAccess, sdk};
+pub use unconfigured::not_configured;

@@ -6,6 +6,7 @@ mod doctor;
 mod greeting;
 mod keys;
 mod providers;
+mod store;
 mod up;
 
 use std::path::PathBuf;
@@ -42,9 +43,12 @@ enum Command {
     /// Create, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Look at the providers that a start would use
+    /// Look at the providers that a start would use; write and remove stored ones
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
+    /// Set up the store, serve it as DynamoDB
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Add and remove AI CLIs, which run in sandboxes on this machine
     #[command(subcommand)]
     Clis(clis::ClisCommand),
@@ -68,12 +72,32 @@ pub(crate) struct CommonArgs {
     pub json: bool,
 }
 
+/// Options that say where the store is: in the data directory, or in a DynamoDB table. Each counts before its variable,
+/// and that before the file's `[store]`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StoreArgs {
+    /// Settings, providers and where the store is (see the README)
+    #[arg(long, value_name = "FILE", env = "DYAD_GATEWAY_CONFIG")]
+    pub config: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = "Keep everything in this DynamoDB table instead of in the data directory [env: DYAD_TABLE]"
+    )]
+    pub table: Option<String>,
+    #[arg(long, value_name = "REGION", help = "The AWS region of the table [env: AWS_REGION]")]
+    pub region: Option<String>,
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "Where DynamoDB's API is, if it is not AWS's own [env: AWS_ENDPOINT_URL_DYNAMODB]"
+    )]
+    pub endpoint: Option<String>,
+}
+
 /// Options that say which providers there are.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ProviderArgs {
-    /// Settings and providers (see the README)
-    #[arg(long, value_name = "FILE", env = "DYAD_GATEWAY_CONFIG")]
-    pub config: Option<PathBuf>,
     /// An OpenAI-compatible base URL to serve; may be repeated. Its key, if it needs one, is best given as
     /// URL=env:NAME or URL=file:PATH: others on this machine can see a command line
     #[arg(long = "upstream", value_name = "URL[=KEY]")]
@@ -107,6 +131,7 @@ impl Cli {
             Command::Up(args) => (args.common.json, up::run(&args)),
             Command::Keys(command) => (command.common().json, keys::run(&command)),
             Command::Providers(command) => (command.common().json, providers::run(&command)),
+            Command::Store(command) => (command.common().json, store::run(&command)),
             Command::Clis(command) => (command.common().json, clis::run(&command)),
             Command::Ca(command) => (command.common().json, ca::run(&command)),
             Command::Doctor(args) => (args.common.json, doctor::run(&args)),
@@ -139,7 +164,10 @@ impl Cli {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        Self::Failed(error_chain(&error))
+        match error {
+            OpenError::KeySecret(line) => Self::Usage(vec![line]),
+            error => Self::Failed(error_chain(&error)),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use toml::{Table, Value};
 
 use crate::runners::{self, RunnersConfig};
+use crate::store_location::{self, StoreSection};
 
 /// Longest configuration file.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -18,19 +19,30 @@ pub(crate) struct FileConfig {
     pub settings: Settings,
     pub providers: Vec<Provider>,
     pub runners: Option<RunnersConfig>,
+    pub store: StoreSection,
 }
 
 /// Reads and checks a file; every violation is a line of the error.
 pub(crate) fn read(path: &Path) -> Result<FileConfig, Vec<String>> {
+    read_table(path, |_| true)
+}
+
+/// The same of some of its keys: whatever else is wrong with it must not be in the way of who needs only these.
+pub(crate) fn read_only(path: &Path, keys: &[&str]) -> Result<FileConfig, Vec<String>> {
+    read_table(path, |key| keys.contains(&key))
+}
+
+fn read_table(path: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
     let shown = path.display();
     let length = std::fs::metadata(path).map_err(|error| vec![format!("{shown}: {error}")])?.len();
     if length > MAX_FILE_BYTES {
         return Err(vec![format!("{shown}: the file is longer than {MAX_FILE_BYTES} bytes")]);
     }
     let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{shown}: {error}")])?;
-    let table: Table = text
+    let mut table: Table = text
         .parse()
         .map_err(|error: toml::de::Error| vec![format!("{shown}: {}", error.to_string().trim_end())])?;
+    table.retain(|key, _| is_wanted(key));
     check(table)
         .map_err(|violations| violations.0.iter().map(|violation| format!("{shown}: {violation}")).collect())
 }
@@ -56,6 +68,10 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                     .map(|ms| config.settings.body_idle_timeout = Duration::from_millis(ms)),
                 "body_total_timeout_ms" => number(&value, 10, 86_400_000)
                     .map(|ms| config.settings.body_total_timeout = Duration::from_millis(ms)),
+                "config_refresh_ms" => number(&value, 10, 3_600_000)
+                    .map(|ms| config.settings.config_refresh = Duration::from_millis(ms)),
+                "config_max_age_ms" => number(&value, 10, 3_600_000)
+                    .map(|ms| config.settings.config_max_age = Duration::from_millis(ms)),
                 "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
                 "provider" => {
                     providers(value, &mut config.providers, &mut slugs, &mut violations);
@@ -63,6 +79,10 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                 }
                 "runners" => {
                     config.runners = runners::check(value, &mut violations);
+                    Ok(())
+                }
+                "store" => {
+                    config.store = store_location::check(value, &mut violations);
                     Ok(())
                 }
                 _ => Err("is not a setting of this version; see the README for those there are".to_owned()),

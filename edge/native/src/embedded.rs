@@ -1,4 +1,4 @@
-//! A gateway on the embedded store of a data directory: what the binary serves, and what a host application mounts.
+//! A gateway with its store and all else that it needs: what the binary serves, and what a host application mounts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,22 +6,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use catalog::{
-    ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, Provider, StoreError, Violations,
+    ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, KeyStore as _, Provider, StoreError,
+    Violations,
 };
-use gateway::{Gateway, GatewayParts, Settings, WholeWindow};
+use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;
 use runner_api::node::MemoryRegistry;
-use store::DynamoStore;
+use store::{DynamoStore, NoCredentials, StoreAccess};
 
-use crate::data_dir::DataDir;
 use crate::host::NativeHost;
 use crate::router::gateway_router;
 use crate::runners::Runners;
+use crate::store_location::{OpenedStore, StoreLocation};
 
-/// A gateway with everything that it needs on one machine. See `examples/integrated.rs`.
+/// The id of the key that a first start makes: of several that start at once on one store, one can store it.
+const FIRST_KEY: &str = "FirstKey0000";
+
+/// A gateway with everything that it needs. See `examples/integrated.rs`.
 pub struct EmbeddedGateway {
     gateway: Gateway,
-    store: Arc<DynamoStore>,
+    store: OpenedStore,
     hasher: ApiKeyHasher,
     /// Asks the runners' nodes, until the gateway is closed.
     _watch: Option<AbortOnDrop>,
@@ -46,6 +50,14 @@ pub enum OpenError {
     Tls(#[from] rustls::Error),
     #[error("the configuration cannot be read from the store")]
     Load(#[source] StoreError),
+    #[error(transparent)]
+    Credentials(#[from] NoCredentials),
+    /// The table was reached and did not answer as it should, or was not reached.
+    #[error("{access} cannot be used: {error}{advice}")]
+    Table { access: StoreAccess, error: StoreError, advice: String },
+    /// The secret under which a table's API keys are hashed is not there, or cannot be one.
+    #[error("{0}")]
+    KeySecret(String),
 }
 
 /// What an API key may do, and for how long. The default: everything, for ever.
@@ -81,23 +93,20 @@ impl EmbeddedGateway {
         settings: Settings,
         providers: Vec<Provider>,
     ) -> Result<Self, OpenError> {
-        Self::open_with_runners(data_dir, settings, providers, None).await
+        let location = StoreLocation::DataDir(data_dir.as_ref().to_owned());
+        Self::open_with_runners(&location, settings, providers, None).await
     }
 
-    /// The same, for providers of type `spawn-cli` too: `runners` are asked now and every few seconds, in the
-    /// background, as long as the gateway is there.
+    /// The same on any store, and for providers of type `spawn-cli` too: `runners` are asked now and every few seconds,
+    /// in the background, as long as the gateway is there.
     pub async fn open_with_runners(
-        data_dir: impl AsRef<Path>,
+        location: &StoreLocation,
         settings: Settings,
         providers: Vec<Provider>,
         runners: Option<Runners>,
     ) -> Result<Self, OpenError> {
-        let data_dir = DataDir::locate(Some(data_dir.as_ref()));
-        let store = Arc::new(open_store(&data_dir).await?);
-        let has_keys = !store.keys().await.map_err(OpenError::Load)?.keys.is_empty();
-        let hasher = data_dir
-            .hasher(has_keys)
-            .map_err(|source| OpenError::DataDir { path: data_dir.path().to_owned(), source })?;
+        let store = location.open().await?;
+        let hasher = store.hasher().await?;
         let mut host = NativeHost::new()?;
         let mut registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::default());
         let mut watch = None;
@@ -109,14 +118,14 @@ impl EmbeddedGateway {
         }
         let gateway = Gateway::new(GatewayParts {
             host: Arc::new(host),
-            store: store.clone(),
+            store: store.store.clone(),
             hasher: hasher.clone(),
-            leases: Arc::new(WholeWindow),
+            limits: store.store.clone(),
             runners: registry,
             settings,
         });
         gateway.set_providers(providers);
-        gateway.load().await.map_err(OpenError::Load)?;
+        gateway.load().await.map_err(|error| store.error(error))?;
         Ok(Self { gateway, store, hasher, _watch: watch })
     }
 
@@ -131,22 +140,28 @@ impl EmbeddedGateway {
 
     /// Makes an API key and stores its hash: the key itself cannot be had again.
     pub async fn create_key(&self, new: NewApiKey) -> Result<ApiKey, CreateKeyError> {
-        create_key(&self.store, &self.hasher, new).await
+        create_key(&self.store.store, &self.hasher, new).await
     }
 
     /// Whether any API key was ever made.
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
-        Ok(!self.store.keys().await?.keys.is_empty())
+        Ok(!self.store.store.keys().await?.keys.is_empty())
     }
-}
 
-/// The store of the data directory, which is made if need be.
-pub(crate) async fn open_store(data_dir: &DataDir) -> Result<DynamoStore, OpenError> {
-    let path = || data_dir.path().to_owned();
-    data_dir.create().map_err(|source| OpenError::DataDir { path: path(), source })?;
-    DynamoStore::open_embedded(data_dir.store_file())
-        .await
-        .map_err(|source| OpenError::Store { path: path(), source: Box::new(source) })
+    /// Makes a key if none was ever made, as otherwise nobody could use the gateway. Of several instances that begin on
+    /// one store at the same time, one makes it.
+    pub async fn create_first_key(&self, new: NewApiKey) -> Result<Option<ApiKey>, CreateKeyError> {
+        if self.has_keys().await? {
+            return Ok(None);
+        }
+        let id = ApiKeyId::parse(FIRST_KEY).expect("it has 12 letters and digits");
+        let key = ApiKey::with_id(id, &random()?);
+        match store_key(&self.store.store, &self.hasher, &key, new).await {
+            Ok(()) => Ok(Some(key)),
+            Err(CreateKeyError::Store(StoreError::Conflict { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 pub(crate) async fn create_key(
@@ -154,14 +169,22 @@ pub(crate) async fn create_key(
     hasher: &ApiKeyHasher,
     new: NewApiKey,
 ) -> Result<ApiKey, CreateKeyError> {
-    let mut random = [0; 32];
-    getrandom::fill(&mut random)?;
-    let key = ApiKey::from_random(&random);
+    let key = ApiKey::from_random(&random()?);
+    store_key(store, hasher, &key, new).await?;
+    Ok(key)
+}
+
+async fn store_key(
+    store: &DynamoStore,
+    hasher: &ApiKeyHasher,
+    key: &ApiKey,
+    new: NewApiKey,
+) -> Result<(), CreateKeyError> {
     let now = now_ms();
     let life_ms = new.expires_in.map(|life| u64::try_from(life.as_millis()).unwrap_or(u64::MAX));
     let record = ApiKeyRecord {
         id: key.id().clone(),
-        hash: hasher.hash(&key),
+        hash: hasher.hash(key),
         label: new.label,
         created_at_ms: now,
         expires_at_ms: life_ms.map(|life_ms| now.saturating_add(life_ms)),
@@ -171,7 +194,13 @@ pub(crate) async fn create_key(
     };
     record.check().map_err(CreateKeyError::Refused)?;
     store.put_key(&record, None).await?;
-    Ok(key)
+    Ok(())
+}
+
+fn random() -> Result<[u8; 32], getrandom::Error> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)?;
+    Ok(random)
 }
 
 /// Milliseconds since the Unix epoch.

@@ -17,12 +17,14 @@ mod host;
 mod http1_guard;
 mod local_runner;
 mod logging;
+mod metrics;
 mod output;
 mod providers;
 mod random;
 mod router;
 mod runners;
 mod server;
+mod store_location;
 mod tls;
 
 /// The vocabulary of configuration: providers, models, API keys.
@@ -34,3 +36,5 @@ pub use embedded::{CreateKeyError, EmbeddedGateway, NewApiKey, OpenError};
 pub use host::NativeHost;
 pub use router::gateway_router;
 pub use runners::{IdentityError, RunnerIdentity, Runners, RunnersConfig};
+pub use store::StoreAccess;
+pub use store_location::StoreLocation;

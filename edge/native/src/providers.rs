@@ -3,28 +3,33 @@
 use catalog::Provider;
 use gateway::{ProviderCheck, Settings};
 
-use crate::cli::{Failure, ProviderArgs};
-use crate::data_dir::DataDir;
+use crate::cli::{CommonArgs, Failure, ProviderArgs, StoreArgs};
 use crate::embedded::EmbeddedGateway;
 use crate::runners::{Runners, RunnersConfig};
+use crate::store_location::{self, StoreLocation, variable};
 use crate::{config, credential, discovery};
 
 pub(crate) struct Given {
+    pub location: StoreLocation,
     pub settings: Settings,
     pub providers: Vec<Provider>,
     pub runners: Option<RunnersConfig>,
 }
 
 /// Reads all of it and reports everything that is wrong at once.
-pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
+pub(crate) fn gather(args: &ProviderArgs, store: &StoreArgs, common: &CommonArgs) -> Result<Given, Failure> {
     let mut problems = Vec::new();
-    let file = match &args.config {
+    let file = match &store.config {
         None => config::FileConfig::default(),
         Some(path) => config::read(path).unwrap_or_else(|lines| {
             problems.extend(lines);
             config::FileConfig::default()
         }),
     };
+    let location = store_location::locate(store, &file.store, common, variable);
+    let location = location.map_err(|lines| problems.extend(lines)).ok();
+    let settings = edge_host::settings_from_variables(variable, file.settings);
+    let settings = settings.map_err(|wrong| problems.extend(wrong.0.iter().map(ToString::to_string))).ok();
     let mut providers = file.providers;
     for (index, argument) in args.upstreams.iter().enumerate() {
         match discovery::upstream(argument, index) {
@@ -40,9 +45,9 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
                 .extend(reasons.iter().map(|reason| format!("--upstream (number {}): {reason}", index + 1))),
         }
     }
-    if !problems.is_empty() {
+    let (Some(location), Some(settings), true) = (location, settings, problems.is_empty()) else {
         return Err(Failure::Usage(problems));
-    }
+    };
     if !args.no_discovery {
         let found = discovery::vendors().into_iter().chain(discovery::local_servers());
         let new: Vec<_> = found
@@ -52,21 +57,17 @@ pub(crate) fn gather(args: &ProviderArgs) -> Result<Given, Failure> {
             .collect();
         providers.extend(new);
     }
-    Ok(Given { settings: file.settings, providers, runners: file.runners })
+    Ok(Given { location, settings, providers, runners: file.runners })
 }
 
-/// A gateway over the embedded store of the data directory. `runners` besides those of the configuration, which are
-/// one fleet or the other, never both.
-pub(crate) async fn open_gateway(
-    data_dir: &DataDir,
-    given: Given,
-    local: Option<Runners>,
-) -> Result<EmbeddedGateway, Failure> {
-    let Given { settings, providers, runners } = given;
+/// A gateway on its store. `local` is the runner of this machine, if there is one: those of the configuration are one
+/// fleet or the other, never both.
+pub(crate) async fn open_gateway(given: Given, local: Option<Runners>) -> Result<EmbeddedGateway, Failure> {
+    let Given { location, settings, providers, runners } = given;
     let configured = runners.map(Runners::new).transpose();
     let configured = configured.map_err(|error| Failure::failed("the runners cannot be reached", &error))?;
     let runners = configured.or(local);
-    Ok(EmbeddedGateway::open_with_runners(data_dir.path(), settings, providers, runners).await?)
+    Ok(EmbeddedGateway::open_with_runners(&location, settings, providers, runners).await?)
 }
 
 /// Why a provider cannot be used, if its check failed: what is wrong with its credential, before all else.

@@ -7,10 +7,9 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig};
-use aws_sdk_dynamodb::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use aws_smithy_async::rt::sleep::AsyncSleep;
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use catalog::{
     ApiKeyId, ApiKeyRecord, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore, LeftOut, Provider,
     ProviderSlug, ProviderStore, Store, StoreError, Versioned,
@@ -18,6 +17,7 @@ use catalog::{
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use crate::clock::FleetClock;
 use crate::error::{RetryCollisions, broken, store_error, unavailable, write_error};
 use crate::item::{
     self, ConfigItem, Item, ItemError, Key, PK, PROVIDER_CHANGES, RECORD_VERSION, SCHEMA_VERSION,
@@ -71,6 +71,7 @@ pub struct DynamoStore {
     pub(crate) client: Client,
     pub(crate) table: String,
     pub(crate) sleep: SharedAsyncSleep,
+    pub(crate) clock: FleetClock,
     deadline: Duration,
 }
 
@@ -81,6 +82,7 @@ impl DynamoStore {
             .with_max_attempts(6)
             .with_initial_backoff(Duration::from_millis(50))
             .with_max_backoff(Duration::from_secs(1));
+        let clock = FleetClock::new(host.time);
         let mut config = aws_sdk_dynamodb::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(options.region))
@@ -94,14 +96,15 @@ impl DynamoStore {
             )
             .retry_config(retries)
             .retry_classifier(RetryCollisions)
-            .http_client(host.http_client)
+            .http_client(clock.watch(host.http_client))
             .sleep_impl(host.sleep.clone())
-            .time_source(host.time);
+            .time_source(clock.clone());
         config.set_endpoint_url(options.endpoint_url);
         Self {
             client: Client::from_conf(config.build()),
             table: options.table,
             sleep: host.sleep,
+            clock,
             deadline: options.timing.call,
         }
     }
@@ -113,6 +116,9 @@ impl DynamoStore {
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         Box::pin(async move {
             match select(pin!(call), self.sleep.sleep(self.deadline)).await {
+                Either::Left((Err(StoreError::NotSetUp { reason }), _)) => {
+                    Err(StoreError::NotSetUp { reason: format!("{reason}: {:?}", self.table) })
+                }
                 Either::Left((result, _)) => result,
                 Either::Right(_) => Err(unavailable(format!("no answer within {:?}", self.deadline))),
             }
@@ -121,7 +127,8 @@ impl DynamoStore {
 
     async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
         let request = self.client.get_item().table_name(&self.table).consistent_read(true);
-        let answer = request.set_key(Some(key.to_item())).send().await.map_err(|error| self.error(&error))?;
+        let answer =
+            request.set_key(Some(key.to_item())).send().await.map_err(|error| store_error(&error))?;
         Ok(answer.item)
     }
 
@@ -156,7 +163,7 @@ impl DynamoStore {
                 .set_exclusive_start_key(next)
                 .send()
                 .await
-                .map_err(|error| self.error(&error))?;
+                .map_err(|error| store_error(&error))?;
             for item in page.items() {
                 match read(item) {
                     Ok(record) => records.push(record),
@@ -169,11 +176,6 @@ impl DynamoStore {
             }
         }
         Err(broken(format!("the partition {pk} has more than {MAX_PAGES} MB")))
-    }
-
-    /// In the words of the ports.
-    pub(crate) fn error<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> StoreError {
-        store_error(error, &self.table)
     }
 
     async fn put(
@@ -238,7 +240,7 @@ impl DynamoStore {
             .transact_items(TransactWriteItem::builder().update(counting).build())
             .send()
             .await
-            .map_err(|error| write_error(&error, &self.table, conflict))?;
+            .map_err(|error| write_error(&error, conflict))?;
         Ok(())
     }
 }
@@ -333,7 +335,7 @@ impl Store for DynamoStore {
             snapshot.version = (!version_is_unreadable).then(ConfigVersion::default);
             for item in items {
                 match item {
-                    ConfigItem::Version(version) => snapshot.version = Some(version),
+                    ConfigItem::Version(version) => snapshot.version = Some(*version),
                     ConfigItem::Provider(provider) => snapshot.providers.push(provider),
                 }
             }

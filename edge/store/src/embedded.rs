@@ -30,7 +30,8 @@ use crate::sdk::{
 };
 use crate::{DynamoOptions, DynamoStore, HostPorts, Timing};
 
-const TABLE: &str = "dyad-gateway";
+/// The table of an embedded store, for those who reach the same file by DynamoDB's API.
+pub const EMBEDDED_TABLE: &str = "dyad-gateway";
 
 /// The engine waits 5 s for another process; an attempt outlasts that, and a call outlasts two of them.
 const TIMING: Timing = Timing { attempt: Duration::from_secs(7), call: Duration::from_secs(15) };
@@ -62,7 +63,7 @@ impl DynamoStore {
                 time: SharedTimeSource::new(SystemTimeSource::new()),
             },
             DynamoOptions {
-                table: TABLE.to_owned(),
+                table: EMBEDDED_TABLE.to_owned(),
                 // Region, endpoint and credentials go into the request and are looked at by nobody.
                 region: "embedded".to_owned(),
                 endpoint_url: Some("http://embedded.invalid".to_owned()),
@@ -77,7 +78,7 @@ impl DynamoStore {
     }
 }
 
-fn open_database(path: &Path) -> Result<Database, OpenError> {
+pub(crate) fn open_database(path: &Path) -> Result<Database, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         create_directory(directory).map_err(failed)?;
@@ -198,6 +199,7 @@ fn answer(database: &Database, request: &HttpRequest) -> Result<HttpResponse, Co
         "GetItem" => run(body, |request| database.get_item(request)),
         "Query" => run(body, |request| database.query(request)),
         "TransactWriteItems" => run(body, |request| database.transact_write_items(request)),
+        "UpdateItem" => run(body, |request| database.update_item(request)),
         other => {
             Err(DynoxideError::ValidationException(format!("{other} is not an operation of this store")))
         }

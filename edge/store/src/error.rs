@@ -48,19 +48,8 @@ pub(crate) fn broken(reason: impl Into<String>) -> StoreError {
     StoreError::Broken { reason: reason.into() }
 }
 
-fn no_table(table: &str) -> StoreError {
-    let reason = format!(
-        "there is no table {table:?} in this account and region; make it (dyad-gateway store init, or the \
-         deployment's Terraform), or name the right one"
-    );
-    StoreError::NotSetUp { reason }
-}
-
 /// The error of a request without a condition.
-pub(crate) fn store_error<E: ProvideErrorMetadata>(
-    error: &SdkError<E, HttpResponse>,
-    table: &str,
-) -> StoreError {
+pub(crate) fn store_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> StoreError {
     match error {
         SdkError::TimeoutError(_) => unavailable("it took too long"),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => unavailable("it took too long"),
@@ -72,7 +61,9 @@ pub(crate) fn store_error<E: ProvideErrorMetadata>(
                 Some(code) if PASSING.contains(&code) || status.is_server_error() => {
                     unavailable(printable(code))
                 }
-                Some("ResourceNotFoundException") => no_table(table),
+                Some("ResourceNotFoundException") => {
+                    StoreError::NotSetUp { reason: "there is no such table".to_owned() }
+                }
                 Some(code) if DENIED.contains(&code) => StoreError::Denied { reason: code.to_owned() },
                 None if status.is_server_error() => unavailable(format!("status {}", status.as_u16())),
                 Some(code) => broken(printable(code)),
@@ -86,11 +77,10 @@ pub(crate) fn store_error<E: ProvideErrorMetadata>(
 /// The error of a write: `conflict` if a record was not as expected.
 pub(crate) fn write_error(
     error: &SdkError<TransactWriteItemsError, HttpResponse>,
-    table: &str,
     conflict: impl FnOnce() -> StoreError,
 ) -> StoreError {
     let Some(reasons) = error.as_service_error().and_then(cancellation_reasons) else {
-        return store_error(error, table);
+        return store_error(error);
     };
     if codes(reasons).any(|code| code == "ConditionalCheckFailed") {
         return conflict();

@@ -141,6 +141,9 @@ pub(crate) fn from_key(key: &ApiKeyRecord, version: u64) -> Result<Item, StoreEr
         ("revoked_at_ms", key.revoked_at_ms),
         ("requests_per_minute", key.limits.requests_per_minute.map(u64::from)),
         ("concurrent_requests", key.limits.concurrent_requests.map(u64::from)),
+        ("tokens_per_minute", key.limits.tokens_per_minute),
+        ("tokens_per_day", key.limits.tokens_per_day),
+        ("tokens_per_month", key.limits.tokens_per_month),
     ] {
         if let Some(value) = value {
             item.insert(name.to_owned(), number(value));
@@ -171,6 +174,9 @@ pub(crate) fn to_key(item: &Item) -> Result<Versioned<ApiKeyRecord>, ItemError> 
         limits: ApiKeyLimits {
             requests_per_minute: get_limit(item, "requests_per_minute")?,
             concurrent_requests: get_limit(item, "concurrent_requests")?,
+            tokens_per_minute: get_optional_number(item, "tokens_per_minute")?,
+            tokens_per_day: get_optional_number(item, "tokens_per_day")?,
+            tokens_per_month: get_optional_number(item, "tokens_per_month")?,
         },
     };
     value.check()?;
@@ -193,13 +199,13 @@ pub(crate) fn to_config_version(item: &Item) -> Result<ConfigVersion, ItemError>
 
 /// What an item of the configuration's partition is.
 pub(crate) enum ConfigItem {
-    Version(ConfigVersion),
+    Version(Box<ConfigVersion>),
     Provider(Versioned<Provider>),
 }
 
 pub(crate) fn to_config_item(item: &Item) -> Result<ConfigItem, ItemError> {
     match get_string(item, SK)? {
-        VERSION => to_config_version(item).map(ConfigItem::Version),
+        VERSION => to_config_version(item).map(|version| ConfigItem::Version(Box::new(version))),
         sk if sk.starts_with(PROVIDER) => to_provider(item).map(ConfigItem::Provider),
         _ => Err(ItemError::Unknown),
     }

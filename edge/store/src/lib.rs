@@ -47,16 +47,30 @@
 //!
 //! Messages carry error codes and our own words, never what the other side wrote.
 
+mod access;
+mod clock;
 mod dynamo;
 #[cfg(feature = "embedded")]
 mod embedded;
+#[cfg(feature = "emulator")]
+mod emulator;
 mod error;
+mod inspect;
 mod item;
+mod limits;
+#[cfg(feature = "native")]
+mod native;
 mod table;
 
+pub use access::{AccessPart, StoreAccess};
 pub use dynamo::{DynamoOptions, DynamoStore, HostPorts, Timing};
 #[cfg(feature = "embedded")]
-pub use embedded::OpenError;
+pub use embedded::{EMBEDDED_TABLE, OpenError};
+#[cfg(feature = "emulator")]
+pub use emulator::{Emulator, EmulatorError};
+pub use inspect::TableState;
+#[cfg(feature = "native")]
+pub use native::NoCredentials;
 
 /// The AWS SDK's types that a host needs to make a [`DynamoStore`].
 pub mod sdk {

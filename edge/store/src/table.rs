@@ -12,7 +12,7 @@ use aws_smithy_async::rt::sleep::AsyncSleep;
 use catalog::{BoxFuture, StoreError};
 
 use crate::DynamoStore;
-use crate::error::broken;
+use crate::error::{broken, store_error};
 use crate::item::{PK, SK};
 
 const POLL: Duration = Duration::from_millis(200);
@@ -29,7 +29,7 @@ impl DynamoStore {
                     if error
                         .as_service_error()
                         .is_some_and(CreateTableError::is_resource_in_use_exception) => {}
-                Err(error) => return Err(self.error(&error)),
+                Err(error) => return Err(store_error(&error)),
             }
             while !self.is_active().await? {
                 self.sleep.sleep(POLL).await;
@@ -52,7 +52,7 @@ impl DynamoStore {
 
     async fn is_active(&self) -> Result<bool, StoreError> {
         let answer = self.client.describe_table().table_name(&self.table).send().await;
-        let answer = answer.map_err(|error| self.error(&error))?;
+        let answer = answer.map_err(|error| store_error(&error))?;
         Ok(answer.table.and_then(|table| table.table_status) == Some(TableStatus::Active))
     }
 }

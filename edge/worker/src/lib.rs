@@ -1,2 +1,57 @@
-//! The Cloudflare Workers host.
+//! The Cloudflare Workers host. It only converts: a request and its bindings in, a response out.
+//!
+//! An isolate runs one thread and serves many requests at once, and the platform ties every timer, fetch and stream to
+//! the request that made it: used on behalf of another, it fails. So a request's futures, bodies and background tasks
+//! are polled, and dropped, within the request's own [`Scope`], and the isolate's gateway holds none of them.
 #![cfg(target_arch = "wasm32")]
+
+mod body;
+mod exchange;
+mod fetch;
+mod host;
+mod log;
+mod scope;
+mod sleep;
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use edge_host::{Deployment, not_configured};
+use gateway::{Body, Gateway};
+use worker::{Context, Env, event};
+
+use crate::exchange::Exchange;
+use crate::host::WorkerHost;
+use crate::scope::Scope;
+
+thread_local! {
+    /// Made at the isolate's first request: before it the platform allows neither I/O nor randomness.
+    static GATEWAY: OnceCell<Gateway> = const { OnceCell::new() };
+}
+
+#[event(fetch)]
+async fn fetch(request: web_sys::Request, env: Env, context: Context) -> worker::Result<web_sys::Response> {
+    let signal = request.signal();
+    let request = body::request(&request)?;
+    let answer = async move {
+        match GATEWAY.with(|cell| cell.get().cloned()).map_or_else(|| open(env), Ok) {
+            Ok(gateway) => gateway.handle(request).await,
+            Err(response) => response,
+        }
+    };
+    Exchange::run(Rc::new(Scope::new(context)), answer, signal).await
+}
+
+/// Makes this isolate's gateway. Where variables are wrong there is none: the next request tries again.
+fn open(env: Env) -> Result<Gateway, http::Response<Body>> {
+    log::start();
+    let host = Arc::new(WorkerHost::new(env));
+    match Deployment::from_variables(|name| host.variable(name)) {
+        Ok(deployment) => Ok(GATEWAY.with(|cell| cell.get_or_init(|| deployment.into_gateway(host)).clone())),
+        Err(violations) => {
+            tracing::error!(%violations, "the variables are not right");
+            Err(not_configured(&violations))
+        }
+    }
+}

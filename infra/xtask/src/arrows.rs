@@ -34,7 +34,7 @@ const MEMBERS: &[Member] = &[
     host_free("runner-api", &[]),
     host_free("gateway", &["openai-wire", "catalog", "runner-api"]),
     host_free("store", &["catalog", "runner-api"]),
-    host_free("edge-host", &["catalog", "gateway", "store"]),
+    host_free("edge-host", &["catalog", "gateway", "store", "runner-api"]),
     native("edge-worker", &["catalog", "edge-host", "gateway"]),
     native("edge-spin", &["catalog", "edge-host", "gateway"]),
     host_free("cli-dialect", &["runner-api"]),

@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -54,6 +55,19 @@ impl Context {
         self.cache.join("clients")
     }
 
+    /// Where what `edge/worker/package.json` pins is installed.
+    pub(crate) fn worker_tools(&self) -> PathBuf {
+        self.cache.join("worker-tools")
+    }
+
+    /// The version of a crate in Cargo.lock.
+    pub(crate) fn locked_version(&self, name: &str) -> Result<String, Problem> {
+        let path = self.root.join("Cargo.lock");
+        let lock = fs::read_to_string(&path);
+        let lock = lock.map_err(|error| Problem(format!("{}: {error}", path.display())))?;
+        locked_version(&lock, name).ok_or_else(|| Problem(format!("Cargo.lock has no crate {name}")))
+    }
+
     /// Cargo, the one that runs this program.
     pub(crate) fn cargo(&self, limit: Duration) -> Step {
         self.step(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), limit)
@@ -83,6 +97,12 @@ impl Context {
     }
 }
 
+fn locked_version(lock: &str, name: &str) -> Option<String> {
+    let name = format!("name = \"{name}\"");
+    let mut lines = lock.lines().skip_while(|line| *line != name).skip(1);
+    Some(lines.next()?.strip_prefix("version = \"")?.strip_suffix('"')?.to_owned())
+}
+
 /// The XDG base directory for caches; a relative one is to be ignored (XDG Base Directory Specification).
 fn cache_home(xdg: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, Problem> {
     let xdg = xdg.map(PathBuf::from).filter(|path| path.is_absolute());
@@ -93,6 +113,14 @@ fn cache_home(xdg: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_those_of_the_lock() {
+        let lock = "[[package]]\nname = \"wasm-bindgen-futures\"\nversion = \"0.4.1\"\n\n\
+                    [[package]]\nname = \"wasm-bindgen\"\nversion = \"0.2.130\"\nsource = \"x\"\n";
+        assert_eq!(locked_version(lock, "wasm-bindgen").as_deref(), Some("0.2.130"));
+        assert_eq!(locked_version(lock, "wasm"), None);
+    }
 
     #[test]
     fn the_cache_follows_xdg() {

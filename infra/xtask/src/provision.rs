@@ -24,6 +24,8 @@ pub(crate) enum Need {
     Tool(CargoTool),
     /// Node, at least [`NODE_MAJOR`].
     Node,
+    /// What `edge/worker/package.json` pins: wrangler, workerd, and the helpers of the Worker's build.
+    WorkerTools,
     /// One directory of `tests/clients`.
     Client(&'static str),
     /// Every directory of `tests/clients` that pins something.
@@ -39,13 +41,21 @@ pub(crate) struct Package {
     probe: &'static [&'static str],
 }
 
-/// A cargo subcommand from the package registry, installed into the cache.
+/// A program from cargo's package registry, installed into the cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CargoTool {
     name: &'static str,
-    version: &'static str,
-    /// The subcommand, asked for `--version`.
-    subcommand: &'static str,
+    version: Version,
+    /// What prints the version.
+    probe: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Version {
+    /// This one is installed where there is none.
+    Any(&'static str),
+    /// That of this crate in Cargo.lock, and no other: the two speak with each other.
+    OfCrate(&'static str),
 }
 
 const fn package(name: &'static str, probe: &'static [&'static str]) -> Need {
@@ -61,13 +71,20 @@ pub(crate) const NPM: Need = package("npm", &["npm", "--version"]);
 pub(crate) const OPENSSL: Need = package("openssl", &["openssl", "version"]);
 pub(crate) const PYTHON: Need = package("python3-venv", &["python3", "-c", "import venv, ensurepip"]);
 
-pub(crate) const NEXTEST: Need =
-    Need::Tool(CargoTool { name: "cargo-nextest", version: "0.9.143", subcommand: "nextest" });
-pub(crate) const FUZZ: Need =
-    Need::Tool(CargoTool { name: "cargo-fuzz", version: "0.13.1", subcommand: "fuzz" });
+const fn tool(name: &'static str, version: Version, probe: &'static [&'static str]) -> Need {
+    Need::Tool(CargoTool { name, version, probe })
+}
 
-/// The clients' oldest. Debian 12 has an older one.
-const NODE_MAJOR: u32 = 20;
+pub(crate) const NEXTEST: Need =
+    tool("cargo-nextest", Version::Any("0.9.143"), &["cargo", "nextest", "--version"]);
+pub(crate) const FUZZ: Need = tool("cargo-fuzz", Version::Any("0.13.1"), &["cargo", "fuzz", "--version"]);
+pub(crate) const WASM_BINDGEN: Need =
+    tool("wasm-bindgen-cli", Version::OfCrate("wasm-bindgen"), &["wasm-bindgen", "--version"]);
+pub(crate) const WORKER_BUILD: Need =
+    tool("worker-build", Version::OfCrate("worker"), &["worker-build", "--version"]);
+
+/// openai-node's and wrangler's oldest. Debian 12 has an older one.
+const NODE_MAJOR: u32 = 22;
 /// What is installed where there is none or an older one.
 const NODE_PACKAGE: &str = "node@22";
 
@@ -87,6 +104,7 @@ pub(crate) fn provide(context: &Context, services: &mut Services, needs: &[Need]
             Need::System(_) => {}
             Need::Tool(tool) => provide_tool(context, *tool)?,
             Need::Node => provide_node(context)?,
+            Need::WorkerTools => provide_worker_tools(context)?,
             Need::Client(name) => provide_client(context, &context.root.join("tests/clients").join(name))?,
             Need::AllClients => provide_all_clients(context)?,
             Need::Docker => engine::provide(context, services)?,
@@ -146,15 +164,25 @@ pub(crate) fn install_debian(context: &Context, names: &[&str]) -> Result<(), Pr
     Ok(())
 }
 
-fn provide_tool(context: &Context, tool: CargoTool) -> Result<(), Problem> {
-    if context.cargo(PROBE).args([tool.subcommand, "--version"]).works() {
+fn provide_tool(context: &Context, CargoTool { name, version, probe }: CargoTool) -> Result<(), Problem> {
+    let (version, exactly) = match version {
+        Version::Any(version) => (version.to_owned(), false),
+        Version::OfCrate(name) => (context.locked_version(name)?, true),
+    };
+    let is_there = || {
+        let (program, args) = probe.split_first()?;
+        let program = if *program == "cargo" { context.cargo(PROBE) } else { context.step(program, PROBE) };
+        let said = program.args(args).quiet().succeed().ok()?.stdout;
+        (!exactly || said.split_whitespace().any(|word| word == version)).then_some(())
+    };
+    if is_there().is_some() {
         return Ok(());
     }
-    say(&format!("building {} {} (once)", tool.name, tool.version));
+    say(&format!("building {name} {version} (once)"));
     let root = context.cache.join("tools");
-    let install = context.cargo(INSTALL).args(["install", tool.name, "--locked", "--version", tool.version]);
+    let install = context.cargo(INSTALL).args(["install", name, "--locked", "--version", &version]);
     install.arg("--root").arg(root).succeed()?;
-    Ok(())
+    is_there().ok_or_else(|| Problem(format!("{name} is installed, yet `{}` does not work", probe.join(" "))))
 }
 
 /// Installs Node into the cache, from npm's registry.
@@ -168,6 +196,11 @@ fn provide_node(context: &Context) -> Result<(), Problem> {
         context.step("npm", INSTALL).args(["install", "--global", "--no-audit", "--no-fund", NODE_PACKAGE]);
     npm.arg("--prefix").arg(context.cache.join("tools")).succeed()?;
     Ok(())
+}
+
+fn provide_worker_tools(context: &Context) -> Result<(), Problem> {
+    let from = context.root.join("edge/worker");
+    install_npm(context, &from, &context.worker_tools())
 }
 
 fn provide_all_clients(context: &Context) -> Result<(), Problem> {
@@ -185,8 +218,7 @@ fn provide_client(context: &Context, from: &Path) -> Result<(), Problem> {
     if from.join("requirements.txt").exists() {
         install_once(from, &to, &["requirements.txt"], || install_python(context, from, &to))
     } else if from.join("package-lock.json").exists() {
-        let files = ["package.json", "package-lock.json"];
-        install_once(from, &to, &files, || install_node(context, from, &to, &files))
+        install_npm(context, from, &to)
     } else {
         Ok(())
     }
@@ -209,7 +241,7 @@ fn install_once(
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    say(&format!("installing the clients of {} (once)", from.display()));
+    say(&format!("installing what {} pins (once)", from.display()));
     match fs::remove_dir_all(to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(no_access(to, &error)),
         _ => fs::create_dir_all(to).map_err(|error| no_access(to, &error))?,
@@ -229,13 +261,18 @@ fn install_python(context: &Context, from: &Path, to: &Path) -> Result<(), Probl
     Ok(())
 }
 
-fn install_node(context: &Context, from: &Path, to: &Path, files: &[&str]) -> Result<(), Problem> {
-    for file in files {
-        fs::copy(from.join(file), to.join(file)).map_err(|error| no_access(&to.join(file), &error))?;
-    }
-    let npm = context.step("npm", INSTALL_CLIENT).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
-    npm.current_dir(to).succeed()?;
-    Ok(())
+/// Installs what the package files in `from` pin into `to`.
+fn install_npm(context: &Context, from: &Path, to: &Path) -> Result<(), Problem> {
+    let files = ["package.json", "package-lock.json"];
+    install_once(from, to, &files, || {
+        for file in files {
+            fs::copy(from.join(file), to.join(file)).map_err(|error| no_access(&to.join(file), &error))?;
+        }
+        let npm =
+            context.step("npm", INSTALL_CLIENT).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
+        npm.current_dir(to).succeed()?;
+        Ok(())
+    })
 }
 
 fn no_access(path: &Path, error: &io::Error) -> Problem {

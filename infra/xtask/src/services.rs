@@ -220,7 +220,8 @@ mod tests {
     #[test]
     fn a_server_that_ends_later_is_a_problem() {
         let mut services = Services::new();
-        services.start("a", shell("echo ready 1; exit 0"), ready).unwrap();
+        services.start("a", shell("echo ready 1; exec sleep 1000"), ready).unwrap();
+        kill_process_group(services.started[0].group, Signal::KILL).unwrap();
         assert!(services.run_until_interrupted().unwrap_err().to_string().contains("ended by itself"));
     }
 

@@ -53,7 +53,7 @@ fn endless() -> Reply {
 /// The upstream is slowed down to the pace of the reader; the gateway's memory is bounded.
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_the_upstream_back() {
-    let fixture = Fixture::start_native().await;
+    let fixture = Fixture::start().await;
     fixture.upstream_answers(endless());
     let mut connection = fixture.open_stream(json!({})).await;
     let before = fixture.gateway.resident_bytes();

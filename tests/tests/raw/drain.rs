@@ -35,7 +35,7 @@ async fn refuses_connections(fixture: &Fixture) {
 
 #[tokio::test]
 async fn open_streams_finish_and_nothing_new_begins() {
-    let mut fixture = Fixture::start_native().await;
+    let mut fixture = Fixture::start().await;
     let (mut connection, gate, beginning) = begun(&fixture).await;
     // One connection that is kept and idle, and one that has not said anything.
     let mut idle = Connection::open(&fixture.gateway).await;
@@ -55,7 +55,7 @@ async fn open_streams_finish_and_nothing_new_begins() {
 
 #[tokio::test]
 async fn an_idle_gateway_ends_at_once() {
-    let mut fixture = Fixture::start_native().await;
+    let mut fixture = Fixture::start().await;
     fixture.assert_serving().await;
     fixture.gateway.terminate();
     assert!(fixture.gateway.exited(SOON).await.success());
@@ -63,7 +63,7 @@ async fn an_idle_gateway_ends_at_once() {
 
 #[tokio::test]
 async fn a_second_sigterm_does_not_wait() {
-    let mut fixture = Fixture::start_native().await;
+    let mut fixture = Fixture::start().await;
     let (connection, _gate, _) = begun(&fixture).await;
     fixture.gateway.terminate();
     refuses_connections(&fixture).await;

@@ -16,7 +16,7 @@ async fn two_providers() -> (Fixture, FakeUpstream) {
         Provider::proxy("b-first", &first.base_url()).rank(1).model(MODEL, UPSTREAM_MODEL),
     ]);
     second.on(UPSTREAM_MODEL, Turn::says("from the second"));
-    let gateway = Gateway::start_native(&config).await;
+    let gateway = Gateway::start(&config).await;
     (Fixture { gateway, upstream: first, clients: Clients::default() }, second)
 }
 

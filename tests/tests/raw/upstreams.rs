@@ -87,7 +87,7 @@ async fn a_compressed_answer_is_not_mistaken_for_text() {
 
 #[tokio::test]
 async fn an_endless_answer_is_given_up() {
-    let fixture = Fixture::start_native().await;
+    let fixture = Fixture::start().await;
     let before = fixture.gateway.resident_bytes();
     fixture.upstream_answers(
         Reply::body(200, "application/json", "{\"choices\":[\"")
@@ -121,7 +121,7 @@ async fn an_upstream_that_takes_long_to_read_gets_the_whole_body() {
     let gate = Gate::default();
     let upstream = FakeUpstream::start_reading_after(gate.clone()).await;
     let config = Config::new([Provider::local("slow", &upstream.base_url()).model(MODEL, UPSTREAM_MODEL)]);
-    let gateway = Gateway::start_native(&config).await;
+    let gateway = Gateway::start(&config).await;
     let text = "x".repeat(8_000_000);
     let body = chat_body(json!({"messages": [{"role": "user", "content": text}]}));
     let mut connection = Connection::open(&gateway).await;

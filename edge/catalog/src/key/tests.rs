@@ -89,9 +89,22 @@ fn a_record_tells_all_its_violations() {
     record.label = String::new();
     record.expires_at_ms = Some(1_000);
     record.limits.concurrent_requests = Some(0);
+    record.limits.tokens_per_minute = Some(ApiKeyLimits::MAX_TOKENS);
+    record.limits.tokens_per_day = Some(0);
+    record.limits.tokens_per_month = Some(ApiKeyLimits::MAX_TOKENS + 1);
     record.allowed_models = Some(vec!["ok".to_owned(), " no".to_owned()]);
     let paths: Vec<_> = record.check().unwrap_err().0.into_iter().map(|violation| violation.path).collect();
-    assert_eq!(paths, ["label", "expires_at_ms", "limits.concurrent_requests", "allowed_models[1]"]);
+    assert_eq!(
+        paths,
+        [
+            "label",
+            "expires_at_ms",
+            "limits.concurrent_requests",
+            "limits.tokens_per_day",
+            "limits.tokens_per_month",
+            "allowed_models[1]"
+        ]
+    );
 }
 
 #[test]

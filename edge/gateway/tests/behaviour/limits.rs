@@ -140,7 +140,11 @@ fn a_minute_has_its_number_of_requests() {
 fn a_request_that_finds_no_slot_is_not_counted_against_the_minute() {
     let test = setup()
         .provider("alpha", &json!({}))
-        .limits(ApiKeyLimits { requests_per_minute: Some(2), concurrent_requests: Some(1) })
+        .limits(ApiKeyLimits {
+            requests_per_minute: Some(2),
+            concurrent_requests: Some(1),
+            ..ApiKeyLimits::default()
+        })
         .build();
     let feed = Feed::default();
     feed.push(text_chunk("x"));

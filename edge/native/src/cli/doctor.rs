@@ -4,20 +4,23 @@ use catalog::{Adapter, ApiKeyRecord, KeyStore as _};
 use clap::Args;
 use serde_json::json;
 
-use super::{CommonArgs, Failure, ProviderArgs, block_on};
+use super::{CommonArgs, Failure, ProviderArgs, StoreArgs, block_on};
 use crate::data_dir::DataDir;
 use crate::discovery;
-use crate::embedded::{now_ms, open_store};
+use crate::embedded::now_ms;
 use crate::error_chain::error_chain;
 use crate::local_runner::Plan;
 use crate::output::{Output, count};
 use crate::providers::{gather, open_gateway, reason};
+use crate::store_location::{StoreLocation, locate_for};
 
 /// Descriptors below which a busy gateway runs out: two per stream.
 const WANTED_DESCRIPTORS: u64 = 8_192;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    store: StoreArgs,
     #[command(flatten)]
     providers: ProviderArgs,
     #[command(flatten)]
@@ -70,14 +73,21 @@ fn is_active(key: &ApiKeyRecord) -> bool {
 
 async fn examine(args: &DoctorArgs, report: &mut Report) {
     let data_dir = DataDir::locate(args.common.data_dir.as_deref());
-    match open_store(&data_dir).await {
+    let location = match locate_for(&args.store, &args.common) {
+        Ok(location) => location,
+        Err(lines) => return lines.iter().for_each(|line| report.add(Verdict::Fails, line, "")),
+    };
+    match location.open().await {
         Err(error) => {
-            let advice = "Give another directory with --data-dir, or mend this one.";
+            let advice = match &location {
+                StoreLocation::DataDir(_) => "Give another directory with --data-dir, or mend this one.",
+                StoreLocation::DynamoDb { .. } => "",
+            };
             return report.add(Verdict::Fails, &error_chain(&error), advice);
         }
-        Ok(store) => {
-            report.add(Verdict::Works, &format!("the store in {}", data_dir.path().display()), "");
-            match store.keys().await {
+        Ok(opened) => {
+            report.add(Verdict::Works, &location.to_string(), "");
+            match opened.store.keys().await {
                 Ok(list) if list.keys.iter().any(|key| is_active(&key.value)) => {
                     let active = list.keys.iter().filter(|key| is_active(&key.value)).count();
                     report.add(Verdict::Works, &count(active, "API key"), "");
@@ -106,7 +116,7 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
         ),
         _ => report.add(Verdict::Works, "the limit of open files", ""),
     }
-    let given = match gather(&args.providers) {
+    let given = match gather(&args.providers, &args.store, &args.common) {
         Ok(given) => given,
         Err(Failure::Usage(lines)) => {
             return lines
@@ -117,7 +127,7 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
     };
     let runs_clis =
         !args.providers.no_runner && given.runners.is_none() && examine_clis(&data_dir, report).await;
-    let opened = match open_gateway(&data_dir, given, None).await {
+    let opened = match open_gateway(given, None).await {
         Ok(opened) => opened,
         Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
         Err(Failure::Usage(lines)) => return report.add(Verdict::Fails, &lines.join("; "), ""),

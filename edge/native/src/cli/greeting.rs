@@ -13,6 +13,8 @@ const MODELS_SHOWN: usize = 6;
 
 pub(super) struct Greeting<'a> {
     pub base_url: String,
+    /// Where Prometheus scrapes, if it may.
+    pub metrics_url: Option<String>,
     /// A key that was made by this start.
     pub first_key: Option<&'a str>,
     pub models: Vec<ServedModel>,
@@ -23,13 +25,22 @@ pub(super) struct Greeting<'a> {
 /// The URL for clients on this machine.
 pub(super) fn base_url(address: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{}/v1", reachable(address))
+}
+
+/// The URL for Prometheus on this machine.
+pub(super) fn metrics_url(address: SocketAddr) -> String {
+    format!("http://{}/metrics", reachable(address))
+}
+
+fn reachable(address: SocketAddr) -> SocketAddr {
     // Nobody can connect to "any address".
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    format!("{scheme}://{}/v1", SocketAddr::new(ip, address.port()))
+    SocketAddr::new(ip, address.port())
 }
 
 impl Greeting<'_> {
@@ -42,6 +53,9 @@ impl Greeting<'_> {
         let mut ready = json!({
             "event": "ready", "base_url": self.base_url, "models": models, "unusable_providers": unusable,
         });
+        if let Some(url) = &self.metrics_url {
+            ready["metrics_url"] = url.as_str().into();
+        }
         if let Some(key) = self.first_key {
             ready["api_key"] = key.into();
         }
@@ -55,6 +69,9 @@ impl Greeting<'_> {
             String::new(),
             format!("  Base URL  {}", self.base_url),
         ];
+        if let Some(url) = &self.metrics_url {
+            lines.push(format!("  Metrics   {url}"));
+        }
         if let Some(key) = self.first_key {
             lines.push(format!("  API key   {key}"));
             lines.push("            (shown this once; 'dyad-gateway keys create' makes more)".to_owned());
@@ -123,6 +140,7 @@ mod tests {
         };
         Greeting {
             base_url: "http://127.0.0.1:4100/v1".to_owned(),
+            metrics_url: None,
             first_key,
             models: models.iter().map(served).collect(),
             unusable: vec![("broken".to_owned(), "no key".to_owned())],

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use catalog::{ApiKeyId, ApiKeyLimits, KeyStore, StoreError};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{CommonArgs, Failure, block_on};
-use crate::data_dir::DataDir;
-use crate::embedded::{NewApiKey, create_key, now_ms, open_store};
+use super::{CommonArgs, Failure, StoreArgs, block_on};
+use crate::embedded::{NewApiKey, create_key, now_ms};
 use crate::output::Output;
+use crate::store_location::{OpenedStore, locate_for};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
@@ -24,17 +24,17 @@ pub(crate) enum KeysCommand {
         /// Models that the key may use, separated by commas; all if not given
         #[arg(long, value_name = "MODEL", value_delimiter = ',')]
         models: Option<Vec<String>>,
-        /// Requests that the key may make in a minute; any number if not given
-        #[arg(long, value_name = "N")]
-        requests_per_minute: Option<u32>,
-        /// Requests of the key that may be under way at once; any number if not given
-        #[arg(long, value_name = "N")]
-        concurrent_requests: Option<u32>,
+        #[command(flatten)]
+        limits: LimitArgs,
+        #[command(flatten)]
+        store: StoreArgs,
         #[command(flatten)]
         common: CommonArgs,
     },
     /// List the API keys (never their secrets)
     List {
+        #[command(flatten)]
+        store: StoreArgs,
         #[command(flatten)]
         common: CommonArgs,
     },
@@ -43,14 +43,54 @@ pub(crate) enum KeysCommand {
         /// The id: what stands between dgw_ and the next underscore
         id: String,
         #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
         common: CommonArgs,
     },
+}
+
+/// Any number if not given.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LimitArgs {
+    /// Requests that the key may make in a minute
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<u32>,
+    /// Requests of the key that may be under way at once
+    #[arg(long, value_name = "N")]
+    concurrent_requests: Option<u32>,
+    /// Tokens, of prompts and completions together, that the key may use in a minute
+    #[arg(long, value_name = "N")]
+    tokens_per_minute: Option<u64>,
+    /// Tokens that the key may use in a day (UTC)
+    #[arg(long, value_name = "N")]
+    tokens_per_day: Option<u64>,
+    /// Tokens that the key may use in a calendar month (UTC)
+    #[arg(long, value_name = "N")]
+    tokens_per_month: Option<u64>,
+}
+
+impl From<&LimitArgs> for ApiKeyLimits {
+    fn from(args: &LimitArgs) -> Self {
+        Self {
+            requests_per_minute: args.requests_per_minute,
+            concurrent_requests: args.concurrent_requests,
+            tokens_per_minute: args.tokens_per_minute,
+            tokens_per_day: args.tokens_per_day,
+            tokens_per_month: args.tokens_per_month,
+        }
+    }
 }
 
 impl KeysCommand {
     pub(crate) fn common(&self) -> &CommonArgs {
         match self {
-            Self::Create { common, .. } | Self::List { common } | Self::Revoke { common, .. } => common,
+            Self::Create { common, .. } | Self::List { common, .. } | Self::Revoke { common, .. } => common,
+        }
+    }
+
+    fn store(&self) -> &StoreArgs {
+        match self {
+            Self::Create { store, .. } | Self::List { store, .. } | Self::Revoke { store, .. } => store,
         }
     }
 }
@@ -58,33 +98,20 @@ impl KeysCommand {
 pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
     let common = command.common();
     let output = Output::new(common.json);
-    let data_dir = DataDir::locate(common.data_dir.as_deref());
+    let location = locate_for(command.store(), common).map_err(Failure::Usage)?;
     block_on(async {
-        let store = open_store(&data_dir).await?;
+        let opened = location.open().await?;
+        let store = &*opened.store;
         match command {
-            KeysCommand::Create {
-                label,
-                expires_in,
-                models,
-                requests_per_minute,
-                concurrent_requests,
-                ..
-            } => {
-                let known = store.keys().await;
-                let known = known.map_err(|error| Failure::failed("the keys could not be read", &error))?;
-                let hasher = data_dir
-                    .hasher(!known.keys.is_empty())
-                    .map_err(|error| Failure::failed("the secret for hashing API keys", &error))?;
+            KeysCommand::Create { label, expires_in, models, limits, .. } => {
+                let hasher = opened.hasher().await?;
                 let new = NewApiKey {
                     label: label.clone(),
                     expires_in: *expires_in,
                     allowed_models: models.clone(),
-                    limits: ApiKeyLimits {
-                        requests_per_minute: *requests_per_minute,
-                        concurrent_requests: *concurrent_requests,
-                    },
+                    limits: limits.into(),
                 };
-                let key = create_key(&store, &hasher, new).await?;
+                let key = create_key(store, &hasher, new).await?;
                 let id = key.id().as_str();
                 let shown = json!({"id": id, "api_key": key.expose(), "label": label});
                 // A key that nobody saw is of no use to anybody.
@@ -95,11 +122,11 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
                 })?;
                 output.remark("Keep it now: it is stored only as a hash and cannot be shown again.");
             }
-            KeysCommand::List { .. } => list(&store, output).await?,
+            KeysCommand::List { .. } => list(&opened, output).await?,
             KeysCommand::Revoke { id, .. } => {
                 let id =
                     ApiKeyId::parse(id).map_err(|error| Failure::Usage(vec![format!("{id}: {error}")]))?;
-                revoke(&store, &id).await?;
+                revoke(&opened, &id).await?;
                 output.object(&json!({"id": id.as_str(), "revoked": true}));
                 output.say(format!(
                     "Revoked {}. A running gateway refuses it within ten seconds.",
@@ -111,31 +138,47 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
     })?
 }
 
-async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
-    let list = store.keys().await.map_err(|error| Failure::failed("the keys could not be read", &error))?;
+async fn list(opened: &OpenedStore, output: Output) -> Result<(), Failure> {
+    let list = opened.store.keys().await.map_err(|error| opened.error(error))?;
     let now = now_ms();
-    let mut rows =
-        vec![["ID", "LABEL", "STATE", "MODELS", "REQUESTS/MIN", "CONCURRENT"].map(str::to_owned).to_vec()];
+    let names = [
+        "ID",
+        "LABEL",
+        "STATE",
+        "MODELS",
+        "REQUESTS/MIN",
+        "CONCURRENT",
+        "TOKENS/MIN",
+        "TOKENS/DAY",
+        "TOKENS/MONTH",
+    ];
+    let mut rows = vec![names.map(str::to_owned).to_vec()];
     for key in list.keys.iter().map(|key| &key.value) {
         let state = match (key.revoked_at_ms, key.expires_at_ms) {
             (Some(_), _) => "revoked",
             (None, Some(at)) if at <= now => "expired",
             (None, _) => "active",
         };
-        let or_any = |limit: Option<u32>| limit.map_or_else(|| "any".to_owned(), |limit| limit.to_string());
+        let limits = &key.limits;
+        let or_any = |limit: Option<u64>| limit.map_or_else(|| "any".to_owned(), |limit| limit.to_string());
         let models = key.allowed_models.as_ref().map_or_else(|| "all".to_owned(), |models| models.join(","));
         output.object(&json!({
             "id": key.id.as_str(), "label": key.label, "state": state, "created_at_ms": key.created_at_ms,
             "expires_at_ms": key.expires_at_ms, "revoked_at_ms": key.revoked_at_ms, "models": key.allowed_models,
-            "requests_per_minute": key.limits.requests_per_minute, "concurrent_requests": key.limits.concurrent_requests,
+            "requests_per_minute": limits.requests_per_minute, "concurrent_requests": limits.concurrent_requests,
+            "tokens_per_minute": limits.tokens_per_minute, "tokens_per_day": limits.tokens_per_day,
+            "tokens_per_month": limits.tokens_per_month,
         }));
         rows.push(vec![
             key.id.as_str().to_owned(),
             key.label.clone(),
             state.to_owned(),
             models,
-            or_any(key.limits.requests_per_minute),
-            or_any(key.limits.concurrent_requests),
+            or_any(limits.requests_per_minute.map(u64::from)),
+            or_any(limits.concurrent_requests.map(u64::from)),
+            or_any(limits.tokens_per_minute),
+            or_any(limits.tokens_per_day),
+            or_any(limits.tokens_per_month),
         ]);
     }
     if list.keys.is_empty() {
@@ -146,19 +189,18 @@ async fn list(store: &dyn KeyStore, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn revoke(store: &dyn KeyStore, id: &ApiKeyId) -> Result<(), Failure> {
+async fn revoke(opened: &OpenedStore, id: &ApiKeyId) -> Result<(), Failure> {
     loop {
-        let found =
-            store.find_key(id).await.map_err(|error| Failure::failed("the key could not be read", &error))?;
+        let found = opened.store.find_key(id).await.map_err(|error| opened.error(error))?;
         let mut key = found.ok_or_else(|| {
             Failure::Failed(format!("there is no API key {}; 'keys list' shows those there are", id.as_str()))
         })?;
         key.value.revoked_at_ms.get_or_insert_with(now_ms);
-        match store.put_key(&key.value, Some(key.version)).await {
+        match opened.store.put_key(&key.value, Some(key.version)).await {
             Ok(_) => return Ok(()),
             // Somebody changed it in between: look again.
             Err(StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(Failure::failed("the key could not be revoked", &error)),
+            Err(error) => return Err(opened.error(error).into()),
         }
     }
 }

@@ -10,10 +10,10 @@ use clap::Args;
 use gateway::{Discovered, Gateway};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::greeting::{Greeting, base_url};
-use super::{CommonArgs, Failure, ProviderArgs};
+use super::greeting::{Greeting, base_url, metrics_url};
+use super::{CommonArgs, Failure, ProviderArgs, StoreArgs};
 use crate::data_dir::DataDir;
-use crate::embedded::{EmbeddedGateway, NewApiKey};
+use crate::embedded::NewApiKey;
 use crate::error_chain::error_chain;
 use crate::local_runner::{LocalRunner, LocalRunnerError, Plan};
 use crate::output::Output;
@@ -21,7 +21,7 @@ use crate::providers::{Given, gather, open_gateway, without_credential};
 use crate::router::GatewayService;
 use crate::runners::Runners;
 use crate::server::{Server, ServerOptions, ServerTimeouts};
-use crate::{discovery, logging, tls};
+use crate::{discovery, logging, metrics, tls};
 
 const RUNTIME_THREADS: usize = 2;
 /// How often providers are asked for their models again.
@@ -34,6 +34,10 @@ pub(crate) struct UpArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4100", env = "DYAD_GATEWAY_LISTEN", value_parser = listen_address)]
     listen: SocketAddr,
+    /// Serve Prometheus metrics at /metrics on this address, and nothing else there. They tell who uses what, and no
+    /// key is asked for: keep it inside
+    #[arg(long, value_name = "ADDR:PORT", env = "DYAD_GATEWAY_METRICS", value_parser = listen_address)]
+    metrics: Option<SocketAddr>,
     /// Serve HTTPS with this certificate chain (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -53,6 +57,8 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
     log: String,
     #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
     providers: ProviderArgs,
     #[command(flatten)]
     pub(crate) common: CommonArgs,
@@ -60,7 +66,7 @@ pub(crate) struct UpArgs {
 
 pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     // Everything that can be wrong is looked at before a port is bound.
-    let mut given = gather(&args.providers)?;
+    let mut given = gather(&args.providers, &args.store, &args.common)?;
     let without_credential = without_credential(&given.providers);
     let tls = match (&args.tls_cert, &args.tls_key) {
         (Some(cert), Some(key)) => {
@@ -83,9 +89,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         // Before the runner, which takes its time to start, and after it, which takes its time to stop.
         let mut signals =
             Signals::new().map_err(|error| Failure::failed("signals cannot be handled", &error))?;
-        let listener = TcpListener::bind(args.listen).map_err(|error| {
-            Failure::Failed(format!("{} cannot be listened on: {error}; choose another with --listen", args.listen))
-        })?;
+        let listener = bind(args.listen, "--listen")?;
+        let metrics = args.metrics.map(|address| bind(address, "--metrics")).transpose()?;
         let starting = Local::start(args, &given, &data_dir);
         let local = tokio::select! {
             local = starting => local,
@@ -99,7 +104,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             given.providers.extend(new);
         }
         unusable.extend(without_credential);
-        let served = serve(args, &data_dir, given, Connections { listener, runners: connection, tls }, unusable, &mut signals);
+        let served = serve(args, given, Connections { listener, metrics, runners: connection, tls }, unusable, &mut signals);
         let served = served.await;
         // Nothing is asked of it any more: its sandboxes go, however the serving ended.
         let stopped = match runner {
@@ -126,19 +131,19 @@ async fn unless_again(
 /// How the gateway is reached, and reaches its runners.
 struct Connections {
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     runners: Option<Runners>,
     tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 async fn serve(
     args: &UpArgs,
-    data_dir: &DataDir,
     given: Given,
     connections: Connections,
     unusable: Vec<(String, String)>,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let opened = open_gateway(data_dir, given, connections.runners).await?;
+    let opened = open_gateway(given, connections.runners).await?;
     let gateway = opened.gateway();
     let discovered = tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
     let is_tls = connections.tls.is_some();
@@ -150,10 +155,15 @@ async fn serve(
     };
     let server = Server::start(connections.listener, &GatewayService(gateway.clone()), &options)
         .map_err(|error| Failure::failed("the server cannot start", &error))?;
+    // To the end: a drain is worth watching.
+    let metrics = connections.metrics.map(|listener| metrics::serve(listener, gateway)).transpose();
+    let metrics = metrics.map_err(|error| Failure::failed("the metrics cannot be served", &error))?;
     // Last of all, so that no key is made that nobody gets to see.
-    let first_key = first_key(&opened).await?;
+    let new = NewApiKey { label: "first key".to_owned(), ..NewApiKey::default() };
+    let first_key = opened.create_first_key(new).await?;
     let greeting = Greeting {
         base_url: base_url(server.local_addr(), is_tls),
+        metrics_url: metrics.as_ref().map(|server| metrics_url(server.local_addr())),
         first_key: first_key.as_ref().map(ApiKey::expose),
         models: gateway.models(),
         unusable: all_unusable(unusable, &discovered),
@@ -213,8 +223,14 @@ impl Local {
     }
 }
 
+fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        Failure::Failed(format!("{address} cannot be listened on: {error}; choose another with {option}"))
+    })
+}
+
 /// An address, or a name of this machine such as `localhost`, with a port.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let wrong = || "write an address and a port, such as 127.0.0.1:4100 or [::]:4100".to_owned();
     text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
 }
@@ -223,32 +239,22 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
-}
-
-/// A key, if there is none yet: otherwise nobody could use the gateway.
-async fn first_key(opened: &EmbeddedGateway) -> Result<Option<ApiKey>, Failure> {
-    let has_keys = opened.has_keys().await;
-    if has_keys.map_err(|error| Failure::failed("the keys cannot be read", &error))? {
-        return Ok(None);
-    }
-    let new = NewApiKey { label: "first key".to_owned(), ..NewApiKey::default() };
-    Ok(Some(opened.create_key(new).await?))
 }
 
 /// Providers that serve nothing now, and why. What was only looked for, and is not there, is no provider.

@@ -69,6 +69,12 @@ fn lists_show_the_state_of_every_key_and_no_secret() {
         "60",
         "--concurrent-requests",
         "2",
+        "--tokens-per-minute",
+        "10000",
+        "--tokens-per-day",
+        "1000000",
+        "--tokens-per-month",
+        "20000000",
         "--expires-in",
         "90d",
     ])[0];
@@ -83,6 +89,10 @@ fn lists_show_the_state_of_every_key_and_no_secret() {
     assert_eq!(of(limited)["models"], serde_json::json!(["a", "b/c:d"]));
     assert_eq!(of(limited)["requests_per_minute"], 60);
     assert_eq!(of(limited)["concurrent_requests"], 2);
+    assert_eq!(of(limited)["tokens_per_minute"], 10_000);
+    assert_eq!(of(limited)["tokens_per_day"], 1_000_000);
+    assert_eq!(of(limited)["tokens_per_month"], 20_000_000);
+    assert!(of(revoked)["tokens_per_month"].is_null());
     let life =
         of(limited)["expires_at_ms"].as_u64().unwrap() - of(limited)["created_at_ms"].as_u64().unwrap();
     assert_eq!(life, 90 * 86_400_000);

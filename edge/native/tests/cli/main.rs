@@ -7,6 +7,7 @@ mod credentials;
 mod integrated;
 mod keys;
 mod life_cycle;
+mod metrics;
 mod programs;
 mod runners;
 mod support;

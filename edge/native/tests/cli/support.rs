@@ -151,6 +151,14 @@ impl Gateway {
         answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
     }
 
+    /// What the listener for Prometheus answers, head and all.
+    pub(crate) fn ask_metrics(&self, method: &str, path: &str) -> String {
+        let url = self.ready["metrics_url"].as_str().unwrap();
+        let address = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        exchange(TcpStream::connect(address).unwrap(), head.as_bytes())
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_async::time::SystemTimeSource;
-use catalog::{MemoryStore, Store};
+use catalog::{LimitStore, MemoryStore, Store};
 use dynoxide::Database;
 use serde_json::{Value, json};
 use store::sdk::{
@@ -23,6 +23,7 @@ pub(crate) const TABLE: &str = "dyad-gateway";
 /// An empty store, and a way past it to what it keeps.
 pub(crate) struct Backend {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) limits: Arc<dyn LimitStore>,
     /// The engine below the store; the memory store has none.
     pub(crate) engine: Option<Database>,
     _directory: Option<TempDir>,
@@ -31,21 +32,29 @@ pub(crate) struct Backend {
 impl Backend {
     #[expect(clippy::unused_async, reason = "made like the others")]
     pub(crate) async fn memory() -> Self {
-        Self { store: Arc::new(MemoryStore::default()), engine: None, _directory: None }
+        Self::new(Arc::new(MemoryStore::default()), None, None)
     }
 
     pub(crate) async fn embedded() -> Self {
         let (directory, path) = scratch_file();
         let store = Arc::new(DynamoStore::open_embedded(&path).await.unwrap());
         let engine = Database::new(path.to_str().unwrap()).unwrap();
-        Self { store, engine: Some(engine), _directory: Some(directory) }
+        Self::new(store, Some(engine), Some(directory))
     }
 
     pub(crate) async fn over_http() -> Self {
         let (address, engine) = serve().await;
         let store = over_http(address, Timing::default());
         store.create_table().await.unwrap();
-        Self { store: Arc::new(store), engine: Some(engine), _directory: None }
+        Self::new(Arc::new(store), Some(engine), None)
+    }
+
+    fn new<S: Store + LimitStore + 'static>(
+        store: Arc<S>,
+        engine: Option<Database>,
+        directory: Option<TempDir>,
+    ) -> Self {
+        Self { store: store.clone(), limits: store, engine, _directory: directory }
     }
 }
 
@@ -66,11 +75,16 @@ pub(crate) async fn serve() -> (SocketAddr, Database) {
 }
 
 pub(crate) fn over_http(address: SocketAddr, timing: Timing) -> DynamoStore {
+    over_http_at(address, timing, SharedTimeSource::new(SystemTimeSource::new()))
+}
+
+/// As [`over_http`], by another clock.
+pub(crate) fn over_http_at(address: SocketAddr, timing: Timing, time: SharedTimeSource) -> DynamoStore {
     DynamoStore::new(
         HostPorts {
             http_client: SharedHttpClient::new(PlainHttp::new()),
             sleep: SharedAsyncSleep::new(TokioSleep::new()),
-            time: SharedTimeSource::new(SystemTimeSource::new()),
+            time,
         },
         DynamoOptions {
             table: TABLE.to_owned(),

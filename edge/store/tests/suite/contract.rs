@@ -29,6 +29,8 @@ macro_rules! on_every_engine {
     };
 }
 
+pub(crate) use on_every_engine;
+
 on_every_engine! {
     providers_are_kept
     keys_are_kept
@@ -100,7 +102,13 @@ async fn keys_are_kept(backend: Backend) {
         expires_at_ms: Some(u64::MAX),
         revoked_at_ms: Some(3),
         allowed_models: Some(vec!["vendor/model:free".to_owned(), "ü".to_owned()]),
-        limits: ApiKeyLimits { requests_per_minute: Some(u32::MAX), concurrent_requests: Some(1) },
+        limits: ApiKeyLimits {
+            requests_per_minute: Some(u32::MAX),
+            concurrent_requests: Some(1),
+            tokens_per_minute: Some(1),
+            tokens_per_day: Some(2),
+            tokens_per_month: Some(ApiKeyLimits::MAX_TOKENS),
+        },
         ..key(2)
     };
     let nothing_allowed = ApiKeyRecord { allowed_models: Some(Vec::new()), ..key(3) };

@@ -15,7 +15,13 @@ async fn the_form_stays_as_it_is() {
         expires_at_ms: Some(2_000),
         revoked_at_ms: Some(1_500),
         allowed_models: Some(vec!["m".to_owned()]),
-        limits: ApiKeyLimits { requests_per_minute: Some(60), concurrent_requests: Some(4) },
+        limits: ApiKeyLimits {
+            requests_per_minute: Some(60),
+            concurrent_requests: Some(4),
+            tokens_per_minute: Some(100_000),
+            tokens_per_day: Some(1_000_000),
+            tokens_per_month: Some(10_000_000),
+        },
         ..key(1)
     };
     backend.store.put_key(&key, None).await.unwrap();
@@ -33,6 +39,8 @@ async fn the_form_stays_as_it_is() {
         "created_at_ms": { "N": "1000" }, "expires_at_ms": { "N": "2000" }, "revoked_at_ms": { "N": "1500" },
         "allowed_models": { "L": [{ "S": "m" }] },
         "requests_per_minute": { "N": "60" }, "concurrent_requests": { "N": "4" },
+        "tokens_per_minute": { "N": "100000" }, "tokens_per_day": { "N": "1000000" },
+        "tokens_per_month": { "N": "10000000" },
     });
     assert_eq!(get_raw(&engine, &partition, key.id.as_str()), stored_key);
     let mut stored_provider = get_raw(&engine, "CONFIG", "PROVIDER#ollama");

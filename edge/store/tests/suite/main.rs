@@ -9,4 +9,5 @@ mod fault_proxy;
 mod faults;
 mod http_client;
 mod items;
+mod limits;
 mod records;

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::{
-    ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, Provider, ProviderStore as _, Secret,
+    ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, MemoryStore, Provider,
+    ProviderStore as _, Secret, Versioned,
 };
-use gateway::{Body, Gateway, GatewayParts, Settings, WholeWindow, full};
+use gateway::{Body, Gateway, GatewayParts, Settings, full};
 use http::{HeaderMap, Method, StatusCode};
 use runner_api::{NodeRecord, Registry as _};
 use serde_json::{Value, json};
@@ -117,7 +118,7 @@ impl Setup {
             host: host.clone(),
             store: store.clone(),
             hasher: hasher.clone(),
-            leases: Arc::new(WholeWindow),
+            limits: Arc::new(MemoryStore::default()),
             runners: runners.clone(),
             settings: self.settings,
         });
@@ -192,6 +193,10 @@ impl Answer {
 impl TestGateway {
     pub(crate) fn put_provider(&self, provider: &Provider, expected: Option<u64>) {
         run::ready(self.store.inner.put_provider(provider, expected)).unwrap();
+    }
+
+    pub(crate) fn key_record(&self, key: &ApiKey) -> Versioned<ApiKeyRecord> {
+        run::ready(self.store.inner.find_key(key.id())).unwrap().unwrap()
     }
 
     /// Stores a key, changed as the test wants.

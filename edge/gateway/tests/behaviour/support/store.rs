@@ -14,8 +14,12 @@ use catalog::{
 pub(crate) enum Mood {
     #[default]
     Well,
-    /// Every call fails at once.
+    /// Every call fails at once, because nobody answers.
     Down,
+    /// Likewise, because there is no table.
+    NotSetUp,
+    /// Likewise, because of the credentials.
+    Denied,
     /// No call ever answers.
     Hangs,
     /// Answers once [`FaultyStore::go`] was called.
@@ -23,21 +27,32 @@ pub(crate) enum Mood {
 }
 
 #[derive(Default)]
+struct Waiting {
+    /// How often those that waited were let go.
+    gone: usize,
+    wakers: Vec<Waker>,
+}
+
+#[derive(Default)]
 pub(crate) struct FaultyStore {
     /// Without faults: for the test's own writes.
     pub(super) inner: MemoryStore,
-    mood: Mutex<Mood>,
+    mood: Arc<Mutex<Mood>>,
     key_look_ups: AtomicUsize,
     snapshots: AtomicUsize,
     checks: AtomicUsize,
     left_out: Mutex<Vec<LeftOut>>,
-    waiting: Arc<Mutex<Vec<Waker>>>,
+    unreadable_key: Mutex<Option<LeftOut>>,
+    shown_key: Mutex<Option<Versioned<ApiKeyRecord>>>,
+    waiting: Arc<Mutex<Waiting>>,
 }
 
 impl FaultyStore {
     /// Lets the calls that were begun while it was slow go on.
     pub(crate) fn go(&self) {
-        self.waiting.lock().unwrap().drain(..).for_each(Waker::wake);
+        let mut waiting = self.waiting.lock().unwrap();
+        waiting.gone += 1;
+        waiting.wakers.drain(..).for_each(Waker::wake);
     }
 
     pub(crate) fn is(&self, mood: Mood) {
@@ -64,30 +79,58 @@ impl FaultyStore {
         *self.left_out.lock().unwrap() = items.to_vec();
     }
 
+    /// Whether the record of any key that is looked up from now on cannot be read.
+    pub(crate) fn cannot_read_keys(&self, left_out: Option<LeftOut>) {
+        *self.unreadable_key.lock().unwrap() = left_out;
+    }
+
+    /// Whether every look-up of a key finds this, whatever is written.
+    pub(crate) fn keeps_showing_key(&self, shown: Option<Versioned<ApiKeyRecord>>) {
+        *self.shown_key.lock().unwrap() = shown;
+    }
+
     fn faulty<'a, T: Send + 'a>(
         &self,
         answer: BoxFuture<'a, Result<T, StoreError>>,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
-        match *self.mood.lock().unwrap() {
-            Mood::Well => answer,
-            Mood::Down => Box::pin(ready(Err(StoreError::Unavailable { reason: "it is down".to_owned() }))),
+        let mood = *self.mood.lock().unwrap();
+        if let Some(error) = mood.error() {
+            return Box::pin(ready(Err(error)));
+        }
+        match mood {
             Mood::Hangs => Box::pin(pending()),
             Mood::Slow => {
-                let waiting = self.waiting.clone();
+                let (waiting, mood) = (self.waiting.clone(), self.mood.clone());
                 Box::pin(async move {
-                    let mut begun = false;
+                    let mut gone_before = None;
                     poll_fn(|cx| {
-                        if begun {
+                        let mut waiting = waiting.lock().unwrap();
+                        if *gone_before.get_or_insert(waiting.gone) < waiting.gone {
                             return Poll::Ready(());
                         }
-                        begun = true;
-                        waiting.lock().unwrap().push(cx.waker().clone());
+                        waiting.wakers.push(cx.waker().clone());
                         Poll::Pending
                     })
                     .await;
-                    answer.await
+                    let error = mood.lock().unwrap().error();
+                    match error {
+                        Some(error) => Err(error),
+                        None => answer.await,
+                    }
                 })
             }
+            _ => answer,
+        }
+    }
+}
+
+impl Mood {
+    fn error(self) -> Option<StoreError> {
+        match self {
+            Self::Down => Some(StoreError::Unavailable { reason: "it is down".to_owned() }),
+            Self::NotSetUp => Some(StoreError::NotSetUp { reason: "there is no such table".to_owned() }),
+            Self::Denied => Some(StoreError::Denied { reason: "AccessDeniedException".to_owned() }),
+            Self::Well | Self::Hangs | Self::Slow => None,
         }
     }
 }
@@ -123,6 +166,12 @@ impl KeyStore for FaultyStore {
         id: &'a ApiKeyId,
     ) -> BoxFuture<'a, Result<Option<Versioned<ApiKeyRecord>>, StoreError>> {
         self.key_look_ups.fetch_add(1, Ordering::SeqCst);
+        if let Some(left_out) = self.unreadable_key.lock().unwrap().clone() {
+            return Box::pin(ready(Err(StoreError::Unreadable(left_out))));
+        }
+        if let Some(shown) = self.shown_key.lock().unwrap().clone() {
+            return self.faulty(Box::pin(ready(Ok(Some(shown)))));
+        }
         self.faulty(self.inner.find_key(id))
     }
 

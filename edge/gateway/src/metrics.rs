@@ -1,0 +1,366 @@
+//! What the gateway counts. Hosts that can be scraped hand it out as [`GatewayMetrics`](exposition::GatewayMetrics).
+//!
+//! Counting costs a request a few atomic additions: each target holds what is counted for it. Only what happens rarely
+//! (a target's first request, an error answer) takes a lock.
+
+mod exposition;
+mod histogram;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use catalog::StoreError;
+use openai_wire::Usage;
+use runner_api::RegistryError;
+
+use crate::error::{ApiError, FailureClass};
+use crate::host::Host;
+use crate::routes::Target;
+use crate::settle::{Operation, Outcome};
+
+pub use exposition::GatewayMetrics;
+use histogram::Histogram;
+
+/// Pairs of provider and model that are told apart; what comes later counts as `other`.
+const MAX_SERIES: usize = 200;
+
+const REQUEST_BOUNDS: &[Duration] = &[
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+    Duration::from_secs(180),
+    Duration::from_secs(600),
+];
+const STORE_BOUNDS: &[Duration] = &[
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    in_flight: AtomicU64,
+    /// What ended before it had a target.
+    unresolved: Arc<Series>,
+    series: Mutex<BTreeMap<(String, String), Arc<Series>>>,
+    /// What came when [`MAX_SERIES`] were there.
+    other: Arc<Series>,
+    /// Error answers by code.
+    errors: Mutex<BTreeMap<&'static str, u64>>,
+    store_calls: [StoreCalls; StoreCall::ALL.len()],
+    node_failures: Count,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU64::new(0),
+            unresolved: Arc::new(Series::new(String::new(), String::new())),
+            series: Mutex::default(),
+            other: Arc::new(Series::new("other".to_owned(), "other".to_owned())),
+            errors: Mutex::default(),
+            store_calls: std::array::from_fn(|_| StoreCalls::default()),
+            node_failures: Count::default(),
+        }
+    }
+}
+
+/// A request that has ended.
+pub(crate) struct Ended<'a> {
+    pub operation: Operation,
+    pub streamed: bool,
+    /// Who answered; where nobody did, the first that was to.
+    pub target: Option<&'a Target>,
+    pub outcome: Outcome,
+    pub duration: Duration,
+    /// After its beginning.
+    pub first_output: Option<Duration>,
+    pub usage: Option<Usage>,
+}
+
+impl Metrics {
+    pub(crate) fn request_began(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn request_ended(&self, ended: &Ended<'_>) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let series = ended.target.map_or(&*self.unresolved, |target| target.series.get(target));
+        let requests = &series.requests[Kind::of(ended.operation, ended.streamed) as usize];
+        requests.outcomes[ended.outcome.index()].add(1);
+        // How long it takes to be refused says nothing of how long answers take.
+        if ended.outcome == Outcome::Ok {
+            requests.duration.observe(ended.duration);
+        }
+        if let Some(first_output) = ended.first_output {
+            requests.first_output.observe(first_output);
+        }
+        if let Some(usage) = ended.usage {
+            series.prompt_tokens.add(usage.prompt_tokens);
+            series.completion_tokens.add(usage.completion_tokens);
+        }
+    }
+
+    pub(crate) fn error_answered(&self, error: &ApiError) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        *errors.entry(error.label()).or_default() += 1;
+    }
+
+    pub(crate) fn node_failed(&self) {
+        self.node_failures.add(1);
+    }
+
+    /// Times a call to the store and counts how it went.
+    pub(crate) async fn store_call<T, E: StoreFailure>(
+        &self,
+        call: StoreCall,
+        host: &dyn Host,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let begun = host.monotonic();
+        let result = future.await;
+        let calls = &self.store_calls[call as usize];
+        calls.duration.observe(host.monotonic().saturating_sub(begun));
+        calls.outcomes[result.as_ref().err().map_or(StoreOutcome::Ok, E::outcome) as usize].add(1);
+        result
+    }
+
+    fn series(&self, provider: &str, model: &str) -> Arc<Series> {
+        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (provider.to_owned(), model.to_owned());
+        if all.len() >= MAX_SERIES && !all.contains_key(&name) {
+            return self.other.clone();
+        }
+        let new = || Arc::new(Series::new(provider.to_owned(), model.to_owned()));
+        all.entry(name).or_insert_with(new).clone()
+    }
+}
+
+/// What is counted for a target: found at its first request, and kept.
+#[derive(Debug)]
+pub(crate) struct TargetSeries {
+    metrics: Arc<Metrics>,
+    found: OnceLock<Arc<Series>>,
+}
+
+impl TargetSeries {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, found: OnceLock::new() }
+    }
+
+    pub(crate) fn get(&self, target: &Target) -> &Series {
+        self.found.get_or_init(|| self.metrics.series(target.upstream.slug.as_str(), &target.model.id))
+    }
+}
+
+/// What is counted for one model of one provider.
+#[derive(Debug)]
+pub(crate) struct Series {
+    provider: String,
+    model: String,
+    requests: [Requests; Kind::ALL.len()],
+    prompt_tokens: Count,
+    completion_tokens: Count,
+    /// Calls that committed, and then those that failed before, by class.
+    calls_ok: Count,
+    calls_failed: [Count; FailureClass::ALL.len()],
+    corrections: Count,
+    reconnections: Count,
+    fallbacks: Count,
+}
+
+impl Series {
+    fn new(provider: String, model: String) -> Self {
+        Self {
+            provider,
+            model,
+            requests: std::array::from_fn(|_| Requests::default()),
+            prompt_tokens: Count::default(),
+            completion_tokens: Count::default(),
+            calls_ok: Count::default(),
+            calls_failed: Default::default(),
+            corrections: Count::default(),
+            reconnections: Count::default(),
+            fallbacks: Count::default(),
+        }
+    }
+
+    /// A call came to its first content, or to its end.
+    pub(crate) fn call_committed(&self) {
+        self.calls_ok.add(1);
+    }
+
+    pub(crate) fn call_failed(&self, class: FailureClass) {
+        self.calls_failed[class as usize].add(1);
+    }
+
+    /// The same request is sent again without what was refused of it.
+    pub(crate) fn corrected(&self) {
+        self.corrections.add(1);
+    }
+
+    /// The same request is sent again on another connection.
+    pub(crate) fn reconnected(&self) {
+        self.reconnections.add(1);
+    }
+
+    /// A request comes here because another target failed.
+    pub(crate) fn fallback(&self) {
+        self.fallbacks.add(1);
+    }
+}
+
+#[derive(Debug)]
+struct Requests {
+    outcomes: [Count; Outcome::COUNT],
+    duration: Histogram,
+    first_output: Histogram,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            outcomes: Default::default(),
+            duration: Histogram::new(REQUEST_BOUNDS),
+            first_output: Histogram::new(REQUEST_BOUNDS),
+        }
+    }
+}
+
+/// What is asked for, and whether as a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Completion,
+    Stream,
+    Embeddings,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Completion, Self::Stream, Self::Embeddings];
+
+    fn of(operation: Operation, streamed: bool) -> Self {
+        match operation {
+            Operation::ChatCompletion if streamed => Self::Stream,
+            Operation::ChatCompletion => Self::Completion,
+            Operation::Embeddings => Self::Embeddings,
+        }
+    }
+
+    fn operation(self) -> Operation {
+        match self {
+            Self::Completion | Self::Stream => Operation::ChatCompletion,
+            Self::Embeddings => Operation::Embeddings,
+        }
+    }
+}
+
+/// What the store is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreCall {
+    Version,
+    Config,
+    Key,
+    Nodes,
+}
+
+impl StoreCall {
+    const ALL: [Self; 4] = [Self::Version, Self::Config, Self::Key, Self::Nodes];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Config => "config",
+            Self::Key => "key",
+            Self::Nodes => "nodes",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct StoreCalls {
+    outcomes: [Count; StoreOutcome::ALL.len()],
+    duration: Histogram,
+}
+
+impl Default for StoreCalls {
+    fn default() -> Self {
+        Self { outcomes: Default::default(), duration: Histogram::new(STORE_BOUNDS) }
+    }
+}
+
+/// How a call to the store went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreOutcome {
+    Ok,
+    Unavailable,
+    Unusable,
+}
+
+impl StoreOutcome {
+    const ALL: [Self; 3] = [Self::Ok, Self::Unavailable, Self::Unusable];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unavailable => "unavailable",
+            Self::Unusable => "unusable",
+        }
+    }
+}
+
+pub(crate) trait StoreFailure {
+    fn outcome(&self) -> StoreOutcome;
+}
+
+impl StoreFailure for StoreError {
+    fn outcome(&self) -> StoreOutcome {
+        match self {
+            Self::Unavailable { .. } => StoreOutcome::Unavailable,
+            Self::Conflict { .. }
+            | Self::Refused { .. }
+            | Self::Unreadable(_)
+            | Self::NotSetUp { .. }
+            | Self::Denied { .. }
+            | Self::Broken { .. } => StoreOutcome::Unusable,
+        }
+    }
+}
+
+impl StoreFailure for RegistryError {
+    fn outcome(&self) -> StoreOutcome {
+        StoreOutcome::Unavailable
+    }
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+struct Count(AtomicU64);
+
+impl Count {
+    fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

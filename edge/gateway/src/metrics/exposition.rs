@@ -1,0 +1,242 @@
+//! The counts as Prometheus reads them.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use super::{Kind, Metrics, Series, StoreCall, StoreOutcome};
+use crate::Gateway;
+use crate::error::FailureClass;
+use crate::settle::Outcome;
+
+/// A gateway's metrics, to be registered with `prometheus_client`'s registry: in one without a prefix, as the names
+/// begin with `dyad_gateway_` already. They tell who uses what, so they are nothing for the public.
+///
+/// Labels: `provider` and `model` are those of the configuration (200 pairs, then `other`), both empty for what ended
+/// before a model was found; every other label has values of this program's own.
+pub struct GatewayMetrics(Gateway);
+
+impl GatewayMetrics {
+    pub(crate) fn new(gateway: Gateway) -> Self {
+        Self(gateway)
+    }
+}
+
+impl fmt::Debug for GatewayMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GatewayMetrics")
+    }
+}
+
+impl Collector for GatewayMetrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        let inner = &self.0.0;
+        let metrics = &inner.metrics;
+        metrics.encode_requests(&mut page)?;
+        metrics.encode_upstreams(&mut page)?;
+        metrics.encode_store(&mut page)?;
+        let status = self.0.status();
+        page.gauge(
+            "dyad_gateway_ready",
+            "1 once there is a configuration to serve",
+            status.is_loaded.into(),
+        )?;
+        page.gauge(
+            "dyad_gateway_store_up",
+            "1 if the store answered when its configuration was last asked for",
+            (status.is_loaded && status.store_failure.is_none()).into(),
+        )?;
+        page.gauge(
+            "dyad_gateway_left_out",
+            "Items of the store that cannot be read; the log names them",
+            status.left_out.len() as u64,
+        )?;
+        page.gauge("dyad_gateway_models", "Models that are served", status.models as u64)
+    }
+}
+
+impl Metrics {
+    /// All that have a name, and then those that have none.
+    fn all_series(&self) -> Vec<Arc<Series>> {
+        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        series.values().cloned().chain([self.other.clone(), self.unresolved.clone()]).collect()
+    }
+
+    fn encode_requests(&self, page: &mut Page<'_>) -> fmt::Result {
+        let all = self.all_series();
+        let kinds = || all.iter().flat_map(|series| Kind::ALL.map(|kind| (series, kind)));
+
+        let mut family = page.counter(
+            "dyad_gateway_requests",
+            "Requests that were admitted and have ended, by what came of them",
+        )?;
+        for (series, kind) in kinds() {
+            for outcome in Outcome::all() {
+                let count = series.requests[kind as usize].outcomes[outcome.index()].get();
+                if count > 0 {
+                    let labels = [("outcome", outcome.class())];
+                    family.count(&(series.labels(), (kind.labels(), labels)), count)?;
+                }
+            }
+        }
+        let mut family = page.histogram(
+            "dyad_gateway_request_duration",
+            "How long requests took that were answered in full",
+        )?;
+        for (series, kind) in kinds() {
+            let duration = &series.requests[kind as usize].duration;
+            if !duration.is_empty() {
+                duration.encode(family.of(&(series.labels(), kind.labels()))?)?;
+            }
+        }
+        let mut family = page.histogram(
+            "dyad_gateway_first_output",
+            "From a request's arrival to the first content on its way to the client",
+        )?;
+        for (series, kind) in kinds() {
+            let first_output = &series.requests[kind as usize].first_output;
+            if !first_output.is_empty() {
+                first_output.encode(family.of(&(series.labels(), kind.labels()))?)?;
+            }
+        }
+        let mut family = page.counter("dyad_gateway_tokens", "Tokens of answers, reported or estimated")?;
+        for series in &all {
+            for (direction, count) in
+                [("prompt", series.prompt_tokens.get()), ("completion", series.completion_tokens.get())]
+            {
+                if count > 0 {
+                    family.count(&(series.labels(), [("direction", direction)]), count)?;
+                }
+            }
+        }
+        page.gauge(
+            "dyad_gateway_requests_in_flight",
+            "Requests that were admitted and have not ended",
+            self.in_flight.load(Ordering::Relaxed),
+        )?;
+        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut family = page.counter("dyad_gateway_errors", "Error answers, by code")?;
+        for (code, count) in errors {
+            family.count(&[("code", code)], count)?;
+        }
+        Ok(())
+    }
+
+    fn encode_upstreams(&self, page: &mut Page<'_>) -> fmt::Result {
+        let all = self.all_series();
+        let mut family = page.counter(
+            "dyad_gateway_upstream_calls",
+            "Calls to upstreams, by how they went up to their first content",
+        )?;
+        for series in &all {
+            let failed =
+                FailureClass::ALL.map(|class| (class.as_str(), &series.calls_failed[class as usize]));
+            for (outcome, count) in [("ok", &series.calls_ok)].into_iter().chain(failed) {
+                if count.get() > 0 {
+                    family.count(&(series.labels(), [("outcome", outcome)]), count.get())?;
+                }
+            }
+        }
+        let mut family =
+            page.counter("dyad_gateway_upstream_retries", "Requests sent to the same upstream again")?;
+        for series in &all {
+            for (reason, count) in
+                [("corrected", &series.corrections), ("connection_closed", &series.reconnections)]
+            {
+                if count.get() > 0 {
+                    family.count(&(series.labels(), [("reason", reason)]), count.get())?;
+                }
+            }
+        }
+        let mut family = page.counter(
+            "dyad_gateway_upstream_fallbacks",
+            "Requests that came to this upstream because another had failed",
+        )?;
+        for series in all.iter().filter(|series| series.fallbacks.get() > 0) {
+            family.count(&series.labels(), series.fallbacks.get())?;
+        }
+        page.total(
+            "dyad_gateway_runner_node_failures",
+            "Times that a runner's node failed and was avoided for some seconds",
+            self.node_failures.get(),
+        )
+    }
+
+    fn encode_store(&self, page: &mut Page<'_>) -> fmt::Result {
+        let mut family = page.counter("dyad_gateway_store_calls", "Calls to the store, by how they went")?;
+        for call in StoreCall::ALL {
+            for outcome in StoreOutcome::ALL {
+                let count = self.store_calls[call as usize].outcomes[outcome as usize].get();
+                if count > 0 {
+                    family.count(&[("call", call.as_str()), ("outcome", outcome.as_str())], count)?;
+                }
+            }
+        }
+        let mut family =
+            page.histogram("dyad_gateway_store_call_duration", "How long calls to the store took")?;
+        for call in StoreCall::ALL {
+            let duration = &self.store_calls[call as usize].duration;
+            if !duration.is_empty() {
+                duration.encode(family.of(&[("call", call.as_str())])?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Series {
+    fn labels(&self) -> [(&'static str, &str); 2] {
+        [("provider", &self.provider), ("model", &self.model)]
+    }
+}
+
+impl Kind {
+    fn labels(self) -> [(&'static str, &'static str); 2] {
+        let streamed = if self == Self::Stream { "true" } else { "false" };
+        [("operation", self.operation().as_str()), ("streamed", streamed)]
+    }
+}
+
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counter<'s>(&'s mut self, name: &'s str, help: &str) -> Result<Samples<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, help, None, MetricType::Counter).map(Samples)
+    }
+
+    /// A counter without labels.
+    fn total(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        encode_count(self.0.encode_descriptor(name, help, None, MetricType::Counter)?, value)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// Of seconds.
+    fn histogram<'s>(&'s mut self, name: &'s str, help: &str) -> Result<Samples<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram).map(Samples)
+    }
+}
+
+struct Samples<'a>(MetricEncoder<'a>);
+
+impl Samples<'_> {
+    fn of<'s>(&'s mut self, labels: &'s impl EncodeLabelSet) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.0.encode_family(labels)
+    }
+
+    fn count(&mut self, labels: &impl EncodeLabelSet, value: u64) -> fmt::Result {
+        encode_count(self.of(labels)?, value)
+    }
+}
+
+fn encode_count(mut encoder: MetricEncoder<'_>, value: u64) -> fmt::Result {
+    encoder.encode_counter::<NoLabelSet, u64, f64>(&value, None)
+}

@@ -1,0 +1,276 @@
+//! Where a gateway keeps everything: which of the two, and how it is opened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use catalog::{ApiKeyHasher, CredentialRef, KeyStore as _, StoreError, Violation, Violations};
+use edge_host::variables;
+use store::{AccessPart, DynamoStore, StoreAccess};
+use toml::Value;
+
+use crate::cli::{CommonArgs, StoreArgs};
+use crate::config;
+use crate::credential;
+use crate::data_dir::DataDir;
+use crate::embedded::OpenError;
+
+const KEY_SECRET_RULE: &str = "must be \"env:NAME\" or \"file:PATH\": the secret itself does not belong here";
+const KNOWN: [&str; 4] = ["table", "region", "endpoint", "key_secret"];
+
+/// Where a gateway keeps everything.
+#[derive(Clone, Debug)]
+pub enum StoreLocation {
+    /// In a file of this directory (made, for its owner only, if it is not there), beside the secret under which API
+    /// keys are hashed. For one machine.
+    DataDir(PathBuf),
+    /// In a `DynamoDB` table, for any number of instances.
+    DynamoDb {
+        access: StoreAccess,
+        /// The secret under which API keys are hashed: at least 32 bytes, the same wherever the table is used.
+        key_secret: CredentialRef,
+    },
+}
+
+/// A store that is open.
+pub(crate) struct OpenedStore {
+    pub(crate) store: Arc<DynamoStore>,
+    location: StoreLocation,
+}
+
+impl StoreLocation {
+    /// The store: in the data directory, made if need be; or on the table, which is not asked for anything yet.
+    pub(crate) async fn open(&self) -> Result<OpenedStore, OpenError> {
+        let store = match self {
+            Self::DataDir(directory) => {
+                let data_dir = DataDir::locate(Some(directory));
+                data_dir.create().map_err(|source| OpenError::DataDir { path: directory.clone(), source })?;
+                DynamoStore::open_embedded(data_dir.store_file()).await.map_err(|source| {
+                    OpenError::Store { path: directory.clone(), source: Box::new(source) }
+                })?
+            }
+            Self::DynamoDb { access, .. } => DynamoStore::connect(access).await?,
+        };
+        Ok(OpenedStore { store: Arc::new(store), location: self.clone() })
+    }
+}
+
+/// For messages: `the store in DIRECTORY`, or `the table NAME in REGION`.
+impl std::fmt::Display for StoreLocation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::DataDir(directory) => write!(f, "the store in {}", directory.display()),
+            Self::DynamoDb { access, .. } => access.fmt(f),
+        }
+    }
+}
+
+impl OpenedStore {
+    /// The hasher of the API keys that this store has.
+    pub(crate) async fn hasher(&self) -> Result<ApiKeyHasher, OpenError> {
+        match &self.location {
+            StoreLocation::DataDir(directory) => {
+                let has_keys = !self.store.keys().await.map_err(|error| self.error(error))?.keys.is_empty();
+                DataDir::locate(Some(directory))
+                    .hasher(has_keys)
+                    .map_err(|source| OpenError::DataDir { path: directory.clone(), source })
+            }
+            StoreLocation::DynamoDb { key_secret, .. } => {
+                table_hasher(key_secret).map_err(OpenError::KeySecret)
+            }
+        }
+    }
+
+    /// What failed at this store, with what to do about it where that is known.
+    pub(crate) fn error(&self, error: StoreError) -> OpenError {
+        let StoreLocation::DynamoDb { access, .. } = &self.location else { return OpenError::Load(error) };
+        OpenError::Table { access: access.clone(), advice: advice(&error, access), error }
+    }
+}
+
+fn table_hasher(key_secret: &CredentialRef) -> Result<ApiKeyHasher, String> {
+    let name = match key_secret {
+        CredentialRef::Env(name) => name.clone(),
+        CredentialRef::File(path) => path.clone(),
+        CredentialRef::Inline(_) | CredentialRef::None => "the given one".to_owned(),
+    };
+    let wrong = |reason: &str| {
+        format!(
+            "the secret under which API keys are hashed ({name}): {reason}; give the one of the table's other users in {}, or make one with 'dyad-gateway store init --new-key-secret FILE'",
+            variables::KEY_SECRET
+        )
+    };
+    let secret = credential::read(key_secret).map_err(|reason| wrong(&reason))?;
+    let secret = secret.ok_or_else(|| wrong("there is none"))?;
+    edge_host::key_hasher(secret.expose()).map_err(wrong)
+}
+
+/// What helps against a failure that does not pass by itself; the codes are DynamoDB's.
+fn advice(error: &StoreError, access: &StoreAccess) -> String {
+    let reason = match error {
+        StoreError::NotSetUp { .. } => {
+            let made =
+                if access.is_aws() { "Terraform makes it" } else { "'dyad-gateway store init' makes it" };
+            return format!("; check the table's name and its region, or {made}");
+        }
+        StoreError::Denied { reason } | StoreError::Unavailable { reason } => reason.as_str(),
+        StoreError::Conflict { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Unreadable(_)
+        | StoreError::Broken { .. } => "",
+    };
+    let has = |codes: &[&str]| codes.iter().any(|code| reason.contains(code));
+    let credentials = [
+        "UnrecognizedClientException",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "InvalidClientTokenId",
+    ];
+    if has(&credentials) {
+        return "; check the credentials (AWS_ACCESS_KEY_ID and so on), that they are of this region's partition, and this machine's clock".to_owned();
+    }
+    if has(&["AccessDeniedException"]) {
+        return "; the credentials are good, and may not do this: see the policies in infra/terraform"
+            .to_owned();
+    }
+    if has(&["ExpiredTokenException"]) {
+        return "; the credentials have expired".to_owned();
+    }
+    if has(&["no connection"]) {
+        return format!("; check the region and {}", variables::ENDPOINT);
+    }
+    String::new()
+}
+
+/// `[store]` of the configuration file. Nothing of it is required there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StoreSection {
+    table: Option<String>,
+    region: Option<String>,
+    endpoint: Option<String>,
+    key_secret: Option<CredentialRef>,
+}
+
+/// The checked form of `[store]`, as far as it is right by itself.
+pub(crate) fn check(value: Value, violations: &mut Violations) -> StoreSection {
+    let mut note =
+        |path: String, message: &str| violations.0.push(Violation { path, message: message.to_owned() });
+    let Value::Table(mut table) = value else {
+        note("store".to_owned(), "must be a table: write [store]");
+        return StoreSection::default();
+    };
+    let mut text = |name: &str, rule: &str| match table.remove(name) {
+        Some(Value::String(text)) if !text.is_empty() => Some(text),
+        Some(_) => {
+            note(format!("store.{name}"), rule);
+            None
+        }
+        None => None,
+    };
+    let section = StoreSection {
+        table: text("table", "must be a table's name"),
+        region: text("region", "must be an AWS region"),
+        endpoint: text("endpoint", "must be a URL"),
+        key_secret: None,
+    };
+    let key_secret = text("key_secret", KEY_SECRET_RULE).map(|reference| match reference.split_once(':') {
+        Some(("env", name)) if !name.is_empty() => Some(CredentialRef::Env(name.to_owned())),
+        Some(("file", path)) if !path.is_empty() => Some(CredentialRef::File(path.to_owned())),
+        _ => None,
+    });
+    if matches!(key_secret, Some(None)) {
+        note("store.key_secret".to_owned(), KEY_SECRET_RULE);
+    }
+    for name in table.keys() {
+        note(format!("store.{name}"), &format!("unknown key; known are {}", KNOWN.join(", ")));
+    }
+    StoreSection { key_secret: key_secret.flatten(), ..section }
+}
+
+/// A value and what its giver calls it.
+struct Named {
+    value: String,
+    name: &'static str,
+}
+
+/// Where the store of a command is: flag before variable before file. The error has a line for each thing to mend.
+pub(crate) fn locate(
+    args: &StoreArgs,
+    section: &StoreSection,
+    common: &CommonArgs,
+    get: impl Fn(&str) -> Option<String>,
+) -> Result<StoreLocation, Vec<String>> {
+    let named = |name, value: Option<String>| {
+        value.filter(|value| !value.is_empty()).map(|value| Named { value, name })
+    };
+    let first = |flag, given: &Option<String>, variable, in_file, of_file: &Option<String>| {
+        named(flag, given.clone())
+            .or_else(|| named(variable, get(variable)))
+            .or_else(|| named(in_file, of_file.clone()))
+    };
+    let table = first("--table", &args.table, variables::TABLE, "[store] table", &section.table);
+    let region = first("--region", &args.region, variables::REGION, "[store] region", &section.region);
+    let endpoint =
+        first("--endpoint", &args.endpoint, variables::ENDPOINT, "[store] endpoint", &section.endpoint);
+    let Some(table) = table else {
+        let in_vain = [("--region", &args.region), ("--endpoint", &args.endpoint)];
+        let in_vain: Vec<_> = in_vain
+            .iter()
+            .filter(|(_, given)| given.is_some())
+            .map(|(flag, _)| {
+                format!(
+                    "{flag}: it says where a table is, and no table is named: add --table or {}",
+                    variables::TABLE
+                )
+            })
+            .collect();
+        let directory = DataDir::locate(common.data_dir.as_deref()).path().to_owned();
+        return if in_vain.is_empty() { Ok(StoreLocation::DataDir(directory)) } else { Err(in_vain) };
+    };
+    let mut problems = Vec::new();
+    if region.is_none() {
+        problems.push(format!(
+            "the table {} needs a region: add --region, {} or [store] region",
+            table.value,
+            variables::REGION
+        ));
+    }
+    let value = |named: &Option<Named>| named.as_ref().map(|named| named.value.clone());
+    let access = StoreAccess {
+        table: table.value.clone(),
+        region: value(&region).unwrap_or_default(),
+        endpoint_url: value(&endpoint),
+    };
+    for (part, message) in access.violations() {
+        let name = match part {
+            AccessPart::Table => Some(&table),
+            AccessPart::Region => region.as_ref(),
+            AccessPart::Endpoint => endpoint.as_ref(),
+        };
+        problems.push(format!("{}: {message}", name.map_or("the table", |named| named.name)));
+    }
+    // As the others: what the environment says counts before the file.
+    let key_secret = match &section.key_secret {
+        Some(reference) if get(variables::KEY_SECRET).is_none_or(|secret| secret.is_empty()) => {
+            reference.clone()
+        }
+        _ => CredentialRef::Env(variables::KEY_SECRET.to_owned()),
+    };
+    if problems.is_empty() { Ok(StoreLocation::DynamoDb { access, key_secret }) } else { Err(problems) }
+}
+
+/// The same for a command that needs nothing else of the configuration file.
+pub(crate) fn locate_for(args: &StoreArgs, common: &CommonArgs) -> Result<StoreLocation, Vec<String>> {
+    let section = match &args.config {
+        Some(path) => config::read_only(path, &["store"])?.store,
+        None => StoreSection::default(),
+    };
+    locate(args, &section, common, variable)
+}
+
+/// A variable of the environment; none if it is not text.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+#[cfg(test)]
+mod tests;

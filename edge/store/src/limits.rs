@@ -1,0 +1,335 @@
+//! Counters and slots of limits, each call of the port one `UpdateItem` wherever nobody is in the way.
+//!
+//! No transaction and no version: every condition is about the very numbers that the update changes, so instances that
+//! write to one item at once do not have to try again because of each other.
+
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use catalog::{Ask, BoxFuture, Counter, Hold, LimitStore, Period, Quantity, StoreError, Taken};
+
+use crate::DynamoStore;
+use crate::error::{broken, store_error, unavailable};
+use crate::item::{self, Item, PK, SCHEMA_VERSION, SK};
+
+const TAKEN: &str = "taken";
+/// Seconds since the Unix epoch, the table's attribute for time to live.
+const TTL: &str = "ttl";
+/// How many slots all holders have together.
+const HELD: &str = "held";
+/// Before the name of a holder, whose slots and time are a map of its own.
+const HOLDER: &str = "holder_";
+const SLOTS: &str = "SLOTS";
+
+/// How often slots are asked for anew because others took or gave some meanwhile.
+const MAX_TRIES: usize = 8;
+/// Expired holders that one update removes; the rest goes with the next.
+const MAX_REMOVED: usize = 32;
+/// As many expired holders are removed though there is room without.
+const SWEPT_FROM: usize = 8;
+
+/// What became of an update with a condition.
+enum Updated {
+    /// The item as it is now.
+    Done(Item),
+    /// The item as it is, with which the condition does not agree.
+    Refused(Item),
+}
+
+impl DynamoStore {
+    fn update(&self, pk: String, sk: String, forget_after_ms: u64) -> UpdateItemFluentBuilder {
+        self.client
+            .update_item()
+            .table_name(&self.table)
+            .key(PK, item::string(pk))
+            .key(SK, item::string(sk))
+            .expression_attribute_names("#schema", SCHEMA_VERSION)
+            .expression_attribute_values(":schema", item::schema())
+            .expression_attribute_names("#ttl", TTL)
+            .expression_attribute_values(
+                ":ttl",
+                item::number(forget_after_ms.saturating_add(Counter::KEPT_MS) / 1_000),
+            )
+    }
+
+    /// An addition to a counter; who sends it adds `:amount`, and a condition.
+    fn add(&self, counter: &Counter) -> UpdateItemFluentBuilder {
+        self.update(limits_of(counter.key.as_str()), sort_key(counter), counter.end_ms())
+            .update_expression("SET #schema = :schema, #ttl = :ttl ADD #taken :amount")
+            .expression_attribute_names("#taken", TAKEN)
+    }
+
+    async fn try_hold(&self, hold: &Hold<'_>, seen: &Slots, wanted: u32) -> Result<Updated, StoreError> {
+        let expired = &seen.expired[..seen.expired.len().min(MAX_REMOVED)];
+        let freed: u32 = expired.iter().map(|holder| holder.slots).sum();
+        let delta = i64::from(wanted) - i64::from(seen.own) - i64::from(freed);
+
+        let mut request =
+            self.update(limits_of(hold.key.as_str()), SLOTS.to_owned(), hold.until_ms.max(hold.now_ms));
+        let mut set = vec!["#schema = :schema".to_owned(), "#ttl = :ttl".to_owned()];
+        let mut remove = Vec::new();
+        let mut conditions = Vec::new();
+        if seen.own == 0 {
+            conditions.push("attribute_not_exists(#own)".to_owned());
+        } else {
+            conditions.push("#own.#slots = :known".to_owned());
+            request = request
+                .expression_attribute_names("#slots", "slots")
+                .expression_attribute_values(":known", item::number(seen.own.into()));
+        }
+        // Where the others are known, fewer slots than before fit whatever the limit.
+        if wanted > seen.own || (wanted > 0 && !seen.is_read) {
+            // Nothing is freed in an item that is not there.
+            let is_new = seen.own == 0 && expired.is_empty();
+            let unless_new = if is_new { "attribute_not_exists(#held) OR " } else { "" };
+            conditions.push(format!("({unless_new}#held <= :room)"));
+            let room = i64::from(hold.limit) - delta;
+            request = request.expression_attribute_values(":room", AttributeValue::N(room.to_string()));
+        }
+        if wanted == 0 {
+            remove.push("#own".to_owned());
+        } else {
+            set.push("#own = :own".to_owned());
+            let own = Holder { slots: wanted, until_ms: hold.until_ms };
+            request = request.expression_attribute_values(":own", own.to_value());
+        }
+        for (index, holder) in expired.iter().enumerate() {
+            remove.push(format!("#gone{index}"));
+            conditions.push(format!("#gone{index} = :gone{index}"));
+            request = request
+                .expression_attribute_names(format!("#gone{index}"), &holder.attribute)
+                .expression_attribute_values(format!(":gone{index}"), holder.value.clone());
+        }
+        let mut update = format!("SET {} ADD #held :delta", set.join(", "));
+        if !remove.is_empty() {
+            update = format!("{update} REMOVE {}", remove.join(", "));
+        }
+        request
+            .update_expression(update)
+            .condition_expression(conditions.join(" AND "))
+            .expression_attribute_names("#own", format!("{HOLDER}{}", hold.holder))
+            .expression_attribute_names("#held", HELD)
+            .expression_attribute_values(":delta", AttributeValue::N(delta.to_string()))
+            .send_conditional(ReturnValue::AllNew)
+            .await
+    }
+
+    async fn hold_slots(&self, hold: Hold<'_>) -> Result<u32, StoreError> {
+        if hold.holder.is_empty() || !hold.holder.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(StoreError::Refused { reason: "a holder's name has letters and digits".to_owned() });
+        }
+        let mut seen = Slots { is_read: false, own: hold.known, others: 0, expired: Vec::new() };
+        let mut wanted = hold.wanted.min(hold.limit);
+        for _ in 0..MAX_TRIES {
+            if wanted == 0 && seen.own == 0 {
+                return Ok(0);
+            }
+            match self.try_hold(&hold, &seen, wanted).await? {
+                Updated::Done(item) => {
+                    seen = Slots::read(&item, &hold)?;
+                    // Instances come and go, and where the limit is far away nobody else looks after them.
+                    if seen.expired.len() >= SWEPT_FROM {
+                        self.try_hold(&hold, &seen, wanted).await?;
+                    }
+                    return Ok(wanted);
+                }
+                Updated::Refused(item) => {
+                    seen = Slots::read(&item, &hold)?;
+                    wanted = hold.wanted.min(hold.limit.saturating_sub(seen.others));
+                }
+            }
+        }
+        Err(unavailable("other instances are in the way"))
+    }
+}
+
+impl LimitStore for DynamoStore {
+    fn take<'a>(
+        &'a self,
+        counter: &'a Counter,
+        ask: Ask,
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Taken, StoreError>> {
+        self.call(async move {
+            let need = ask.need.max(1);
+            let Some(most) = limit.checked_sub(need) else {
+                return Ok(Taken { granted: 0, counted: 0, left: limit });
+            };
+            let amount = need.saturating_add(ask.extra);
+            let updated = self
+                .add(counter)
+                .condition_expression("attribute_not_exists(#taken) OR #taken <= :most")
+                .expression_attribute_values(":amount", item::number(amount))
+                .expression_attribute_values(":most", item::number(most))
+                .send_conditional(ReturnValue::UpdatedNew)
+                .await?;
+            let before = match updated {
+                Updated::Done(item) => taken(&item, counter)?.saturating_sub(amount),
+                Updated::Refused(item) => taken(&item, counter)?,
+            };
+            Ok(Taken::from_counter(before, ask, limit))
+        })
+    }
+
+    fn charge<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.call(async move {
+            let request = self.add(counter).expression_attribute_values(":amount", item::number(amount));
+            request.send().await.map_err(|error| store_error(&error))?;
+            Ok(())
+        })
+    }
+
+    fn give_back<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.call(async move {
+            let once = aws_sdk_dynamodb::config::Builder::default().retry_config(RetryConfig::disabled());
+            let sent = self
+                .add(counter)
+                // A counter that is gone must not begin below zero.
+                .condition_expression("#taken >= :least")
+                .expression_attribute_values(":least", item::number(amount))
+                .expression_attribute_values(":amount", AttributeValue::N(format!("-{amount}")))
+                .customize()
+                .config_override(once)
+                .send()
+                .await;
+            match sent {
+                Ok(_) => Ok(()),
+                Err(error) if is_condition(&error) => Ok(()),
+                Err(error) => Err(store_error(&error)),
+            }
+        })
+    }
+
+    fn hold<'a>(&'a self, hold: Hold<'a>) -> BoxFuture<'a, Result<u32, StoreError>> {
+        self.call(self.hold_slots(hold))
+    }
+
+    fn clock_offset_ms(&self) -> i64 {
+        self.clock.offset_ms()
+    }
+}
+
+trait SendConditional {
+    async fn send_conditional(self, returns: ReturnValue) -> Result<Updated, StoreError>;
+}
+
+impl SendConditional for UpdateItemFluentBuilder {
+    async fn send_conditional(self, returns: ReturnValue) -> Result<Updated, StoreError> {
+        let sent = self
+            .return_values(returns)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+            .send()
+            .await;
+        match sent {
+            Ok(answer) => Ok(Updated::Done(answer.attributes.unwrap_or_default())),
+            Err(SdkError::ServiceError(service)) if service.err().is_conditional_check_failed_exception() => {
+                match service.into_err() {
+                    UpdateItemError::ConditionalCheckFailedException(failed) => {
+                        Ok(Updated::Refused(failed.item.unwrap_or_default()))
+                    }
+                    _ => Err(broken("an answer that contradicts itself")),
+                }
+            }
+            Err(error) => Err(store_error(&error)),
+        }
+    }
+}
+
+fn is_condition<R>(error: &SdkError<UpdateItemError, R>) -> bool {
+    error.as_service_error().is_some_and(UpdateItemError::is_conditional_check_failed_exception)
+}
+
+/// The partition of a key's counters and slots: keys do not share one, so none can run hot for others.
+fn limits_of(key: &str) -> String {
+    format!("LIMIT#{key}")
+}
+
+fn sort_key(counter: &Counter) -> String {
+    let quantity = match counter.quantity {
+        Quantity::Requests => "REQUESTS",
+        Quantity::Tokens => "TOKENS",
+    };
+    let period = match counter.period {
+        Period::Minute => "MINUTE",
+        Period::Day => "DAY",
+        Period::Month => "MONTH",
+    };
+    format!("{quantity}#{period}#{}", counter.start_ms)
+}
+
+/// 0 in an item that is not there.
+fn taken(item: &Item, counter: &Counter) -> Result<u64, StoreError> {
+    let Some(value) = item.get(TAKEN) else { return Ok(0) };
+    number(value).ok_or_else(|| unreadable(counter.key.as_str(), &sort_key(counter), TAKEN))
+}
+
+fn number(value: &AttributeValue) -> Option<u64> {
+    value.as_n().ok()?.parse().ok()
+}
+
+fn unreadable(key: &str, sk: &str, attribute: &str) -> StoreError {
+    broken(format!("{}/{sk}: attribute {attribute} is missing or of the wrong kind", limits_of(key)))
+}
+
+/// Who holds a key's slots.
+#[derive(Debug)]
+struct Slots {
+    /// From the item; otherwise `own` is what the holder believes, and the rest nobody knows.
+    is_read: bool,
+    own: u32,
+    others: u32,
+    expired: Vec<Expired>,
+}
+
+#[derive(Debug)]
+struct Expired {
+    attribute: String,
+    value: AttributeValue,
+    slots: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    slots: u32,
+    until_ms: u64,
+}
+
+impl Holder {
+    fn read(value: &AttributeValue) -> Option<Self> {
+        let map = value.as_m().ok()?;
+        let slots = u32::try_from(number(map.get("slots")?)?).ok()?;
+        Some(Self { slots, until_ms: number(map.get("until_ms")?)? })
+    }
+
+    fn to_value(self) -> AttributeValue {
+        AttributeValue::M(Item::from([
+            ("slots".to_owned(), item::number(self.slots.into())),
+            ("until_ms".to_owned(), item::number(self.until_ms)),
+        ]))
+    }
+}
+
+impl Slots {
+    fn read(item: &Item, hold: &Hold<'_>) -> Result<Self, StoreError> {
+        let broken = |attribute: &str| unreadable(hold.key.as_str(), SLOTS, attribute);
+        let mut slots = Self { is_read: true, own: 0, others: 0, expired: Vec::new() };
+        let mut all = 0_u64;
+        for (attribute, value) in item {
+            let Some(name) = attribute.strip_prefix(HOLDER) else { continue };
+            let holder = Holder::read(value).ok_or_else(|| broken(attribute))?;
+            all += u64::from(holder.slots);
+            if name == hold.holder {
+                slots.own = holder.slots;
+            } else if holder.until_ms > hold.now_ms {
+                slots.others = slots.others.saturating_add(holder.slots);
+            } else {
+                let attribute = attribute.clone();
+                slots.expired.push(Expired { attribute, value: value.clone(), slots: holder.slots });
+            }
+        }
+        let held = item.get(HELD).map_or(Some(0), number);
+        if held == Some(all) { Ok(slots) } else { Err(broken(HELD)) }
+    }
+}

@@ -1,0 +1,154 @@
+//! Messages, from the platform's types to those of the gateway and back.
+
+use std::pin::Pin;
+use std::str::FromStr as _;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use gateway::{Body, BoxError, full};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use js_sys::{Array, Uint8Array};
+use wasm_bindgen::{JsCast as _, JsValue};
+use wasm_streams::ReadableStream;
+use wasm_streams::readable::IntoStream;
+use web_sys::{Headers, ResponseInit};
+use worker::send::SendWrapper;
+
+use crate::fetch::AbortOnDrop;
+
+/// The client's request. Its body is read as the gateway asks for it.
+pub(crate) fn request(request: &web_sys::Request) -> Result<http::Request<Body>, JsValue> {
+    let headers = header_map(&request.headers())?;
+    let length = content_length(&headers);
+    let body = request.body().map_or_else(|| full(""), |stream| incoming(stream, length, None));
+    let mut converted = http::Request::new(body);
+    *converted.method_mut() = Method::from_str(&request.method()).map_err(|error| text(&error))?;
+    // An address that is none here, though it is one in a browser, leads nowhere.
+    *converted.uri_mut() = Uri::from_str(&request.url()).unwrap_or_default();
+    *converted.headers_mut() = headers;
+    Ok(converted)
+}
+
+/// An upstream's response. `guard` ends the call when the body is dropped before its end.
+pub(crate) fn response(
+    response: &web_sys::Response,
+    mut guard: AbortOnDrop,
+) -> Result<http::Response<Body>, JsValue> {
+    let headers = header_map(&response.headers())?;
+    let body = if let Some(stream) = response.body() {
+        // Its content may have been decoded on the way: the length is that of what was sent.
+        incoming(stream, None, Some(guard))
+    } else {
+        guard.disarm();
+        full("")
+    };
+    let mut converted = http::Response::new(body);
+    *converted.status_mut() = StatusCode::from_u16(response.status()).map_err(|error| text(&error))?;
+    *converted.headers_mut() = headers;
+    Ok(converted)
+}
+
+/// An answer that is known in full, so that the client is told its length.
+pub(crate) fn in_one_piece(head: &http::response::Parts, bytes: &[u8]) -> Result<web_sys::Response, JsValue> {
+    // A status without content, such as 204, takes no body, and none is not the same as an empty one.
+    let bytes = (!bytes.is_empty()).then(|| Uint8Array::from(bytes));
+    web_sys::Response::new_with_opt_js_u8_array_and_init(bytes.as_ref(), &init(head)?)
+}
+
+/// An answer that goes out as `stream` gives it. The stream is dropped when nobody reads on.
+pub(crate) fn streamed(
+    head: &http::response::Parts,
+    stream: impl Stream<Item = Result<JsValue, JsValue>> + 'static,
+) -> Result<web_sys::Response, JsValue> {
+    let stream: web_sys::ReadableStream = ReadableStream::from_stream(stream).into_raw().unchecked_into();
+    web_sys::Response::new_with_opt_readable_stream_and_init(Some(&stream), &init(head)?)
+}
+
+fn init(head: &http::response::Parts) -> Result<ResponseInit, JsValue> {
+    let init = ResponseInit::new();
+    init.set_status(head.status.as_u16());
+    init.set_headers(headers(&head.headers)?.as_ref());
+    Ok(init)
+}
+
+pub(crate) fn headers(map: &HeaderMap) -> Result<Headers, JsValue> {
+    let headers = Headers::new()?;
+    for (name, value) in map {
+        // A JavaScript header is text.
+        headers.append(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))?;
+    }
+    Ok(headers)
+}
+
+fn header_map(headers: &Headers) -> Result<HeaderMap, JsValue> {
+    let mut map = HeaderMap::new();
+    for entry in headers.entries() {
+        let entry: Array = entry?.unchecked_into();
+        let (Some(name), Some(value)) = (entry.get(0).as_string(), entry.get(1).as_string()) else {
+            continue;
+        };
+        // The platform has checked both; what is beyond ASCII passes as UTF-8.
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_str(&name), HeaderValue::from_bytes(value.as_bytes()))
+        {
+            map.append(name, value);
+        }
+    }
+    Ok(map)
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn incoming(stream: web_sys::ReadableStream, length: Option<u64>, guard: Option<AbortOnDrop>) -> Body {
+    let stream = ReadableStream::from_raw(stream.unchecked_into()).into_stream();
+    Incoming(SendWrapper::new(Source { stream, left: length, guard })).boxed_unsync()
+}
+
+/// A body that comes in. Dropping it gives its stream up.
+struct Incoming(SendWrapper<Source>);
+
+struct Source {
+    stream: IntoStream<'static>,
+    /// Bytes that are still to come, where that was announced.
+    left: Option<u64>,
+    guard: Option<AbortOnDrop>,
+}
+
+impl http_body::Body for Incoming {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let source = &mut *self.0;
+        match ready!(Pin::new(&mut source.stream).poll_next(cx)) {
+            Some(Ok(chunk)) => {
+                let bytes = Bytes::from(Uint8Array::new(&chunk).to_vec());
+                source.left = source.left.map(|left| left.saturating_sub(bytes.len() as u64));
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Some(Err(_)) => Poll::Ready(Some(Err("the body broke off".into()))),
+            None => {
+                if let Some(guard) = &mut source.guard {
+                    guard.disarm();
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+fn text(error: &impl std::fmt::Display) -> JsValue {
+    JsValue::from_str(&error.to_string())
+}
