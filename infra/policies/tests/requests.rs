@@ -64,8 +64,8 @@ async fn administer(store: &DynamoStore) {
 
 /// What an edge does from its start on.
 async fn read_configuration(store: &DynamoStore) {
+    store.config().await.unwrap();
     store.config_version().await.unwrap();
-    store.providers().await.unwrap();
     store.find_key(&key_id()).await.unwrap();
 }
 
@@ -128,7 +128,16 @@ async fn a_runner_sees_nothing_of_it() {
 /// What the store does not do, and somebody with the keys of an edge or a runner could.
 #[test]
 fn nothing_else_is_allowed_either() {
-    let partitions = ["CONFIG", "KEY#0", "NODE", "LIMIT#0123456789ab", "AUDIT", "USAGE#0123456789ab"];
+    let partitions = [
+        "CONFIG",
+        "CONFIGURATION",
+        "KEY#0",
+        "NODE#0",
+        "CLIS#0",
+        "LIMIT#0123456789ab",
+        "AUDIT",
+        "USAGE#0123456789ab",
+    ];
     let with_keys = [
         "GetItem",
         "BatchGetItem",
@@ -170,13 +179,23 @@ fn nothing_else_is_allowed_either() {
     assert_eq!(
         allowed("edge"),
         [
+            "dynamodb:GetItem CLIS#0",
             "dynamodb:GetItem CONFIG",
             "dynamodb:GetItem KEY#0",
+            "dynamodb:Query CLIS#0",
             "dynamodb:Query CONFIG",
             "dynamodb:Query KEY#0",
-            "dynamodb:Query NODE",
+            "dynamodb:Query NODE#0",
             "dynamodb:UpdateItem LIMIT#0123456789ab",
         ]
     );
-    assert_eq!(allowed("runner"), ["dynamodb:DeleteItem NODE", "dynamodb:PutItem NODE"]);
+    assert_eq!(
+        allowed("runner"),
+        [
+            "dynamodb:DeleteItem CLIS#0",
+            "dynamodb:DeleteItem NODE#0",
+            "dynamodb:PutItem CLIS#0",
+            "dynamodb:PutItem NODE#0",
+        ]
+    );
 }
