@@ -192,7 +192,6 @@ fn nothing_else_is_allowed_either() {
     assert_eq!(
         allowed("runner"),
         [
-            "dynamodb:DeleteItem CLIS#0",
             "dynamodb:DeleteItem NODE#0",
             "dynamodb:PutItem CLIS#0",
             "dynamodb:PutItem NODE#0",
