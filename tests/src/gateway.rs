@@ -300,16 +300,24 @@ fn binary(variable: &str, package: &str) -> PathBuf {
 }
 
 fn build(package: &str) -> PathBuf {
-    // target/<profile>/deps/<this test> → target/<profile>
-    let test = std::env::current_exe().expect("a running test has a path");
-    let profile_directory = test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned();
-    let target = profile_directory.parent().expect("a profile is in target").to_owned();
+    let profile_directory = profile_directory();
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "-p", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile_directory.ends_with("release") {
         cargo.arg("--release");
     }
-    let status = cargo.env("CARGO_TARGET_DIR", &target).status().expect("cargo runs");
+    let status = cargo.env("CARGO_TARGET_DIR", target_directory()).status().expect("cargo runs");
     assert!(status.success(), "{package} does not build");
     profile_directory.join(package)
+}
+
+/// Where cargo built this test.
+pub(crate) fn target_directory() -> PathBuf {
+    profile_directory().parent().expect("a profile is in target").to_owned()
+}
+
+/// target/<profile>/deps/<this test> → target/<profile>
+fn profile_directory() -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned()
 }

@@ -20,6 +20,7 @@ pub mod http1;
 pub mod raw;
 pub mod real;
 pub mod secrets;
+pub mod spin;
 pub mod sse;
 pub mod table;
 pub mod tls;
