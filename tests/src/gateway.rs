@@ -13,10 +13,11 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::config::{Config, UPSTREAM_CREDENTIAL, UPSTREAM_CREDENTIAL_VARIABLE};
-use crate::hosts::Host;
+use crate::hosts::{self, Host};
+use crate::raw::{Connection, Request};
 use crate::table::Table;
 use crate::tls::ServerIdentity;
-use crate::{SOON, secrets, within};
+use crate::{SOON, secrets, spin, within, worker};
 
 /// A CLI's image from nothing: its base, and the package with all that it depends on.
 const IMAGE_BUILD: Duration = Duration::from_secs(900);
@@ -45,7 +46,40 @@ impl Gateway {
     pub async fn start(config: &Config) -> Self {
         match Host::under_test() {
             Host::Native | Host::Dynamo => Self::spawn(config, None, &[]).await,
+            Host::Worker | Host::Spin => Self::start_edge(config).await,
         }
+    }
+
+    async fn start_edge(config: &Config) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let log = directory.path().join("log");
+        let table = Table::start(config).await;
+        let variables = hosts::variables(&table, config);
+        secrets::register(UPSTREAM_CREDENTIAL);
+        let (child, address) = match Host::under_test() {
+            Host::Worker => worker::start(directory.path(), &log, &variables).await,
+            _ => spin::start(&log, &variables).await,
+        };
+        let (base_url, api_key) = (format!("http://{address}/v1"), table.api_key.clone());
+        let process = Process { child, directory, printed: Arc::default() };
+        let gateway = Self { base_url, api_key, process: Some(process), _table: Some(table) };
+        gateway.ready().await;
+        gateway
+    }
+
+    /// Waits until the host says that it is: an edge has been given its configuration, and reads it at its first request.
+    async fn ready(&self) {
+        let request = Request::bare("GET", "/ready").header("host", self.address());
+        within(SOON * 3, "the gateway is ready", async {
+            let mut interval = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                interval.tick().await;
+                if Connection::open(self).await.request(&request).await.status == 200 {
+                    return;
+                }
+            }
+        })
+        .await;
     }
 
     /// A server that is no gateway of ours.
@@ -96,6 +130,9 @@ impl Gateway {
             Host::Dynamo => {
                 let table = Table::start(config).await;
                 Self::spawn_with(&config.settings().to_toml(), identity, arguments, Some(table)).await
+            }
+            host @ (Host::Worker | Host::Spin) => {
+                panic!("this is a test of the native host: {host:?}'s profile must leave it out")
             }
         }
     }
@@ -293,6 +330,12 @@ pub fn gateway_binary() -> PathBuf {
 pub fn runner_binary() -> PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| binary("DYAD_RUNNER_BIN", "dyad-runner")).clone()
+}
+
+/// A file or directory of the build that only `cargo xtask test` makes.
+pub(crate) fn artifact(variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable);
+    path.unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`, which builds this")).into()
 }
 
 fn binary(variable: &str, package: &str) -> PathBuf {
