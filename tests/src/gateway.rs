@@ -29,8 +29,8 @@ pub struct Gateway {
     pub base_url: String,
     pub api_key: String,
     process: Option<Process>,
-    /// Ends after the process that uses it.
-    _table: Option<Table>,
+    /// Of a host that keeps its configuration in one. It ends after the process that uses it.
+    pub table: Option<Table>,
 }
 
 #[derive(Debug)]
@@ -52,19 +52,23 @@ impl Gateway {
 
     async fn start_edge(config: &Config) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let log = directory.path().join("log");
         let table = Table::start(config).await;
-        let variables = hosts::variables(&table, config);
-        secrets::register(UPSTREAM_CREDENTIAL);
-        let (child, address) = match Host::under_test() {
-            Host::Worker => worker::start(directory.path(), &log, &variables).await,
-            _ => spin::start(&log, &variables).await,
+        let variables = hosts::variables(&table.variables(), config);
+        let (child, origin) = match Host::under_test() {
+            Host::Worker => worker::launch(directory.path(), &variables).await,
+            _ => spin::launch(directory.path(), &variables, &spin::Options::default()).await,
         };
-        let (base_url, api_key) = (format!("http://{address}/v1"), table.api_key.clone());
-        let process = Process { child, directory, printed: Arc::default() };
-        let gateway = Self { base_url, api_key, process: Some(process), _table: Some(table) };
+        let mut gateway = Self::of_process(child, directory, &origin, table.api_key.clone());
+        gateway.table = Some(table);
         gateway.ready().await;
         gateway
+    }
+
+    /// A host whose process writes its log into the file `log` of `directory`.
+    pub(crate) fn of_process(child: Child, directory: TempDir, origin: &str, api_key: String) -> Self {
+        secrets::register(UPSTREAM_CREDENTIAL);
+        let process = Process { child, directory, printed: Arc::default() };
+        Self { process: Some(process), table: None, base_url: format!("{origin}/v1"), api_key }
     }
 
     /// Waits until the host says that it is: an edge has been given its configuration, and reads it at its first request.
@@ -85,7 +89,7 @@ impl Gateway {
     /// A server that is no gateway of ours.
     pub fn at(base_url: String, api_key: String) -> Self {
         secrets::register(&api_key);
-        Self { base_url, api_key, process: None, _table: None }
+        Self { base_url, api_key, process: None, table: None }
     }
 
     /// The native binary, on the store of the host under test, with TLS.
@@ -193,7 +197,7 @@ impl Gateway {
             }
         });
         let base_url = ready["base_url"].as_str().expect("the ready event names the base URL").to_owned();
-        Self { base_url, api_key, process: Some(process), _table: table }
+        Self { base_url, api_key, process: Some(process), table }
     }
 
     /// `host:port` to connect to.
@@ -288,7 +292,9 @@ impl Drop for Gateway {
             let printed = process.printed.lock().expect("no holder panics");
             secrets::assert_none_in("stdout", printed.as_bytes());
         }
-        assert!(!log.contains("panicked at"), "the gateway panicked:\n{}", last_lines(&log, 60));
+        for failure in ["panicked at", "an instance failed"] {
+            assert!(!log.contains(failure), "{failure}:\n{}", last_lines(&log, 60));
+        }
     }
 }
 
@@ -343,16 +349,24 @@ fn binary(variable: &str, package: &str) -> PathBuf {
 }
 
 fn build(package: &str) -> PathBuf {
-    // target/<profile>/deps/<this test> → target/<profile>
-    let test = std::env::current_exe().expect("a running test has a path");
-    let profile_directory = test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned();
-    let target = profile_directory.parent().expect("a profile is in target").to_owned();
+    let profile_directory = profile_directory();
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "-p", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile_directory.ends_with("release") {
         cargo.arg("--release");
     }
-    let status = cargo.env("CARGO_TARGET_DIR", &target).status().expect("cargo runs");
+    let status = cargo.env("CARGO_TARGET_DIR", target_directory()).status().expect("cargo runs");
     assert!(status.success(), "{package} does not build");
     profile_directory.join(package)
+}
+
+/// Where cargo built this test.
+pub(crate) fn target_directory() -> PathBuf {
+    profile_directory().parent().expect("a profile is in target").to_owned()
+}
+
+/// target/<profile>/deps/<this test> → target/<profile>
+fn profile_directory() -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned()
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::config::{Config, UPSTREAM_CREDENTIAL, UPSTREAM_CREDENTIAL_VARIABLE};
-use crate::table::Table;
 
 /// A host of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +33,9 @@ impl Host {
 /// The variables of a deployment, secrets included: a Worker's, a Spin component's, the native host's environment.
 pub type Variables = BTreeMap<&'static str, String>;
 
-/// What an edge needs to serve `config` from `table`, which holds its providers.
-pub(crate) fn variables(table: &Table, config: &Config) -> Variables {
-    let mut variables = table.variables();
+/// What an edge needs to serve with the settings of `config` from `table`, which holds its providers.
+pub fn variables(table: &Variables, config: &Config) -> Variables {
+    let mut variables = table.clone();
     variables.insert(UPSTREAM_CREDENTIAL_VARIABLE, UPSTREAM_CREDENTIAL.to_owned());
     let number = |number: Option<u64>| number.map(|number| number.to_string());
     let settings = [

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -18,8 +17,9 @@ const WRANGLER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../wrangler.toml");
 /// Where it listens is told on descriptor 3, apart from what the Worker prints.
 const COMMAND: &str = r#"exec "$0" serve --control-fd=3 "$1" 3>&1 >"$2" 2>&1"#;
 
-/// Serves with `variables`, configured in `directory`; the log goes to `log`.
-pub(crate) async fn start(directory: &Path, log: &Path, variables: &Variables) -> (Child, SocketAddr) {
+/// Starts the Worker, which writes its log into `directory`; its process, and where it serves.
+pub(crate) async fn launch(directory: &Path, variables: &Variables) -> (Child, String) {
+    let log = directory.join("log");
     let script = artifact("DYAD_WORKER_DIR");
     for module in ["index.js", "index_bg.wasm"] {
         fs::copy(script.join(module), directory.join(module)).expect("the Worker is built");
@@ -31,7 +31,7 @@ pub(crate) async fn start(directory: &Path, log: &Path, variables: &Variables) -
         .args(["-c", COMMAND])
         .arg(artifact("DYAD_WORKERD_BIN"))
         .arg(configuration)
-        .arg(log)
+        .arg(&log)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .envs(variables)
@@ -44,13 +44,13 @@ pub(crate) async fn start(directory: &Path, log: &Path, variables: &Variables) -
         while let Ok(Some(line)) = lines.next_line().await {
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
             if event["event"] == "listen" {
-                return event["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+                return event["port"].as_u64();
             }
         }
         None
     });
     let port = port.await.unwrap_or_else(|| panic!("{}", fs::read_to_string(log).unwrap_or_default()));
-    (child, SocketAddr::from(([127, 0, 0, 1], port)))
+    (child, format!("http://127.0.0.1:{port}"))
 }
 
 /// As `wrangler.toml` has it for Cloudflare. Variables come from the environment.
