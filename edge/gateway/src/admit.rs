@@ -128,7 +128,7 @@ async fn spend(
         let ask = Ask { need: 1, extra: u64::from(limit) / 8 };
         let taken = limits.take(&counter, ask, limit.into()).await.map_err(|error| {
             tracing::warn!(%error, "a limit could not be looked up");
-            ApiError::store_unavailable()
+            ApiError::store_unavailable(error.code())
         })?;
         let granted = u32::try_from(taken.granted).unwrap_or(u32::MAX);
         let mut window = key.usage.window.lock().unwrap_or_else(PoisonError::into_inner);

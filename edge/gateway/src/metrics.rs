@@ -277,18 +277,18 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreCall {
     Version,
-    Providers,
+    Config,
     Key,
     Nodes,
 }
 
 impl StoreCall {
-    const ALL: [Self; 4] = [Self::Version, Self::Providers, Self::Key, Self::Nodes];
+    const ALL: [Self; 4] = [Self::Version, Self::Config, Self::Key, Self::Nodes];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Version => "version",
-            Self::Providers => "providers",
+            Self::Config => "config",
             Self::Key => "key",
             Self::Nodes => "nodes",
         }
@@ -335,7 +335,12 @@ impl StoreFailure for StoreError {
     fn outcome(&self) -> StoreOutcome {
         match self {
             Self::Unavailable { .. } => StoreOutcome::Unavailable,
-            Self::Conflict { .. } | Self::Refused { .. } | Self::Broken { .. } => StoreOutcome::Unusable,
+            Self::Conflict { .. }
+            | Self::Refused { .. }
+            | Self::Unreadable(_)
+            | Self::NotSetUp { .. }
+            | Self::Denied { .. }
+            | Self::Broken { .. } => StoreOutcome::Unusable,
         }
     }
 }
