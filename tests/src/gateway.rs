@@ -27,9 +27,11 @@ pub struct Gateway {
     /// Ends in `/v1`.
     pub base_url: String,
     pub api_key: String,
+    /// Where Prometheus scrapes, if `--metrics` was asked for.
+    pub metrics_url: Option<String>,
     process: Option<Process>,
-    /// Ends after the process that uses it.
-    _table: Option<Table>,
+    /// Where its configuration is, if it is in one. Ends after the process that uses it.
+    pub table: Option<Table>,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,7 @@ impl Gateway {
     /// A server that is no gateway of ours.
     pub fn at(base_url: String, api_key: String) -> Self {
         secrets::register(&api_key);
-        Self { base_url, api_key, process: None, _table: None }
+        Self { base_url, api_key, metrics_url: None, process: None, table: None }
     }
 
     /// The native binary, on the store of the host under test, with TLS.
@@ -156,7 +158,8 @@ impl Gateway {
             }
         });
         let base_url = ready["base_url"].as_str().expect("the ready event names the base URL").to_owned();
-        Self { base_url, api_key, process: Some(process), _table: table }
+        let metrics_url = ready["metrics_url"].as_str().map(str::to_owned);
+        Self { base_url, api_key, metrics_url, process: Some(process), table }
     }
 
     /// `host:port` to connect to.

@@ -21,6 +21,7 @@ pub mod raw;
 pub mod real;
 pub mod secrets;
 pub mod sse;
+pub mod store_relay;
 pub mod table;
 pub mod tls;
 pub mod turn;
