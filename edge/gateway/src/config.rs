@@ -223,7 +223,8 @@ impl Config {
     /// Keeps what a key has in use: look-ups of the same key may run side by side, and must count as one.
     fn remember(&self, id: &ApiKeyId, record: ApiKeyRecord, version: ConfigVersion) -> Arc<CachedKey> {
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let usage = keys.get(id).map_or_else(Arc::default, |known| known.usage.clone());
+        let known = keys.get(id).map(|known| known.usage.clone());
+        let usage = known.unwrap_or_else(|| Arc::new(Usage::new(id.clone())));
         let entry = Arc::new(CachedKey { record, version, usage });
         insert_bounded(&mut keys, MAX_CACHED_KEYS, id, entry.clone());
         entry

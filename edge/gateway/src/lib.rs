@@ -39,4 +39,4 @@ pub use host::{Body, BoxError, BoxFuture, CallError, Host, full};
 pub use metrics::GatewayMetrics;
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};
-pub use settings::{Cors, Settings};
+pub use settings::{Cors, OnStoreFailure, Settings};

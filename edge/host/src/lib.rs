@@ -9,12 +9,7 @@ mod unconfigured;
 
 pub use credential::credential;
 pub use deployment::{Deployment, key_hasher, settings_from_variables, variables};
-<<<<<<< HEAD
 pub use log::JsonLog;
-=======
-pub use log::start_log;
-pub use not_configured::not_configured;
->>>>>>> I
 pub use ports::store_ports;
 pub use store::{DynamoStore, StoreAccess, sdk};
 pub use unconfigured::not_configured;

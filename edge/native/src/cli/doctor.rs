@@ -2,6 +2,7 @@
 
 use catalog::{Adapter, ApiKeyRecord, KeyStore as _};
 use clap::Args;
+use dyad_runner::sandbox::SandboxError;
 use serde_json::json;
 
 use super::{CommonArgs, Failure, ProviderArgs, StoreArgs, block_on};
@@ -178,8 +179,10 @@ async fn examine_clis(data_dir: &DataDir, report: &mut Report) -> bool {
         }
     };
     if let Err(error) = plan.reach_engine().await {
-        let advice =
-            "Install and start Docker (on Debian: apt-get install docker.io), and CLIs are models too.";
+        let advice = match error {
+            SandboxError::Hangs { .. } => "Restart Docker, and CLIs are models too.",
+            _ => "Install and start Docker (on Debian: apt-get install docker.io), and CLIs are models too.",
+        };
         report.add(Verdict::Hint, &error_chain(&error), advice);
         return false;
     }

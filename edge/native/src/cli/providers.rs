@@ -19,7 +19,7 @@ pub(crate) enum ProvidersCommand {
     /// List the providers and their models
     List {
         /// List what the store has, and ask no provider for its models
-        #[arg(long, conflicts_with_all = ["upstreams", "no_discovery", "no_runner"])]
+        #[arg(long, conflicts_with = "upstreams")]
         stored: bool,
         #[command(flatten)]
         args: GatheredArgs,
