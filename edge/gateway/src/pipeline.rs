@@ -88,12 +88,13 @@ impl Gateway {
         let config = Arc::new(Config::new(store, host.clone(), metrics.clone(), refresh, max_age));
         let nodes = Arc::new(Nodes::new(runners, host.clone(), metrics.clone()));
         let instance = u64::from_le_bytes(random);
+        let limits = Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() });
         let limits = Arc::new(Limits::new(limits, host.clone(), settings.limits_on_store_failure, instance));
         Self(Arc::new(Inner {
             config,
             nodes,
             hasher,
-            limits: Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() }),
+            limits,
             metrics,
             settings: Arc::new(settings),
             instance,
@@ -131,13 +132,11 @@ impl Gateway {
         let body = RequestBody::new(body, self.0.host.clone());
         let request_id = self.request_id(&head.headers);
         let origin = head.headers.get(header::ORIGIN).cloned();
-        let mut response = match cors::preflight(&head, &self.0.settings.cors) {
-            Some(response) => response,
-            None => self.answer(head, body, &request_id).await.unwrap_or_else(|error| {
-                self.0.metrics.error_answered(&error);
-                error.into_response()
-            }),
+        let answered = match cors::preflight(&head, &self.0.settings.cors) {
+            Some(response) => Ok(response),
+            None => self.answer(head, body, &request_id).await,
         };
+        let mut response = answered.unwrap_or_else(|error| self.error_response(error));
         if let Some(origin) = origin {
             cors::expose(&origin, &self.0.settings.cors, response.headers_mut());
         }
@@ -181,10 +180,15 @@ impl Gateway {
             Route::ChatCompletions => self.chat_completions(head, body, &key, id).await,
             Route::Health | Route::Ready => unreachable!("answered above, without a key"),
         };
-        let mut response = answered.unwrap_or_else(ApiError::into_response);
+        let mut response = answered.unwrap_or_else(|error| self.error_response(error));
         // On refusals and failures too: a client may want to slow down.
         admit::write_headers(&key, &self.0.limits, response.headers_mut());
         Ok(response)
+    }
+
+    fn error_response(&self, error: ApiError) -> http::Response<Body> {
+        self.0.metrics.error_answered(&error);
+        error.into_response()
     }
 
     async fn chat_completions(
