@@ -8,7 +8,7 @@ mod recorder;
 use std::collections::BTreeSet;
 
 use catalog::{
-    ApiKeyId, ApiKeyLimits, ApiKeyRecord, Ask, Counter, Hold, KeyStore as _, LimitStore as _, Period,
+    ApiKeyId, ApiKeyLimits, ApiKeyRecord, Ask, Counter, Held, Hold, KeyStore as _, LimitStore as _, Period,
     Provider, ProviderStore as _, Quantity, RawProvider, Store as _,
 };
 use recorder::{Recorder, TABLE_ARN};
@@ -80,17 +80,11 @@ async fn spend_limits(store: &DynamoStore) {
     store.charge(&counter, 5).await.unwrap();
     store.give_back(&counter, 5).await.unwrap();
     let now_ms = counter.start_ms;
-    let hold = Hold {
-        key: &counter.key,
-        holder: "a",
-        known: 0,
-        wanted: 2,
-        limit: 3,
-        now_ms,
-        until_ms: now_ms + 60_000,
-    };
+    let held = Held { slots: 2, until_ms: now_ms + 60_000 };
+    let hold =
+        Hold { key: &counter.key, holder: "a", known: Held::default(), wanted: held, limit: 3, now_ms };
     assert_eq!(store.hold(hold).await.unwrap(), 2);
-    assert_eq!(store.hold(Hold { known: 2, wanted: 0, ..hold }).await.unwrap(), 0);
+    assert_eq!(store.hold(Hold { known: held, wanted: Held::default(), ..hold }).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
