@@ -27,6 +27,7 @@ pub mod tls;
 pub mod turn;
 pub mod upstream;
 pub mod vendor;
+pub mod worker;
 
 use std::time::Duration;
 

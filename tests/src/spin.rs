@@ -1,20 +1,18 @@
 //! The gateway as a Spin application: the repository's own `spin.toml` and the component that it names, in
 //! `tests/spin-host`, which does what `spin up` does as far as the component can tell.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Build, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::config::{Config, UPSTREAM_CREDENTIAL, UPSTREAM_CREDENTIAL_VARIABLE};
+use crate::config::Config;
 use crate::gateway::{Gateway, target_directory};
-use crate::hosts::Variables;
-use crate::{SOON, secrets, within};
+use crate::hosts::{self, Variables};
+use crate::{SOON, within};
 
 /// The first start compiles the component; later ones find it in Wasmtime's cache.
 const START: Duration = Duration::from_secs(120);
@@ -43,57 +41,14 @@ pub struct ClientTls {
 #[derive(Debug)]
 pub struct Spin {
     pub gateway: Gateway,
-    directory: TempDir,
-    _process: Child,
 }
 
 impl Spin {
     /// Starts the application on a table, with the settings of `config`. Its providers are the table's.
     pub async fn start(table: &Variables, api_key: &str, config: &Config, options: Options) -> Self {
-        secrets::register(UPSTREAM_CREDENTIAL);
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let manifest = directory.path().join("spin.toml");
-        fs::write(&manifest, manifest_with_credential()).expect("the directory is writable");
-        let mut command = Command::new(spin_host());
-        command.arg("--from").arg(&manifest).arg("--component").arg(component());
-        command.args(["--listen", "127.0.0.1:0"]);
-        if let Some(tls) = &options.client_tls {
-            let path = directory.path().join("runtime-config.toml");
-            fs::write(&path, runtime_config(tls)).expect("the directory is writable");
-            command.arg("--runtime-config-file").arg(path);
-        }
-        if let Some(timeout) = options.idle_instance_timeout {
-            command.args(["--idle-instance-timeout-ms", &timeout.as_millis().to_string()]);
-        }
-        let log = directory.path().join("log");
-        command
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            // Where Wasmtime keeps what it compiled.
-            .env("HOME", std::env::var_os("HOME").unwrap_or_default())
-            .envs(
-                variables(table, config, &options)
-                    .map(|(name, value)| (format!("SPIN_VARIABLE_{name}"), value)),
-            )
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).expect("the directory is writable"))
-            .kill_on_drop(true);
-        let mut process = command.spawn().expect("the program starts");
-        let origin = within(START, "the application serves", async {
-            loop {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                if let Some(origin) = said.lines().find_map(|line| line.strip_prefix("Serving ")) {
-                    break origin.to_owned();
-                }
-                let ended = process.try_wait().expect("it is our child");
-                assert!(ended.is_none(), "the application ended before it served:\n{said}");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
-        let gateway = Gateway::at(format!("{origin}/v1"), api_key.to_owned());
-        Self { gateway, directory, _process: process }
+        let (process, origin) = launch(directory.path(), &hosts::variables(table, config), &options).await;
+        Self { gateway: Gateway::of_process(process, directory, &origin, api_key.to_owned()) }
     }
 
     /// What the component has logged so far, each line an event.
@@ -103,7 +58,7 @@ impl Spin {
 
     /// What the component and its host have said so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        self.gateway.log()
     }
 
     /// Waits until the log shows what is looked for.
@@ -117,34 +72,47 @@ impl Spin {
     }
 }
 
-impl Drop for Spin {
-    fn drop(&mut self) {
-        let log = self.log();
-        if std::thread::panicking() {
-            #[expect(clippy::print_stderr, reason = "the log explains the failing test")]
-            {
-                eprintln!("--- log of the application ---\n{log}");
-            }
-            return;
-        }
-        secrets::assert_none_in("the log", log.as_bytes());
-        assert!(!log.contains("an instance failed"), "an instance failed:\n{log}");
+/// Starts the application, which writes its log into `directory`; its process, and where it serves.
+pub(crate) async fn launch(directory: &Path, variables: &Variables, options: &Options) -> (Child, String) {
+    let mut command = Command::new(spin_host());
+    command.arg("--from").arg(root().join("spin.toml")).arg("--component").arg(component());
+    command.args(["--listen", "127.0.0.1:0"]);
+    if let Some(tls) = &options.client_tls {
+        let path = directory.join("runtime-config.toml");
+        fs::write(&path, runtime_config(tls)).expect("the directory is writable");
+        command.arg("--runtime-config-file").arg(path);
     }
-}
-
-/// The suites' providers have a credential that is no vendor's: a variable as `spin.toml` wants one for each.
-fn manifest_with_credential() -> String {
-    let manifest = fs::read_to_string(root().join("spin.toml")).expect("the repository has a spin.toml");
-    let mut manifest: toml::Table = toml::from_str(&manifest).expect("it is TOML");
-    let name = UPSTREAM_CREDENTIAL_VARIABLE.to_ascii_lowercase();
-    let table = |value: &mut toml::Value| value.as_table_mut().expect("it is a table").clone();
-    let mut variables = table(&mut manifest["variables"]);
-    let secret = toml::Table::from_iter([("default".into(), "".into()), ("secret".into(), true.into())]);
-    variables.insert(name.clone(), secret.into());
-    manifest.insert("variables".into(), variables.into());
-    let seen = manifest["component"]["gateway"]["variables"].as_table_mut().expect("it is a table");
-    seen.insert(name.clone(), format!("{{{{ {name} }}}}").into());
-    manifest.to_string()
+    if let Some(timeout) = options.idle_instance_timeout {
+        command.args(["--idle-instance-timeout-ms", &timeout.as_millis().to_string()]);
+    }
+    let log = directory.join("log");
+    let variable = |(name, value)| (format!("SPIN_VARIABLE_{name}"), value);
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        // Where Wasmtime keeps what it compiled.
+        .env("HOME", std::env::var_os("HOME").unwrap_or_default())
+        .env("SPIN_VARIABLE_DYAD_UPSTREAM_HOSTS", "http://127.0.0.1:*")
+        .envs(variables.iter().map(variable))
+        .envs(options.variables.iter().map(variable))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&log).expect("the directory is writable"))
+        .kill_on_drop(true);
+    let mut process = command.spawn().expect("the program starts");
+    let origin = within(START, "the application serves", async {
+        loop {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            if let Some(origin) = said.lines().find_map(|line| line.strip_prefix("Serving ")) {
+                break origin.to_owned();
+            }
+            let ended = process.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "the application ended before it served:\n{said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let origin = origin.await;
+    (process, origin)
 }
 
 fn runtime_config(tls: &ClientTls) -> String {
@@ -157,28 +125,6 @@ fn runtime_config(tls: &ClientTls) -> String {
         ("client_private_key_file".into(), path(&tls.key).into()),
     ]);
     toml::Table::from_iter([("client_tls".into(), vec![entry].into())]).to_string()
-}
-
-/// All variables, by their names.
-fn variables(
-    table: &Variables,
-    config: &Config,
-    options: &Options,
-) -> impl Iterator<Item = (&'static str, String)> {
-    let mut variables: BTreeMap<_, _> = table.clone();
-    variables.insert(UPSTREAM_CREDENTIAL_VARIABLE, UPSTREAM_CREDENTIAL.to_owned());
-    variables.insert("DYAD_UPSTREAM_HOSTS", "http://127.0.0.1:*".to_owned());
-    variables.insert("DYAD_KEEPALIVE_MS", config.keepalive_ms.to_string());
-    for (name, number) in [
-        ("DYAD_MAX_BODY_BYTES", config.max_body_bytes),
-        ("DYAD_BODY_IDLE_TIMEOUT_MS", config.body_idle_timeout_ms),
-        ("DYAD_BODY_TOTAL_TIMEOUT_MS", config.body_total_timeout_ms),
-    ] {
-        variables.extend(number.map(|number| (name, number.to_string())));
-    }
-    variables.extend(config.cors_origins.as_ref().map(|origins| ("DYAD_CORS_ORIGINS", origins.join(","))));
-    variables.extend(options.variables.clone());
-    variables.into_iter()
 }
 
 /// The component: `DYAD_SPIN_COMPONENT`, or built as `spin.toml` says.

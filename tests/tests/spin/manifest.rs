@@ -1,6 +1,7 @@
 //! `spin.toml`: what it does not give the component, the component does not have.
 
 use serde_json::json;
+use system_tests::config::UPSTREAM_CREDENTIAL_VARIABLE;
 use system_tests::secrets;
 use system_tests::spin::{Options, component};
 
@@ -50,10 +51,11 @@ async fn an_upstream_that_is_not_allowed_is_not_called() {
 #[tokio::test]
 async fn a_credential_without_its_variable_is_named_in_the_log() {
     let mut options = Options::default();
-    options.variables.insert("FAKE_UPSTREAM_KEY", String::new());
+    options.variables.insert(UPSTREAM_CREDENTIAL_VARIABLE, String::new());
     let scene = Scene::start(options).await;
     assert!(scene.chat(json!({})).await.status >= 400);
-    scene.spin.logged("which", |spin| spin.log().contains("FAKE_UPSTREAM_KEY is empty")).await;
+    let says = format!("{UPSTREAM_CREDENTIAL_VARIABLE} is empty");
+    scene.spin.logged("which", |spin| spin.log().contains(&says)).await;
 }
 
 /// A call says whom it goes to and how long it is, as any HTTP client's: not all upstreams take chunks.
