@@ -28,6 +28,8 @@ pub struct Gateway {
     /// Ends in `/v1`.
     pub base_url: String,
     pub api_key: String,
+    /// Where Prometheus scrapes, if `--metrics` was asked for.
+    pub metrics_url: Option<String>,
     process: Option<Process>,
     /// Of a host that keeps its configuration in one. It ends after the process that uses it.
     pub table: Option<Table>,
@@ -68,7 +70,13 @@ impl Gateway {
     pub(crate) fn of_process(child: Child, directory: TempDir, origin: &str, api_key: String) -> Self {
         secrets::register(UPSTREAM_CREDENTIAL);
         let process = Process { child, directory, printed: Arc::default() };
-        Self { process: Some(process), table: None, base_url: format!("{origin}/v1"), api_key }
+        Self {
+            process: Some(process),
+            table: None,
+            metrics_url: None,
+            base_url: format!("{origin}/v1"),
+            api_key,
+        }
     }
 
     /// Waits until the host says that it is: an edge has been given its configuration, and reads it at its first request.
@@ -89,7 +97,7 @@ impl Gateway {
     /// A server that is no gateway of ours.
     pub fn at(base_url: String, api_key: String) -> Self {
         secrets::register(&api_key);
-        Self { base_url, api_key, process: None, table: None }
+        Self { base_url, api_key, metrics_url: None, process: None, table: None }
     }
 
     /// The native binary, on the store of the host under test, with TLS.
@@ -197,7 +205,8 @@ impl Gateway {
             }
         });
         let base_url = ready["base_url"].as_str().expect("the ready event names the base URL").to_owned();
-        Self { base_url, api_key, process: Some(process), table }
+        let metrics_url = ready["metrics_url"].as_str().map(str::to_owned);
+        Self { base_url, api_key, metrics_url, process: Some(process), table }
     }
 
     /// `host:port` to connect to.

@@ -22,6 +22,7 @@ pub mod real;
 pub mod secrets;
 pub mod spin;
 pub mod sse;
+pub mod store_relay;
 pub mod table;
 pub mod tls;
 pub mod turn;

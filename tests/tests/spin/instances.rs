@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
+use system_tests::fixture::UPSTREAM_MODEL;
 use system_tests::raw::Connection;
 use system_tests::spin::Options;
 use system_tests::turn::Turn;
@@ -23,12 +24,20 @@ fn kept() -> Options {
     Options { idle_instance_timeout: Some(Duration::from_secs(60)), ..Options::default() }
 }
 
+/// Says one word, and the rest once the gate is open.
+fn held_after_one(gate: &Gate) -> Reply {
+    let turn = Turn::says("one two three");
+    let rest = turn.frames(UPSTREAM_MODEL, true)[2..].concat();
+    Reply::turn(turn).first_frames(2).then(Step::Hold(gate.clone())).then(Step::Send(rest.into()))
+}
+
 #[tokio::test]
 async fn requests_that_come_together_to_a_cold_host_are_all_served() {
     let scene = Scene::start(kept()).await;
     for _ in 0..4 {
         let answers = scene.chats(3 * REQUESTS_AT_ONCE).await;
-        assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+        let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses, [200; 3 * REQUESTS_AT_ONCE]);
     }
 }
 
@@ -36,9 +45,7 @@ async fn requests_that_come_together_to_a_cold_host_are_all_served() {
 async fn an_instance_serves_sixteen_streams_at_once() {
     let scene = Scene::start(kept()).await;
     let gate = Gate::default();
-    scene.upstream_answers(
-        Reply::turn(Turn::says("one two three")).first_frames(3).then(Step::Hold(gate.clone())),
-    );
+    scene.upstream_answers(held_after_one(&gate));
     let mut streams = Vec::new();
     for _ in 0..REQUESTS_AT_ONCE {
         let mut stream = scene.stream().await;
@@ -69,9 +76,7 @@ async fn an_instance_is_used_again_and_replaced_after_128_requests() {
 async fn a_stream_passes_piece_by_piece() {
     let scene = Scene::start(kept()).await;
     let gate = Gate::default();
-    scene.upstream_answers(
-        Reply::turn(Turn::says("one two three")).first_frames(3).then(Step::Hold(gate.clone())),
-    );
+    scene.upstream_answers(held_after_one(&gate));
     let mut stream = scene.stream().await;
     let first = stream.until("one").await;
     assert!(!first.contains("three"), "{first}");
