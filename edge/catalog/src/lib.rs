@@ -12,7 +12,7 @@ mod text;
 mod violation;
 
 pub use key::{ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord};
-pub use limits::{Ask, Counter, Hold, LimitStore, Period, Quantity, Taken, Window};
+pub use limits::{Ask, Counter, Held, Hold, LimitStore, Period, Quantity, Taken, Window};
 pub use memory::MemoryStore;
 pub use provider::{
     Adapter, Capabilities, CredentialRef, HttpAdapterConfig, InlineCredentialError, Model, Provider,

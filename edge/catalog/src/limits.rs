@@ -107,21 +107,28 @@ impl Taken {
     }
 }
 
+/// Slots of a key that an instance holds: as many of its requests may be under way at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    pub slots: u32,
+    /// Until when, by the fleet's clock.
+    pub until_ms: u64,
+}
+
 /// What is asked of [`LimitStore::hold`]. Times are those of the fleet's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Hold<'a> {
     pub key: &'a ApiKeyId,
     /// The instance, named at random when it began: 1 to 32 letters and digits.
     pub holder: &'a str,
-    /// The slots that it has, as far as it knows. Where it is mistaken, the call takes one request more.
-    pub known: u32,
-    /// The slots that it needs. 0 gives all of them back.
-    pub wanted: u32,
+    /// What it holds, as far as it knows. Where it is mistaken, the call takes one request more. It also keeps a
+    /// request that is late from undoing what came after it.
+    pub known: Held,
+    /// What it needs, until when. No slots gives all of them back.
+    pub wanted: Held,
     /// The slots that there are for all instances.
     pub limit: u32,
     pub now_ms: u64,
-    /// Until when they are held, unless held again.
-    pub until_ms: u64,
 }
 
 /// Counters and slots. Every call is one request to the store, except where it says otherwise.

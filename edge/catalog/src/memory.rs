@@ -6,8 +6,8 @@ use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Hold, KeyList, KeyStore,
-    LimitStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken, Versioned,
+    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Held, Hold, KeyList,
+    KeyStore, LimitStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken, Versioned,
 };
 
 /// Behaves as the durable stores do, and refuses what they refuse.
@@ -22,8 +22,8 @@ struct State {
     keys: BTreeMap<ApiKeyId, Versioned<ApiKeyRecord>>,
     version: ConfigVersion,
     counters: BTreeMap<Counter, u64>,
-    /// By key and holder: slots, and until when they are held.
-    slots: BTreeMap<ApiKeyId, BTreeMap<String, (u32, u64)>>,
+    /// By key and holder.
+    slots: BTreeMap<ApiKeyId, BTreeMap<String, Held>>,
 }
 
 impl MemoryStore {
@@ -150,19 +150,19 @@ impl LimitStore for MemoryStore {
     fn hold<'a>(&'a self, hold: Hold<'a>) -> BoxFuture<'a, Result<u32, StoreError>> {
         let mut state = self.state();
         let holders = state.slots.entry(hold.key.clone()).or_default();
-        holders.retain(|holder, (_, until_ms)| holder == hold.holder || *until_ms > hold.now_ms);
-        let others: u32 =
-            holders.iter().filter(|(holder, _)| *holder != hold.holder).map(|(_, (slots, _))| slots).sum();
-        let held = hold.wanted.min(hold.limit.saturating_sub(others));
-        if held == 0 {
+        holders.retain(|holder, held| holder == hold.holder || held.until_ms > hold.now_ms);
+        let others = holders.iter().filter(|(holder, _)| *holder != hold.holder);
+        let others = others.map(|(_, held)| held.slots).fold(0, u32::saturating_add);
+        let slots = hold.wanted.slots.min(hold.limit.saturating_sub(others));
+        if slots == 0 {
             holders.remove(hold.holder);
         } else {
-            holders.insert(hold.holder.to_owned(), (held, hold.until_ms));
+            holders.insert(hold.holder.to_owned(), Held { slots, ..hold.wanted });
         }
         if holders.is_empty() {
             state.slots.remove(hold.key);
         }
-        answer(Ok(held))
+        answer(Ok(slots))
     }
 
     /// It has no clock of its own.

@@ -1,140 +1,307 @@
-//! Limits of an API key: concurrent requests and requests per minute.
+//! Limits of an API key: concurrent requests, requests and tokens per window. They hold across instances: what is spent
+//! here was taken from the store before ([`LimitStore`](catalog::LimitStore)), a slice at a time.
 //!
-//! A window's requests are spent from a lease: a slice of it that the store has granted to this instance.
+//! - **Requests per minute** are never over the limit. A request counts from its admission on, whatever becomes of it
+//!   then; one that finds no slot does not count.
+//! - **Tokens** (per minute, day and month) are reserved once the body is read: the prompt as estimated, and the longest
+//!   answer that the client allows. When the request ends they are settled with what it used. So a window is over its
+//!   limit by at most what running requests used beyond their reservation.
+//! - **Concurrent requests** have slots, which are held as long as a request's body lives. An instance that vanishes
+//!   frees its slots after half a minute.
+//!
+//! Windows begin and end by the store's clock. A limit that is changed holds for what is taken from then on.
+//!
+//! **The store fails.** What this instance has been granted is spent on. Beyond that, by setting: *open*, each instance
+//! counts on its own, which lets through at most the limit times the number of instances, and charges the store when it
+//! is back; or *closed*, requests of limited keys are refused with 503. One request waits for a store that does not
+//! answer, a second at most; from then on it is asked in the background, every three seconds.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod headers;
+mod instance;
+mod keep;
+mod lease;
+mod refusal;
+mod slots;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use catalog::{Ask, Counter, LimitStore, Period, Quantity};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use catalog::{ApiKeyId, ApiKeyLimits, Counter, Period, Quantity, Window};
+use futures_util::future::join_all;
 
+pub(crate) use self::headers::{RETRY_AFTER_MS, write_headers};
+pub(crate) use self::instance::Limits;
+use self::keep::Keep;
+use self::lease::Lease;
+use self::slots::Slots;
 use crate::config::CachedKey;
 use crate::error::ApiError;
-use crate::host::Host;
 
-const WINDOW_MS: u64 = 60_000;
+/// How long a request waits for the store, or for another request's call to it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a key has in use on this instance.
-#[derive(Debug, Default)]
-pub(crate) struct Usage {
-    concurrent: AtomicU32,
-    window: Mutex<Window>,
+/// A limit of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    RequestsPerMinute,
+    TokensPerMinute,
+    TokensPerDay,
+    TokensPerMonth,
 }
 
+impl Kind {
+    const TOKENS: [Self; 3] = [Self::TokensPerMinute, Self::TokensPerDay, Self::TokensPerMonth];
+
+    fn quantity(self) -> Quantity {
+        match self {
+            Self::RequestsPerMinute => Quantity::Requests,
+            Self::TokensPerMinute | Self::TokensPerDay | Self::TokensPerMonth => Quantity::Tokens,
+        }
+    }
+
+    fn period(self) -> Period {
+        match self {
+            Self::RequestsPerMinute | Self::TokensPerMinute => Period::Minute,
+            Self::TokensPerDay => Period::Day,
+            Self::TokensPerMonth => Period::Month,
+        }
+    }
+
+    fn limit(self, limits: &ApiKeyLimits) -> Option<u64> {
+        match self {
+            Self::RequestsPerMinute => limits.requests_per_minute.map(u64::from),
+            Self::TokensPerMinute => limits.tokens_per_minute,
+            Self::TokensPerDay => limits.tokens_per_day,
+            Self::TokensPerMonth => limits.tokens_per_month,
+        }
+    }
+
+    /// The token limits that a key has.
+    fn of_tokens(limits: &ApiKeyLimits) -> impl Iterator<Item = (Self, u64)> {
+        Self::TOKENS.into_iter().filter_map(|kind| Some((kind, kind.limit(limits)?)))
+    }
+}
+
+/// What a key has in use on this instance. It outlives changes of the key's record.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    key: ApiKeyId,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// One for each limit that the key has been held to.
+    leases: Vec<(Kind, Lease)>,
+    slots: Slots,
+    /// Somebody gives back what is not needed; gone for sure at this time.
+    watched_until: Option<Duration>,
+}
+
+impl Usage {
+    pub(crate) fn new(key: ApiKeyId) -> Self {
+        Self { key, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics between two changes that belong together.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counter(&self, kind: Kind, start_ms: u64) -> Counter {
+        Counter { key: self.key.clone(), quantity: kind.quantity(), period: kind.period(), start_ms }
+    }
+}
+
+impl State {
+    fn lease(&mut self, kind: Kind) -> &mut Lease {
+        let known = self.leases.iter().position(|(known, _)| *known == kind);
+        let at = known.unwrap_or_else(|| {
+            self.leases.push((kind, Lease::default()));
+            self.leases.len() - 1
+        });
+        &mut self.leases[at].1
+    }
+}
+
+/// Why a request is not admitted.
+#[derive(Clone, Copy, Debug)]
+enum Refused {
+    /// The window has too little left; `need` where that depends on the request.
+    Spent { kind: Kind, limit: u64, need: Option<u64>, window: Window },
+    /// As many requests are under way as may be at once.
+    Busy { limit: u32 },
+    /// The store does not answer, and is not to be done without.
+    StoreFails,
+}
+
+/// What a request may use, in tokens.
 #[derive(Clone, Copy, Debug, Default)]
-struct Window {
-    start_ms: u64,
-    leased: u32,
-    spent: u32,
-    /// The source had no more for this window.
-    dry: bool,
+pub(crate) struct Estimate {
+    pub prompt: u64,
+    /// The longest answer.
+    pub completion: u64,
+    /// The client has not said how long an answer may be: less will do.
+    pub completion_may_shrink: bool,
+}
+
+impl Estimate {
+    pub(crate) fn tokens(self) -> u64 {
+        self.prompt.saturating_add(self.completion)
+    }
+
+    /// What to reserve under limits of which `limit` is the lowest: our own guess alone is no reason to refuse.
+    fn within(self, limit: u64) -> Self {
+        if !self.completion_may_shrink {
+            return self;
+        }
+        Self { completion: self.completion.min(limit.saturating_sub(self.prompt)), ..self }
+    }
 }
 
 /// Held as long as the request lives, its streamed body included.
-#[derive(Debug)]
 pub(crate) struct Permit {
-    counted: Option<Arc<Usage>>,
-    /// For the `x-ratelimit-*` headers: limit, remaining, time to the next window.
-    requests: Option<(u32, u32, Duration)>,
+    limits: Arc<Limits>,
+    usage: Arc<Usage>,
+    slot: Option<Slot>,
+    reservations: Vec<Reservation>,
+    reserved: Estimate,
 }
 
-impl Drop for Permit {
+/// One of the requests that may be under way at once.
+struct Slot {
+    limits: Arc<Limits>,
+    usage: Arc<Usage>,
+    keep: Keep,
+}
+
+impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(usage) = &self.counted {
-            usage.concurrent.fetch_sub(1, Ordering::AcqRel);
+        self.usage.state().slots.release();
+        self.limits.watch(&self.usage);
+    }
+}
+
+/// Tokens of one window, set aside until it is known how many were used. Dropped, it has used none.
+struct Reservation {
+    limits: Arc<Limits>,
+    usage: Arc<Usage>,
+    kind: Kind,
+    start_ms: u64,
+    tokens: u64,
+    used: u64,
+}
+
+impl Reservation {
+    fn settle(mut self, used: u64) {
+        self.used = used;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let now = self.limits.monotonic();
+        self.usage.state().lease(self.kind).settle(self.start_ms, self.tokens, self.used, now);
+        if self.used > self.tokens {
+            self.limits.charge(&self.usage, self.kind);
         }
+        self.limits.watch(&self.usage);
     }
 }
 
 impl Permit {
-    /// OpenAI's names and formats (`x-ratelimit-reset-requests: 1m0s` style durations).
-    pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
-        let Some((limit, remaining, reset)) = self.requests else { return };
-        headers.insert(HeaderName::from_static("x-ratelimit-limit-requests"), HeaderValue::from(limit));
-        headers
-            .insert(HeaderName::from_static("x-ratelimit-remaining-requests"), HeaderValue::from(remaining));
-        if let Ok(value) = HeaderValue::from_str(&format!("{}s", reset.as_millis().div_ceil(1000))) {
-            headers.insert(HeaderName::from_static("x-ratelimit-reset-requests"), value);
+    /// The request has used this many tokens.
+    pub(crate) fn settle(&mut self, tokens: u64) {
+        for reservation in self.reservations.drain(..) {
+            reservation.settle(tokens);
         }
+    }
+
+    /// What was reserved for it.
+    pub(crate) fn reserved(&self) -> Estimate {
+        self.reserved
+    }
+
+    /// To be called whenever the request's task runs: renews what has to be renewed while it is under way.
+    pub(crate) fn keep(&mut self, cx: &mut std::task::Context<'_>) {
+        if let Some(slot) = &mut self.slot {
+            slot.keep.poll(cx);
+        }
+    }
+
+    /// Keeps the permit alive while a future runs.
+    pub(crate) async fn keeping<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| {
+            let polled = future.as_mut().poll(cx);
+            if polled.is_pending() {
+                self.keep(cx);
+            }
+            polled
+        })
+        .await
     }
 }
 
-pub(crate) async fn admit(
-    key: &CachedKey,
-    limits: &dyn LimitStore,
-    host: &dyn Host,
-) -> Result<Permit, ApiError> {
-    let max = key.record.limits;
-    let mut permit = Permit { counted: None, requests: None };
-    if let Some(max) = max.concurrent_requests {
-        let taken = key
-            .usage
-            .concurrent
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < max).then_some(now + 1));
-        if taken.is_err() {
-            return Err(ApiError::rate_limited(
-                format!("This API key may have {max} requests under way at once, and has."),
-                Duration::from_secs(1),
-            ));
-        }
-        permit.counted = Some(key.usage.clone());
+/// Before the body is read: a slot, and one request out of its minute.
+pub(crate) async fn admit(key: &CachedKey, limits: &Arc<Limits>) -> Result<Permit, ApiError> {
+    let max = &key.record.limits;
+    let refusal = |refused| refusal::error(refused, limits.fleet_ms());
+    let mut permit = Permit {
+        limits: limits.clone(),
+        usage: key.usage.clone(),
+        slot: None,
+        reservations: Vec::new(),
+        reserved: Estimate::default(),
+    };
+    // What needs no store comes first, and what counts once and for all comes last.
+    for (kind, limit) in Kind::of_tokens(max) {
+        limits.check(&key.usage, kind, limit).map_err(refusal)?;
     }
-    if let Some(limit) = max.requests_per_minute {
-        permit.requests = Some(spend(key, limit, limits, host.unix_ms()).await?);
+    if let Some(limit) = max.concurrent_requests {
+        permit.slot = Some(limits.take_slot(&key.usage, limit).await.map_err(refusal)?);
+    }
+    let kind = Kind::RequestsPerMinute;
+    if let Some(limit) = kind.limit(max) {
+        limits.spend(&key.usage, kind, 1, limit).await.map_err(refusal)?;
     }
     Ok(permit)
 }
 
-/// Takes one request out of the current window.
-async fn spend(
+/// Whether it is worth knowing how many tokens a request may use.
+pub(crate) fn limits_tokens(limits: &ApiKeyLimits) -> bool {
+    Kind::of_tokens(limits).next().is_some()
+}
+
+/// Once the body is read: the tokens that the request may use, out of each window that is limited.
+pub(crate) async fn reserve(
+    permit: &mut Permit,
     key: &CachedKey,
-    limit: u32,
-    limits: &dyn LimitStore,
-    now_ms: u64,
-) -> Result<(u32, u32, Duration), ApiError> {
-    let now_start_ms = now_ms - now_ms % WINDOW_MS;
-    loop {
-        let start_ms;
-        {
-            let mut window = key.usage.window.lock().unwrap_or_else(PoisonError::into_inner);
-            // A window never goes back, though a clock may.
-            if now_start_ms > window.start_ms {
-                *window = Window { start_ms: now_start_ms, ..Window::default() };
-            }
-            start_ms = window.start_ms;
-            let reset = Duration::from_millis((start_ms + WINDOW_MS).saturating_sub(now_ms));
-            // The limit may have been lowered since the lease was taken.
-            if window.spent < window.leased.min(limit) {
-                window.spent += 1;
-                return Ok((limit, limit - window.spent, reset));
-            }
-            if window.dry || window.spent >= limit {
-                return Err(ApiError::rate_limited(
-                    format!(
-                        "This API key may make {limit} requests per minute, and has. Its next minute begins in {} s.",
-                        reset.as_secs() + 1
-                    ),
-                    reset,
-                ));
-            }
-        }
-        let counter = Counter {
-            key: key.record.id.clone(),
-            quantity: Quantity::Requests,
-            period: Period::Minute,
-            start_ms,
-        };
-        let ask = Ask { need: 1, extra: u64::from(limit) / 8 };
-        let taken = limits.take(&counter, ask, limit.into()).await.map_err(|error| {
-            tracing::warn!(%error, "a limit could not be looked up");
-            ApiError::store_unavailable(error.code())
-        })?;
-        let granted = u32::try_from(taken.granted).unwrap_or(u32::MAX);
-        let mut window = key.usage.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.start_ms == start_ms {
-            window.leased = window.leased.saturating_add(granted);
-            window.dry = granted == 0;
-        }
+    estimate: Estimate,
+) -> Result<(), ApiError> {
+    let max: Vec<_> = Kind::of_tokens(&key.record.limits).collect();
+    let Some((_, lowest)) = max.iter().min_by_key(|(_, limit)| *limit) else {
+        permit.reserved = estimate;
+        return Ok(());
+    };
+    let estimate = estimate.within(*lowest);
+    let tokens = estimate.tokens();
+    if let Some(&(kind, limit)) = max.iter().find(|(_, limit)| tokens > *limit) {
+        return Err(refusal::too_large(kind, limit, estimate));
     }
+    let (limits, usage) = (permit.limits.clone(), permit.usage.clone());
+    let spending = max.iter().map(|&(kind, limit)| {
+        let (limits, usage) = (&limits, &usage);
+        async move {
+            let start_ms = limits.spend(usage, kind, tokens, limit).await?;
+            let (limits, usage) = (limits.clone(), usage.clone());
+            Ok(Reservation { limits, usage, kind, start_ms, tokens, used: 0 })
+        }
+    });
+    let reserved = permit.keeping(join_all(spending)).await;
+    // What was set aside in one window goes back if another refuses.
+    let reservations: Result<Vec<_>, Refused> = reserved.into_iter().collect();
+    permit.reservations = reservations.map_err(|refused| refusal::error(refused, limits.fleet_ms()))?;
+    permit.reserved = estimate;
+    Ok(())
 }

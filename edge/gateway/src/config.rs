@@ -340,7 +340,8 @@ impl Config {
         };
         self.misses.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let usage = keys.get(id).map_or_else(Arc::default, |known| known.usage.clone());
+        let known = keys.get(id).map(|known| known.usage.clone());
+        let usage = known.unwrap_or_else(|| Arc::new(Usage::new(id.clone())));
         let entry = Arc::new(CachedKey { record, generation, usage });
         insert_bounded(&mut keys, MAX_CACHED_KEYS, id, entry.clone());
         Some(entry)

@@ -44,8 +44,9 @@ pub(crate) fn expose(origin: &HeaderValue, cors: &Cors, answer: &mut HeaderMap) 
     answer.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static(
-            "x-request-id, x-usage-estimated, retry-after, x-ratelimit-limit-requests, \
-             x-ratelimit-remaining-requests, x-ratelimit-reset-requests",
+            "x-request-id, x-usage-estimated, retry-after, retry-after-ms, x-ratelimit-limit-requests, \
+             x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, \
+             x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
         ),
     );
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use openai_wire::ErrorBody;
 
+use crate::admit::RETRY_AFTER_MS;
 use crate::host::{Body, full};
 
 /// How an upstream failed. The class decides what the client is told.
@@ -263,7 +264,26 @@ impl ApiError {
     pub(crate) fn rate_limited(message: String, retry_after: Duration) -> Self {
         let mut error =
             Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limit_exceeded", message);
+        // From a minute on, clients take it for no answer at all and come back at once.
+        error.retry_after = Some(retry_after.min(Duration::from_secs(59)));
+        error
+    }
+
+    /// Used up for hours or longer.
+    pub(crate) fn quota_exhausted(message: String, retry_after: Duration) -> Self {
+        let mut error = Self::new(StatusCode::FORBIDDEN, "insufficient_quota", "insufficient_quota", message);
         error.retry_after = Some(retry_after);
+        error
+    }
+
+    pub(crate) fn limits_unavailable() -> Self {
+        let mut error = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "server_error",
+            "limits_unavailable",
+            "The gateway cannot check the limits of this API key right now, because its store does not answer. Try again shortly.",
+        );
+        error.retry_after = Some(Duration::from_secs(3));
         error
     }
 
@@ -315,6 +335,8 @@ impl ApiError {
             // Rounded up, and never 0: a client that comes back too early is only refused again.
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms.max(1)));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

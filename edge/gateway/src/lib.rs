@@ -41,5 +41,5 @@ pub use host::{Body, BoxError, BoxFuture, CallError, Host, full};
 pub use metrics::GatewayMetrics;
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};
-pub use settings::{Cors, Settings};
+pub use settings::{Cors, OnStoreFailure, Settings};
 pub use status::Status;

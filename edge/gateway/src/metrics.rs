@@ -5,6 +5,7 @@
 
 mod exposition;
 mod histogram;
+mod limits;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,6 +24,8 @@ use crate::settle::{Operation, Outcome};
 
 pub use exposition::GatewayMetrics;
 use histogram::Histogram;
+pub(crate) use limits::CountedLimits;
+use limits::LimitUnits;
 
 /// Pairs of provider and model that are told apart; what comes later counts as `other`.
 const MAX_SERIES: usize = 200;
@@ -68,6 +71,7 @@ pub(crate) struct Metrics {
     errors: Mutex<BTreeMap<&'static str, u64>>,
     store_calls: [StoreCalls; StoreCall::ALL.len()],
     node_failures: Count,
+    limit_units: LimitUnits,
 }
 
 impl Default for Metrics {
@@ -80,6 +84,7 @@ impl Default for Metrics {
             errors: Mutex::default(),
             store_calls: std::array::from_fn(|_| StoreCalls::default()),
             node_failures: Count::default(),
+            limit_units: LimitUnits::default(),
         }
     }
 }
@@ -280,10 +285,23 @@ pub(crate) enum StoreCall {
     Config,
     Key,
     Nodes,
+    LimitTake,
+    LimitCharge,
+    LimitGiveBack,
+    LimitHold,
 }
 
 impl StoreCall {
-    const ALL: [Self; 4] = [Self::Version, Self::Config, Self::Key, Self::Nodes];
+    const ALL: [Self; 8] = [
+        Self::Version,
+        Self::Config,
+        Self::Key,
+        Self::Nodes,
+        Self::LimitTake,
+        Self::LimitCharge,
+        Self::LimitGiveBack,
+        Self::LimitHold,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -291,6 +309,10 @@ impl StoreCall {
             Self::Config => "config",
             Self::Key => "key",
             Self::Nodes => "nodes",
+            Self::LimitTake => "limit_take",
+            Self::LimitCharge => "limit_charge",
+            Self::LimitGiveBack => "limit_give_back",
+            Self::LimitHold => "limit_hold",
         }
     }
 }

@@ -17,15 +17,16 @@ use runner_api::Registry;
 use serde::Serialize;
 
 use crate::adapter::{Call, ChatCall, Completed, EmbeddingsCall, read_conversation};
-use crate::admit::admit;
+use crate::admit::{self, Estimate, Limits};
 use crate::attempt::{Streamed, Whole, try_targets};
 use crate::authenticate::{authenticate, presented_key};
 use crate::body::RequestBody;
 use crate::config::{CachedKey, Config};
 use crate::cors;
 use crate::error::{ApiError, UpstreamFailure};
+use crate::estimate;
 use crate::host::{Body, BoxFuture, Host, REQUEST_ID, full};
-use crate::metrics::{GatewayMetrics, Metrics};
+use crate::metrics::{CountedLimits, GatewayMetrics, Metrics};
 use crate::nodes::Nodes;
 use crate::normalize::Seed;
 use crate::relay::Wanted;
@@ -38,6 +39,8 @@ use crate::timer::LazyTimer;
 
 const USAGE_ESTIMATED: HeaderName = HeaderName::from_static("x-usage-estimated");
 const MAX_REQUEST_ID_BYTES: usize = 128;
+/// What is reserved for an answer whose length the client leaves open.
+const USUAL_COMPLETION_TOKENS: u64 = 1_024;
 
 /// The gateway. Cloning it is cheap and shares everything.
 #[derive(Clone)]
@@ -62,7 +65,7 @@ pub(crate) struct Inner {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) metrics: Arc<Metrics>,
     hasher: ApiKeyHasher,
-    limits: Arc<dyn LimitStore>,
+    limits: Arc<Limits>,
     settings: Arc<Settings>,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
@@ -85,14 +88,17 @@ impl Gateway {
         let (refresh, max_age) = (settings.config_refresh, settings.config_max_age);
         let config = Arc::new(Config::new(store, host.clone(), metrics.clone(), refresh, max_age));
         let nodes = Arc::new(Nodes::new(runners, host.clone(), metrics.clone()));
+        let instance = u64::from_le_bytes(random);
+        let limits = Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() });
+        let limits = Arc::new(Limits::new(limits, host.clone(), settings.limits_on_store_failure, instance));
         Self(Arc::new(Inner {
             config,
             nodes,
-            metrics,
             hasher,
             limits,
+            metrics,
             settings: Arc::new(settings),
-            instance: u64::from_le_bytes(random),
+            instance,
             ids: AtomicU64::new(0),
             host,
         }))
@@ -171,13 +177,17 @@ impl Gateway {
             Route::ChatCompletions | Route::Embeddings | Route::Models | Route::Model(_) => {}
         }
         let key = self.authenticate(&head.headers).await.inspect_err(|error| log_refusal(id, None, error))?;
-        match route {
-            Route::Models => Ok(self.list_models(&key)),
-            Route::Model(id) => self.show_model(&id, &key),
+        let answered = match route {
+            Route::Models => return Ok(self.list_models(&key)),
+            Route::Model(id) => return self.show_model(&id, &key),
             Route::Embeddings => self.embeddings(head, body, &key, id).await,
             Route::ChatCompletions => self.chat_completions(head, body, &key, id).await,
             Route::Health | Route::Ready => unreachable!("answered above, without a key"),
-        }
+        };
+        let mut response = answered.unwrap_or_else(ApiError::into_response);
+        // On refusals and failures too: a client may want to slow down.
+        admit::write_headers(&key, &self.0.limits, response.headers_mut());
+        Ok(response)
     }
 
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<CachedKey>, ApiError> {
@@ -205,7 +215,7 @@ impl Gateway {
     ) -> Result<http::Response<Body>, ApiError> {
         // Refusals come before the body is read.
         let mut settlement = self.admit(key, Operation::ChatCompletion, id).await?;
-        let body = body.read(&self.0.settings).await.inspect_err(|e| settlement.refused(e))?;
+        let body = self.read(&mut body, &mut settlement).await?;
         // One pass over the bytes: everything that decides is known after it.
         let scan = ChatScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
         settlement.model(&scan.model, scan.stream);
@@ -213,6 +223,8 @@ impl Gateway {
         can_answer(&scan, &targets).inspect_err(|e| settlement.refused(e))?;
         let conversation =
             read_conversation(&scan, &body, &mut targets).inspect_err(|e| settlement.refused(e))?;
+        let estimate = estimate_chat(&scan, &body, &targets, key);
+        self.reserve(key, estimate, &mut settlement).await?;
         let wanted = Wanted {
             model: json_string(&scan.model),
             include_usage: scan.include_usage,
@@ -224,15 +236,14 @@ impl Gateway {
         let call = self.call(head, id, key, body);
         let chat = ChatCall { call, scan, wanted, conversation, nodes: self.0.nodes.clone() };
         if !stream {
-            return settled(try_targets(&Whole(chat), &targets).await, settlement);
+            let answer = settlement.permit().keeping(try_targets(&Whole(chat), &targets)).await;
+            return settled(answer, settlement);
         }
         let opening: BoxFuture<'static, _> =
             Box::pin(async move { try_targets(&Streamed(chat), &targets).await.map(|(live, _)| live) });
         // The status is kept open until the first content, but not longer than a client bears silence.
-        let (state, live) = self
-            .open_within_keepalive(opening)
-            .await
-            .map_err(|failure| given_up(failure, &mut settlement))?;
+        let opened = settlement.permit().keeping(self.open_within_keepalive(opening)).await;
+        let (state, live) = opened.map_err(|failure| given_up(failure, &mut settlement))?;
         settlement.begun_with(StatusCode::OK);
         let mut response = http::Response::new(full(Bytes::new()));
         let headers = response.headers_mut();
@@ -240,7 +251,6 @@ impl Gateway {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         // nginx in front of us must not gather the stream.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        settlement.permit().write_headers(headers);
         if let Some(target) = live {
             settlement.target(target);
         }
@@ -256,7 +266,7 @@ impl Gateway {
         id: &HeaderValue,
     ) -> Result<http::Response<Body>, ApiError> {
         let mut settlement = self.admit(key, Operation::Embeddings, id).await?;
-        let body = body.read(&self.0.settings).await.inspect_err(|e| settlement.refused(e))?;
+        let body = self.read(&mut body, &mut settlement).await?;
         let scan =
             EmbeddingsScan::scan(&body).map_err(ApiError::from).inspect_err(|e| settlement.refused(e))?;
         settlement.model(&scan.model, false);
@@ -267,8 +277,11 @@ impl Gateway {
             settlement.refused(&error);
             return Err(error);
         }
+        let estimate = Estimate { prompt: prompt_tokens(&body, key), ..Estimate::default() };
+        self.reserve(key, estimate, &mut settlement).await?;
         let embed = EmbeddingsCall { call: self.call(head, id, key, body), scan };
-        settled(try_targets(&embed, &targets).await, settlement)
+        let answer = settlement.permit().keeping(try_targets(&embed, &targets)).await;
+        settled(answer, settlement)
     }
 
     async fn admit(
@@ -277,12 +290,29 @@ impl Gateway {
         operation: Operation,
         id: &HeaderValue,
     ) -> Result<Settlement, ApiError> {
-        let permit = admit(key, &*self.0.limits, &*self.0.host)
-            .await
-            .inspect_err(|error| log_refusal(id, Some(key), error))?;
+        let permit =
+            admit::admit(key, &self.0.limits).await.inspect_err(|error| log_refusal(id, Some(key), error))?;
         let id = id.to_str().unwrap_or_default().into();
         let (host, metrics) = (self.0.host.clone(), self.0.metrics.clone());
         Ok(Settlement::new(host, metrics, id, operation, key.record.id.clone(), permit))
+    }
+
+    async fn read(&self, body: &mut RequestBody, settlement: &mut Settlement) -> Result<Bytes, ApiError> {
+        let read = settlement.permit().keeping(body.read(&self.0.settings)).await;
+        read.inspect_err(|error| settlement.refused(error))
+    }
+
+    /// Sets the tokens aside that a request may use. After it, the request goes to an upstream.
+    async fn reserve(
+        &self,
+        key: &CachedKey,
+        estimate: Estimate,
+        settlement: &mut Settlement,
+    ) -> Result<(), ApiError> {
+        let reserved = admit::reserve(settlement.permit(), key, estimate).await;
+        reserved.inspect_err(|error| settlement.refused(error))?;
+        settlement.sends(estimate.prompt);
+        Ok(())
     }
 
     /// Model → ordered targets.
@@ -425,6 +455,29 @@ fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> 
     }
 }
 
+/// What a chat may use: the answer as long as the client allows, or as answers mostly are.
+fn estimate_chat(scan: &ChatScan, body: &[u8], targets: &[Arc<Target>], key: &CachedKey) -> Estimate {
+    let asked = scan.max_completion_tokens.or(scan.max_tokens);
+    // Some clients send -1 for "no limit".
+    let asked = asked.and_then(|tokens| u64::try_from(tokens).ok()).filter(|tokens| *tokens > 0);
+    let longest = targets.iter().map(|target| target.model.max_tokens.map_or(u64::MAX, u64::from)).max();
+    let choice = asked.unwrap_or(USUAL_COMPLETION_TOKENS).min(longest.unwrap_or(u64::MAX));
+    Estimate {
+        prompt: prompt_tokens(body, key),
+        completion: choice.saturating_mul(scan.n.into()),
+        completion_may_shrink: asked.is_none(),
+    }
+}
+
+/// Counted with care where it counts.
+fn prompt_tokens(body: &[u8], key: &CachedKey) -> u64 {
+    if admit::limits_tokens(&key.record.limits) {
+        estimate::prompt_tokens(body)
+    } else {
+        estimate::rough_prompt_tokens(body)
+    }
+}
+
 /// No target has an answer.
 fn given_up(failure: UpstreamFailure, settlement: &mut Settlement) -> ApiError {
     settlement.failed(&failure);
@@ -451,7 +504,6 @@ fn settled(
     if completed.estimated {
         headers.insert(USAGE_ESTIMATED, HeaderValue::from_static("true"));
     }
-    settlement.permit().write_headers(headers);
     Ok(response.map(|_| Answer::new(completed.body, settlement).boxed_unsync()))
 }
 

@@ -152,6 +152,13 @@ impl ChunkRelay {
         Ok(())
     }
 
+    /// The usage of an answer that goes no further: as reported, if it was, or what has come so far.
+    pub(crate) fn so_far(&self) -> Summary {
+        let reported = self.usage.as_ref().map(|(usage, _)| *usage);
+        let counted = || Usage::new(self.prompt_estimate, self.completion.tokens());
+        Summary { usage: reported.unwrap_or_else(counted), estimated: reported.is_none() }
+    }
+
     /// The upstream has said `[DONE]`, or has ended.
     pub(crate) fn end(&mut self, out: &mut BytesMut) -> Result<Summary, RelayError> {
         if !self.is_finished() {

@@ -23,6 +23,8 @@ pub struct Settings {
     /// Age beyond which a request waits (briefly) for the check: the bound on how long a revoked key may live.
     pub config_max_age: Duration,
     pub cors: Cors,
+    /// What becomes of requests of limited keys while the store does not answer.
+    pub limits_on_store_failure: OnStoreFailure,
 }
 
 impl Default for Settings {
@@ -37,8 +39,18 @@ impl Default for Settings {
             config_refresh: Duration::from_secs(2),
             config_max_age: Duration::from_secs(10),
             cors: Cors::Any,
+            limits_on_store_failure: OnStoreFailure::FailOpen,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStoreFailure {
+    /// Each instance holds keys to their limits on its own: at most the limit times the number of instances comes
+    /// through. What was used is charged when the store is back.
+    FailOpen,
+    /// What was not granted before is refused with 503.
+    FailClosed,
 }
 
 /// Which web pages may call the API. A key is needed all the same, and no cookie is ever used, so `Any` is safe.

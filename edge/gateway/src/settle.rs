@@ -100,6 +100,8 @@ pub(crate) struct Settlement {
     outcome: Outcome,
     /// None: the client left before it was answered.
     status: Option<StatusCode>,
+    /// Tokens of the prompt, once it is on its way to an upstream.
+    sent: Option<u64>,
     permit: Permit,
 }
 
@@ -130,12 +132,18 @@ impl Settlement {
             // What is dropped before it has ended was left by the client.
             outcome: Outcome::ClientGone,
             status: None,
+            sent: None,
             permit,
         }
     }
 
-    pub(crate) fn permit(&self) -> &Permit {
-        &self.permit
+    pub(crate) fn permit(&mut self) -> &mut Permit {
+        &mut self.permit
+    }
+
+    /// From here on, a client that leaves has cost something.
+    pub(crate) fn sends(&mut self, prompt_tokens: u64) {
+        self.sent = Some(prompt_tokens);
     }
 
     pub(crate) fn model(&mut self, model: &str, stream: bool) {
@@ -164,6 +172,20 @@ impl Settlement {
         self.status = Some(error.status);
     }
 
+    /// Tokens that were reserved and not used are free again.
+    fn settle(&mut self) {
+        if let Some(usage) = self.usage {
+            return self.permit.settle(usage.total_tokens);
+        }
+        let Some(prompt) = self.sent.filter(|_| self.outcome == Outcome::ClientGone) else {
+            return self.permit.settle(0);
+        };
+        self.usage(Usage::new(prompt, 0), true);
+        // How long an answer in one piece had become by then, nobody knows.
+        let reserved = self.permit.reserved().tokens();
+        self.permit.settle(if self.stream { prompt } else { reserved.max(prompt) });
+    }
+
     /// The answer has begun; what comes of it is told later.
     pub(crate) fn begun_with(&mut self, status: StatusCode) {
         self.status = Some(status);
@@ -182,6 +204,7 @@ impl Settlement {
 
 impl Drop for Settlement {
     fn drop(&mut self) {
+        self.settle();
         let duration = self.host.monotonic().saturating_sub(self.begun);
         let first_output = self.first_output.map(|at| at.saturating_sub(self.begun));
         self.metrics.request_ended(&Ended {

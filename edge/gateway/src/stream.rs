@@ -305,9 +305,25 @@ impl ChatStream {
 
     /// The error event is the last thing: no `[DONE]` after it.
     fn end_with(&mut self, failure: UpstreamFailure, out: &mut BytesMut) {
+        self.count_so_far();
         self.settlement.failed(&failure);
         sse::encode_data(out, &ApiError::from(failure).to_json());
         self.state = State::Ended;
+    }
+
+    /// What an answer that ends before its time has used.
+    fn count_so_far(&mut self) {
+        if let State::Live(live) = &self.state {
+            let Summary { usage, estimated } = live.relay.so_far();
+            self.settlement.usage(usage, estimated);
+        }
+    }
+}
+
+/// The client has left, or has all of it.
+impl Drop for ChatStream {
+    fn drop(&mut self) {
+        self.count_so_far();
     }
 }
 
@@ -327,6 +343,7 @@ impl http_body::Body for ChatStream {
             }
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
+                this.settlement.permit().keep(cx);
                 let now = this.host.monotonic();
                 ready!(this.timer.poll(this.last_sent + this.keepalive, now, &*this.host, cx));
                 this.last_sent = now;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{ApiKeyHasher, Secret, Violation, Violations};
-use gateway::{Cors, Gateway, GatewayParts, Host, Settings};
+use gateway::{Cors, Gateway, GatewayParts, Host, OnStoreFailure, Settings};
 use http::HeaderValue;
 use runner_api::node::MemoryRegistry;
 use store::{AccessPart, DynamoOptions, DynamoStore, StoreAccess, Timing, sdk};
@@ -34,6 +34,8 @@ pub mod variables {
     pub const BODY_TOTAL_TIMEOUT_MS: &str = "DYAD_BODY_TOTAL_TIMEOUT_MS";
     pub const CONFIG_REFRESH_MS: &str = "DYAD_CONFIG_REFRESH_MS";
     pub const CONFIG_MAX_AGE_MS: &str = "DYAD_CONFIG_MAX_AGE_MS";
+    /// `open` or `closed`: what becomes of requests of limited keys while the store does not answer.
+    pub const LIMITS_ON_STORE_FAILURE: &str = "DYAD_LIMITS_ON_STORE_FAILURE";
     /// `*`, nothing (no web page may call), or origins with commas between them.
     pub const CORS_ORIGINS: &str = "DYAD_CORS_ORIGINS";
 }
@@ -197,6 +199,12 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
             if let Some(ms) = self.number(name, 10, max_ms) {
                 *duration = Duration::from_millis(ms);
             }
+        }
+        match self.text(v::LIMITS_ON_STORE_FAILURE).as_deref() {
+            None => {}
+            Some("open") => settings.limits_on_store_failure = OnStoreFailure::FailOpen,
+            Some("closed") => settings.limits_on_store_failure = OnStoreFailure::FailClosed,
+            Some(_) => self.violation(v::LIMITS_ON_STORE_FAILURE, "it is neither open nor closed"),
         }
         // Here an empty one says something.
         if let Some(origins) = (self.get)(v::CORS_ORIGINS) {

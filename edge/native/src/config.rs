@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use catalog::{Provider, RawProvider, Violation, Violations};
-use gateway::{Cors, Settings};
+use gateway::{Cors, OnStoreFailure, Settings};
 use http::HeaderValue;
 use toml::{Table, Value};
 
@@ -68,6 +68,8 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                     .map(|ms| config.settings.body_idle_timeout = Duration::from_millis(ms)),
                 "body_total_timeout_ms" => number(&value, 10, 86_400_000)
                     .map(|ms| config.settings.body_total_timeout = Duration::from_millis(ms)),
+                "limits_on_store_failure" => on_store_failure(&value)
+                    .map(|on_failure| config.settings.limits_on_store_failure = on_failure),
                 "config_refresh_ms" => number(&value, 10, 3_600_000)
                     .map(|ms| config.settings.config_refresh = Duration::from_millis(ms)),
                 "config_max_age_ms" => number(&value, 10, 3_600_000)
@@ -133,6 +135,14 @@ fn number(value: &Value, min: u64, max: u64) -> Result<u64, String> {
 
 fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn on_store_failure(value: &Value) -> Result<OnStoreFailure, String> {
+    match value.as_str() {
+        Some("open") => Ok(OnStoreFailure::FailOpen),
+        Some("closed") => Ok(OnStoreFailure::FailClosed),
+        _ => Err("must be \"open\" or \"closed\"".to_owned()),
+    }
 }
 
 /// `"*"`, or a list of origins; an empty list allows none.
@@ -229,6 +239,19 @@ mod tests {
             ["\"https://a.example\"", "[\"*\"]", "[\"https://a.example/\"]", "[\"https://\"]", "[1]", "true"]
         {
             assert!(cors(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_store_failure_opens_or_closes() {
+        let on_failure = |text: &str| {
+            let config = check(format!("limits_on_store_failure = {text}").parse().unwrap());
+            config.map(|config| config.settings.limits_on_store_failure)
+        };
+        assert_eq!(on_failure("\"open\"").unwrap(), OnStoreFailure::FailOpen);
+        assert_eq!(on_failure("\"closed\"").unwrap(), OnStoreFailure::FailClosed);
+        for wrong in ["\"Open\"", "\"\"", "true", "[]"] {
+            assert!(on_failure(wrong).is_err(), "{wrong}");
         }
     }
 

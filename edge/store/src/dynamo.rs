@@ -336,7 +336,7 @@ impl Store for DynamoStore {
             for item in items {
                 match item {
                     ConfigItem::Version(version) => snapshot.version = Some(*version),
-                    ConfigItem::Provider(provider) => snapshot.providers.push(provider),
+                    ConfigItem::Provider(provider) => snapshot.providers.push(*provider),
                 }
             }
             Ok(snapshot)

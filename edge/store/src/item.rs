@@ -200,13 +200,15 @@ pub(crate) fn to_config_version(item: &Item) -> Result<ConfigVersion, ItemError>
 /// What an item of the configuration's partition is.
 pub(crate) enum ConfigItem {
     Version(Box<ConfigVersion>),
-    Provider(Versioned<Provider>),
+    Provider(Box<Versioned<Provider>>),
 }
 
 pub(crate) fn to_config_item(item: &Item) -> Result<ConfigItem, ItemError> {
     match get_string(item, SK)? {
         VERSION => to_config_version(item).map(|version| ConfigItem::Version(Box::new(version))),
-        sk if sk.starts_with(PROVIDER) => to_provider(item).map(ConfigItem::Provider),
+        sk if sk.starts_with(PROVIDER) => {
+            to_provider(item).map(|provider| ConfigItem::Provider(Box::new(provider)))
+        }
         _ => Err(ItemError::Unknown),
     }
 }

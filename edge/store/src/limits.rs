@@ -8,7 +8,7 @@ use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
-use catalog::{Ask, BoxFuture, Counter, Hold, LimitStore, Period, Quantity, StoreError, Taken};
+use catalog::{Ask, BoxFuture, Counter, Held, Hold, LimitStore, Period, Quantity, StoreError, Taken};
 
 use crate::DynamoStore;
 use crate::error::{broken, store_error, unavailable};
@@ -63,26 +63,24 @@ impl DynamoStore {
 
     async fn try_hold(&self, hold: &Hold<'_>, seen: &Slots, wanted: u32) -> Result<Updated, StoreError> {
         let expired = &seen.expired[..seen.expired.len().min(MAX_REMOVED)];
-        let freed: u32 = expired.iter().map(|holder| holder.slots).sum();
-        let delta = i64::from(wanted) - i64::from(seen.own) - i64::from(freed);
+        let freed: u32 = expired.iter().map(|holder| holder.held.slots).sum();
+        let delta = i64::from(wanted) - i64::from(seen.own.slots) - i64::from(freed);
 
-        let mut request =
-            self.update(limits_of(hold.key.as_str()), SLOTS.to_owned(), hold.until_ms.max(hold.now_ms));
+        let forget_after_ms = hold.wanted.until_ms.max(hold.now_ms);
+        let mut request = self.update(limits_of(hold.key.as_str()), SLOTS.to_owned(), forget_after_ms);
         let mut set = vec!["#schema = :schema".to_owned(), "#ttl = :ttl".to_owned()];
         let mut remove = Vec::new();
         let mut conditions = Vec::new();
-        if seen.own == 0 {
+        if seen.own.slots == 0 {
             conditions.push("attribute_not_exists(#own)".to_owned());
         } else {
-            conditions.push("#own.#slots = :known".to_owned());
-            request = request
-                .expression_attribute_names("#slots", "slots")
-                .expression_attribute_values(":known", item::number(seen.own.into()));
+            conditions.push("#own = :known".to_owned());
+            request = request.expression_attribute_values(":known", from_held(seen.own));
         }
         // Where the others are known, fewer slots than before fit whatever the limit.
-        if wanted > seen.own || (wanted > 0 && !seen.is_read) {
+        if wanted > seen.own.slots || (wanted > 0 && !seen.is_read) {
             // Nothing is freed in an item that is not there.
-            let is_new = seen.own == 0 && expired.is_empty();
+            let is_new = seen.own.slots == 0 && expired.is_empty();
             let unless_new = if is_new { "attribute_not_exists(#held) OR " } else { "" };
             conditions.push(format!("({unless_new}#held <= :room)"));
             let room = i64::from(hold.limit) - delta;
@@ -92,15 +90,15 @@ impl DynamoStore {
             remove.push("#own".to_owned());
         } else {
             set.push("#own = :own".to_owned());
-            let own = Holder { slots: wanted, until_ms: hold.until_ms };
-            request = request.expression_attribute_values(":own", own.to_value());
+            let own = Held { slots: wanted, ..hold.wanted };
+            request = request.expression_attribute_values(":own", from_held(own));
         }
         for (index, holder) in expired.iter().enumerate() {
             remove.push(format!("#gone{index}"));
             conditions.push(format!("#gone{index} = :gone{index}"));
             request = request
                 .expression_attribute_names(format!("#gone{index}"), &holder.attribute)
-                .expression_attribute_values(format!(":gone{index}"), holder.value.clone());
+                .expression_attribute_values(format!(":gone{index}"), from_held(holder.held));
         }
         let mut update = format!("SET {} ADD #held :delta", set.join(", "));
         if !remove.is_empty() {
@@ -121,9 +119,9 @@ impl DynamoStore {
             return Err(StoreError::Refused { reason: "a holder's name has letters and digits".to_owned() });
         }
         let mut seen = Slots { is_read: false, own: hold.known, others: 0, expired: Vec::new() };
-        let mut wanted = hold.wanted.min(hold.limit);
+        let mut wanted = hold.wanted.slots.min(hold.limit);
         for _ in 0..MAX_TRIES {
-            if wanted == 0 && seen.own == 0 {
+            if wanted == 0 && seen.own.slots == 0 {
                 return Ok(0);
             }
             match self.try_hold(&hold, &seen, wanted).await? {
@@ -137,7 +135,7 @@ impl DynamoStore {
                 }
                 Updated::Refused(item) => {
                     seen = Slots::read(&item, &hold)?;
-                    wanted = hold.wanted.min(hold.limit.saturating_sub(seen.others));
+                    wanted = hold.wanted.slots.min(hold.limit.saturating_sub(seen.others));
                 }
             }
         }
@@ -278,7 +276,7 @@ fn unreadable(key: &str, sk: &str, attribute: &str) -> StoreError {
 struct Slots {
     /// From the item; otherwise `own` is what the holder believes, and the rest nobody knows.
     is_read: bool,
-    own: u32,
+    own: Held,
     others: u32,
     expired: Vec<Expired>,
 }
@@ -286,47 +284,37 @@ struct Slots {
 #[derive(Debug)]
 struct Expired {
     attribute: String,
-    value: AttributeValue,
-    slots: u32,
+    held: Held,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Holder {
-    slots: u32,
-    until_ms: u64,
+fn from_held(held: Held) -> AttributeValue {
+    AttributeValue::M(Item::from([
+        ("slots".to_owned(), item::number(held.slots.into())),
+        ("until_ms".to_owned(), item::number(held.until_ms)),
+    ]))
 }
 
-impl Holder {
-    fn read(value: &AttributeValue) -> Option<Self> {
-        let map = value.as_m().ok()?;
-        let slots = u32::try_from(number(map.get("slots")?)?).ok()?;
-        Some(Self { slots, until_ms: number(map.get("until_ms")?)? })
-    }
-
-    fn to_value(self) -> AttributeValue {
-        AttributeValue::M(Item::from([
-            ("slots".to_owned(), item::number(self.slots.into())),
-            ("until_ms".to_owned(), item::number(self.until_ms)),
-        ]))
-    }
+fn to_held(value: &AttributeValue) -> Option<Held> {
+    let map = value.as_m().ok()?;
+    let slots = u32::try_from(number(map.get("slots")?)?).ok()?;
+    Some(Held { slots, until_ms: number(map.get("until_ms")?)? })
 }
 
 impl Slots {
     fn read(item: &Item, hold: &Hold<'_>) -> Result<Self, StoreError> {
         let broken = |attribute: &str| unreadable(hold.key.as_str(), SLOTS, attribute);
-        let mut slots = Self { is_read: true, own: 0, others: 0, expired: Vec::new() };
+        let mut slots = Self { is_read: true, own: Held::default(), others: 0, expired: Vec::new() };
         let mut all = 0_u64;
         for (attribute, value) in item {
             let Some(name) = attribute.strip_prefix(HOLDER) else { continue };
-            let holder = Holder::read(value).ok_or_else(|| broken(attribute))?;
-            all += u64::from(holder.slots);
+            let held = to_held(value).ok_or_else(|| broken(attribute))?;
+            all += u64::from(held.slots);
             if name == hold.holder {
-                slots.own = holder.slots;
-            } else if holder.until_ms > hold.now_ms {
-                slots.others = slots.others.saturating_add(holder.slots);
+                slots.own = held;
+            } else if held.until_ms > hold.now_ms {
+                slots.others = slots.others.saturating_add(held.slots);
             } else {
-                let attribute = attribute.clone();
-                slots.expired.push(Expired { attribute, value: value.clone(), slots: holder.slots });
+                slots.expired.push(Expired { attribute: attribute.clone(), held });
             }
         }
         let held = item.get(HELD).map_or(Some(0), number);

@@ -9,6 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+use super::limits::{PERIODS, QUANTITIES};
 use super::{Kind, Metrics, Series, StoreCall, StoreOutcome};
 use crate::Gateway;
 use crate::error::FailureClass;
@@ -184,6 +185,27 @@ impl Metrics {
             let duration = &self.store_calls[call as usize].duration;
             if !duration.is_empty() {
                 duration.encode(family.of(&[("call", call.as_str())])?)?;
+            }
+        }
+        let units = &self.limit_units;
+        for (name, help, units) in [
+            ("dyad_gateway_limit_granted", "What was taken from limits' windows, to be used", &units.granted),
+            (
+                "dyad_gateway_limit_wasted",
+                "What was taken from limits' windows and could not be used",
+                &units.wasted,
+            ),
+            ("dyad_gateway_limit_charged", "What was used beyond what had been taken", &units.charged),
+            ("dyad_gateway_limit_given_back", "What was taken, not used and given back", &units.given_back),
+        ] {
+            let mut family = page.counter(name, help)?;
+            for (quantity, quantity_name) in QUANTITIES {
+                for (period, period_name) in PERIODS {
+                    let count = units.get(quantity, period).get();
+                    if count > 0 {
+                        family.count(&[("quantity", quantity_name), ("period", period_name)], count)?;
+                    }
+                }
             }
         }
         Ok(())

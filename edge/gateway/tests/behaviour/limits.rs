@@ -133,7 +133,7 @@ fn a_minute_has_its_number_of_requests() {
     assert_eq!(test.get("/v1/models").status, StatusCode::OK);
     test.advance(secs(40));
     test.host.reply("alpha", Reply::json(200, &completion("ok")));
-    assert_eq!(limits(&test.chat(&json!({}))), "2 1 60s");
+    assert_eq!(limits(&test.chat(&json!({}))), "2 1 1m0s");
 }
 
 #[test]

@@ -267,6 +267,22 @@ fn the_stores_answers_are_counted() {
 }
 
 #[test]
+fn what_is_taken_from_a_limit_is_counted() {
+    let limits = ApiKeyLimits { requests_per_minute: Some(3), ..ApiKeyLimits::default() };
+    let test = setup().provider("alpha", &json!({})).limits(limits).build();
+    for _ in 0..3 {
+        test.host.reply("alpha", Reply::json(200, &completion("ok")));
+        complete(&test, &json!({}));
+    }
+    assert_eq!(test.chat(&json!({})).error_line(), "429 rate_limit_error rate_limit_exceeded");
+    let scrape = Scrape::of(&test);
+    assert_eq!(scrape.family("limit_granted_total"), [(r#"quantity="requests",period="minute""#, 3)]);
+    let calls = scrape.get(r#"store_calls_total{call="limit_take",outcome="ok"}"#);
+    assert!((1..=4).contains(&calls), "{calls}");
+    assert_eq!(scrape.family("errors_total"), [(r#"code="rate_limit_exceeded""#, 1)]);
+}
+
+#[test]
 fn an_answer_that_is_empty_is_no_output() {
     let test = setup().provider("alpha", &json!({})).build();
     test.host.reply("alpha", Reply::sse([chunk(&json!({}), Some("stop")), "data: [DONE]\n\n".to_owned()]));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use catalog::{ApiKeyId, Ask, Counter, Hold, LimitStore, Period, Quantity, StoreError, Taken};
+use catalog::{ApiKeyId, Ask, Counter, Held, Hold, LimitStore, Period, Quantity, StoreError, Taken};
 use serde_json::{Value, json};
 use store::Timing;
 use store::sdk::{SharedTimeSource, TimeSource};
@@ -127,7 +127,19 @@ async fn many_takers_get_the_limit(backend: Backend) {
 }
 
 fn hold<'a>(key: &'a ApiKeyId, holder: &'a str, known: u32, wanted: u32, limit: u32) -> Hold<'a> {
-    Hold { key, holder, known, wanted, limit, now_ms: NOW_MS, until_ms: LATER_MS }
+    at(
+        NOW_MS,
+        Hold { key, holder, known: until(known, LATER_MS), wanted: until(wanted, 0), limit, now_ms: 0 },
+    )
+}
+
+fn until(slots: u32, until_ms: u64) -> Held {
+    Held { slots, until_ms }
+}
+
+/// At this time, for half a minute.
+fn at(now_ms: u64, hold: Hold<'_>) -> Hold<'_> {
+    Hold { now_ms, wanted: until(hold.wanted.slots, now_ms + 30_000), ..hold }
 }
 
 async fn slots_are_held_by_somebody(backend: Backend) {
@@ -149,7 +161,6 @@ async fn slots_expire(backend: Backend) {
     let (store, key) = (&*backend.limits, id(1));
     assert_eq!(store.hold(hold(&key, "a", 0, 3, 5)).await.unwrap(), 3);
     assert_eq!(store.hold(hold(&key, "b", 0, 2, 5)).await.unwrap(), 2);
-    let at = |now_ms, hold| Hold { now_ms, until_ms: now_ms + 30_000, ..hold };
     assert_eq!(store.hold(at(LATER_MS - 10_000, hold(&key, "b", 2, 2, 5))).await.unwrap(), 2, "renewed");
     assert_eq!(store.hold(at(LATER_MS - 1, hold(&key, "c", 0, 4, 5))).await.unwrap(), 0);
     assert_eq!(store.hold(at(LATER_MS, hold(&key, "c", 0, 4, 5))).await.unwrap(), 3, "a's time is over");
@@ -275,7 +286,7 @@ async fn expired_holders_do_not_gather() {
     }
     let mut held = 0;
     for round in 0..3 {
-        let late = Hold { now_ms: LATER_MS, until_ms: LATER_MS + 30_000, ..hold(&key, "a", held, 2, 1_000) };
+        let late = at(LATER_MS, hold(&key, "a", held, 2, 1_000));
         held = store.hold(late).await.unwrap();
         assert_eq!(held, 2, "{round}");
     }

@@ -1,0 +1,264 @@
+//! One counter's share on this instance: what the store has granted of a window, and what of that is spent. No I/O.
+//!
+//! # How much is taken at once
+//!
+//! A call to the store takes what requests need now, and a reserve, so that the next ones need no call. Let `s` be what
+//! this instance has spent in this window and `p` what it spent in the one before: the reserve is `max(s, p/2) / 16`,
+//! and at most half of what the window has left. When no more than half of a reserve is unspent, the next is fetched in
+//! the background.
+//!
+//! **Nobody is refused early.** An instance has at most one and a half reserves unspent, `3/32 s + 3/64 p`. Where a
+//! window of limit `L` has nothing left, `L` is what all instances have spent (`S`) and hold unspent; what they spent
+//! in the window before was `L` at most. So `L <= S + 3/32 S + 3/64 L`, and `S >= 61/70 L`: **at least 87 % of a limit
+//! are used** when a request is refused, even if every instance but one falls silent or crashes just after it fetched
+//! its reserve. One that falls silent and lives gives its reserve back after two seconds.
+//!
+//! **Few calls.** At a steady rate the reserve is worth 1/32 to 1/16 of what the instance spends in a window: about 25
+//! calls per window, whatever the rate. Where a window begins from nothing, each of the first 31 requests may need a
+//! call, and from there on `s` grows by 1/16 with each.
+
+use std::time::Duration;
+
+use catalog::{Ask, Taken, Window};
+
+use super::PATIENCE;
+
+/// The reserve's share of what is spent.
+const RESERVE_SHARE: u64 = 16;
+/// A window that had too little left is asked again after this time: others may have given something back.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Lease {
+    window: Window,
+    /// What the counter has grown by for this instance; the difference to `granted` is of no use to anybody.
+    counted: u64,
+    granted: u64,
+    /// What requests have used or reserved. More than was granted where a request used more than it reserved, or
+    /// while the store was away: that is still to be charged.
+    spent: u64,
+    /// What was spent in the window before.
+    previous: u64,
+    /// What the window had left for anybody when the store last answered.
+    left: Option<u64>,
+    /// What requests need that wait for the call under way.
+    waiting: u64,
+    /// A call is under way. Whoever made it may be gone without a word, so it counts until this time.
+    asking_until: Option<Duration>,
+    refused_until: Duration,
+    /// The store cannot count this, though it answers.
+    failing_until: Duration,
+    last_used: Duration,
+}
+
+/// What a request is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Go on; and fetch a reserve in the background, if there is something to ask.
+    Spent { refill: Option<Call> },
+    /// The window has too little left.
+    Refused,
+    /// Ask the store, and say what came of it.
+    Ask(Call),
+    /// Another request is asking; look again shortly.
+    Wait,
+    /// The store is not to be asked now.
+    Failing,
+}
+
+/// A call to the store that whoever was given it makes now, and ends with [`Lease::asked`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub begun: Duration,
+    /// When the window begins.
+    pub start_ms: u64,
+    pub ask: Ask,
+    pub limit: u64,
+}
+
+impl Call {
+    /// When it is given up.
+    fn until(&self) -> Duration {
+        self.begun + PATIENCE
+    }
+}
+
+/// The moment: the monotonic clock, and the window by the fleet's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub monotonic: Duration,
+    pub window: Window,
+}
+
+impl Lease {
+    /// Spends `need`, or says what has to happen before. `limit` is at least `need`.
+    pub(super) fn step(&mut self, need: u64, limit: u64, now: Now, store_is_down: bool) -> Step {
+        self.roll(now.window);
+        self.last_used = now.monotonic;
+        let unspent = self.unspent(limit);
+        if need <= unspent {
+            self.spent += need;
+            return Step::Spent { refill: self.refill(limit, now.monotonic, store_is_down) };
+        }
+        if self.is_asking(now.monotonic) {
+            return Step::Wait;
+        }
+        let need = need - unspent;
+        if now.monotonic < self.refused_until && self.left.is_some_and(|left| left < need) {
+            return Step::Refused;
+        }
+        if store_is_down || now.monotonic < self.failing_until {
+            return Step::Failing;
+        }
+        let extra = self.waiting.saturating_add(self.reserve(limit));
+        Step::Ask(self.call(Ask { need, extra }, limit, now.monotonic))
+    }
+
+    fn call(&mut self, ask: Ask, limit: u64, now: Duration) -> Call {
+        let call = Call { begun: now, start_ms: self.window.start_ms, ask, limit };
+        self.asking_until = Some(call.until());
+        call
+    }
+
+    /// Asks a store that did not answer once more, for as much as a request needs.
+    pub(super) fn retry(&mut self, need: u64, limit: u64, now: Now) -> Call {
+        self.roll(now.window);
+        self.call(Ask { need, extra: 0 }, limit, now.monotonic)
+    }
+
+    /// Whether it is known that there is nothing left.
+    pub(super) fn is_spent(&mut self, limit: u64, now: Now) -> bool {
+        self.roll(now.window);
+        self.left == Some(0) && self.unspent(limit) == 0 && now.monotonic < self.refused_until
+    }
+
+    /// Spends without having been granted anything, as far as this instance alone stays within the limit.
+    pub(super) fn spend_uncounted(&mut self, need: u64, limit: u64, now: Now) -> bool {
+        self.roll(now.window);
+        let fits = self.spent.saturating_add(need) <= limit;
+        if fits {
+            self.spent += need;
+        }
+        fits
+    }
+
+    /// A window is left behind with all that was granted of it.
+    fn roll(&mut self, window: Window) {
+        if window == self.window {
+            return;
+        }
+        let previous = if window.start_ms == self.window.end_ms { self.spent } else { 0 };
+        *self = Self {
+            window,
+            previous,
+            waiting: self.waiting,
+            asking_until: self.asking_until,
+            failing_until: self.failing_until,
+            last_used: self.last_used,
+            ..Self::default()
+        };
+    }
+
+    /// The limit may have been lowered since.
+    fn unspent(&self, limit: u64) -> u64 {
+        self.granted.min(limit).saturating_sub(self.spent)
+    }
+
+    fn reserve(&self, limit: u64) -> u64 {
+        let pace = self.spent.max(self.previous.min(limit) / 2);
+        (pace / RESERVE_SHARE).min(self.left.unwrap_or(limit) / 2)
+    }
+
+    fn refill(&mut self, limit: u64, now: Duration, store_is_down: bool) -> Option<Call> {
+        let reserve = self.reserve(limit);
+        let is_due = reserve >= 2 && self.unspent(limit) <= reserve / 2;
+        let may_ask = !store_is_down && !self.is_asking(now) && now >= self.failing_until;
+        (is_due && may_ask).then(|| self.call(Ask { need: 1, extra: reserve - 1 }, limit, now))
+    }
+
+    fn is_asking(&self, now: Duration) -> bool {
+        self.asking_until.is_some_and(|until| now < until)
+    }
+
+    /// A call is over, whether it was answered, failed or was dropped.
+    pub(super) fn asked(&mut self, call: &Call) {
+        self.asking_until.take_if(|until| *until == call.until());
+    }
+
+    pub(super) fn answered(&mut self, call: &Call, taken: Taken, now: Duration) {
+        if call.start_ms != self.window.start_ms {
+            return;
+        }
+        self.granted = self.granted.saturating_add(taken.granted);
+        self.counted = self.counted.saturating_add(taken.counted);
+        self.left = Some(taken.left);
+        if taken.granted == 0 {
+            self.refused_until = now + REFUSAL_HOLDS;
+        }
+    }
+
+    /// The store answers, but not this.
+    pub(super) fn failed(&mut self, until: Duration) {
+        self.failing_until = until;
+    }
+
+    /// A request waits, or no longer waits, for the call under way.
+    pub(super) fn waits(&mut self, need: u64) {
+        self.waiting = self.waiting.saturating_add(need);
+    }
+
+    pub(super) fn waited(&mut self, need: u64) {
+        self.waiting = self.waiting.saturating_sub(need);
+    }
+
+    /// A request that had reserved this much in the window that began at `start_ms` has used that much. What is too
+    /// late for its window is of no interest any more.
+    pub(super) fn settle(&mut self, start_ms: u64, reserved: u64, used: u64, now: Duration) {
+        if start_ms == self.window.start_ms {
+            self.spent = self.spent.saturating_sub(reserved).saturating_add(used);
+            self.last_used = now;
+        }
+    }
+
+    /// What was spent without having been granted, which the caller now charges.
+    pub(super) fn take_debt(&mut self) -> Option<(u64, u64)> {
+        let debt = self.spent.saturating_sub(self.granted);
+        self.granted += debt;
+        self.counted += debt;
+        (debt > 0).then_some((self.window.start_ms, debt))
+    }
+
+    /// The charge could not be made.
+    pub(super) fn keep_debt(&mut self, start_ms: u64, debt: u64) {
+        if start_ms == self.window.start_ms {
+            self.granted = self.granted.saturating_sub(debt);
+            self.counted = self.counted.saturating_sub(debt);
+        }
+    }
+
+    /// Whether there is anything to give back or to charge.
+    pub(super) fn is_open(&self, window: Window) -> bool {
+        self.window == window && self.counted != self.spent
+    }
+
+    /// What is unspent and not needed since `used_before`, which the caller now gives back: the window's begin and the
+    /// amount.
+    pub(super) fn take_rest(&mut self, now: Now, used_before: Duration) -> Option<(u64, u64)> {
+        let is_in_use = self.last_used > used_before || self.is_asking(now.monotonic);
+        if self.window != now.window || is_in_use {
+            return None;
+        }
+        let rest = self.counted.saturating_sub(self.spent);
+        self.counted -= rest;
+        self.granted = self.granted.min(self.counted);
+        self.left = self.left.map(|left| left.saturating_add(rest));
+        (rest > 0).then_some((self.window.start_ms, rest))
+    }
+
+    /// What can still be spent in this window, as far as is known here.
+    pub(super) fn remaining(&mut self, limit: u64, window: Window) -> u64 {
+        self.roll(window);
+        let free = self.unspent(limit).saturating_add(self.left.unwrap_or(limit));
+        free.min(limit.saturating_sub(self.spent))
+    }
+}

@@ -1,0 +1,189 @@
+//! The slots of concurrent requests that this instance holds of a key. No I/O.
+//!
+//! They are held for [`HELD_FOR`] and held again every [`RENEWED_EVERY`] as long as a request runs, so an instance that
+//! vanishes frees them by saying nothing. What requests no longer need is kept for a moment, for the next ones.
+
+use std::time::Duration;
+
+use catalog::Held;
+
+use super::PATIENCE;
+
+/// How long slots are held without another word.
+pub(super) const HELD_FOR: Duration = Duration::from_secs(30);
+const RENEWED_EVERY: Duration = Duration::from_secs(10);
+/// A renewal that failed is tried again after this time.
+const RENEWAL_RETRIED: Duration = Duration::from_secs(3);
+/// Slots are no longer given to requests when so little of their time is left: clocks are never quite the same.
+const MARGIN: Duration = Duration::from_secs(5);
+/// When no slot was free, others may have become so after this time.
+const REFUSAL_HOLDS: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    limit: u32,
+    running: u32,
+    /// What the store has said that it keeps for this instance.
+    known: Held,
+    /// What of that may be given to requests.
+    usable: u32,
+    usable_until: Duration,
+    renew_at: Duration,
+    /// Requests that wait for the call under way.
+    waiting: u32,
+    /// A call is under way. Whoever made it may be gone without a word, so it counts until this time.
+    calling_until: Option<Duration>,
+    refused_until: Duration,
+    /// The store cannot keep this, though it answers.
+    failing_until: Duration,
+    /// The most requests at once since slots were last let go.
+    peak: u32,
+}
+
+/// What a request is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Go on: it has a slot.
+    Taken,
+    Refused,
+    /// Ask the store, and say what came of it.
+    Hold(Call),
+    /// Another request is asking; look again shortly.
+    Wait,
+    /// The store is not to be asked now.
+    Failing,
+}
+
+/// A call to the store that whoever was given it makes now, and ends with [`Slots::called`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub begun: Duration,
+    pub known: Held,
+    pub wanted: u32,
+    pub limit: u32,
+}
+
+impl Call {
+    /// When it is given up.
+    fn until(&self) -> Duration {
+        self.begun + PATIENCE
+    }
+}
+
+impl Slots {
+    pub(super) fn step(&mut self, limit: u32, now: Duration, store_is_down: bool) -> Step {
+        self.limit = limit;
+        if self.running < self.usable.min(limit) && now + MARGIN < self.usable_until {
+            self.begin();
+            return Step::Taken;
+        }
+        // All there are, and all of them here.
+        if self.running >= limit {
+            return Step::Refused;
+        }
+        if self.is_calling(now) {
+            return Step::Wait;
+        }
+        if now < self.refused_until {
+            return Step::Refused;
+        }
+        if store_is_down || now < self.failing_until {
+            return Step::Failing;
+        }
+        Step::Hold(self.call(self.running.saturating_add(1).saturating_add(self.waiting), now))
+    }
+
+    /// Takes a slot that the store knows nothing of, as far as this instance alone stays within the limit.
+    pub(super) fn take_uncounted(&mut self) -> bool {
+        let fits = self.running < self.limit;
+        if fits {
+            self.begin();
+        }
+        fits
+    }
+
+    fn begin(&mut self) {
+        self.running += 1;
+        self.peak = self.peak.max(self.running);
+    }
+
+    /// A request has ended.
+    pub(super) fn release(&mut self) {
+        self.running = self.running.saturating_sub(1);
+    }
+
+    fn is_calling(&self, now: Duration) -> bool {
+        self.calling_until.is_some_and(|until| now < until)
+    }
+
+    fn call(&mut self, wanted: u32, now: Duration) -> Call {
+        let call = Call { begun: now, known: self.known, wanted: wanted.min(self.limit), limit: self.limit };
+        self.calling_until = Some(call.until());
+        // Nobody else has to renew them meanwhile.
+        self.renew_at = self.renew_at.max(call.until());
+        call
+    }
+
+    /// Holds what is held for another while.
+    pub(super) fn hold_again(&mut self, now: Duration) -> Call {
+        self.call(self.usable.max(self.running), now)
+    }
+
+    /// The same, if it is time.
+    pub(super) fn renew(&mut self, now: Duration) -> Option<Call> {
+        let is_due = now >= self.renew_at && !self.is_calling(now);
+        is_due.then(|| self.hold_again(now))
+    }
+
+    /// When that is.
+    pub(super) fn renew_at(&self) -> Duration {
+        self.renew_at
+    }
+
+    /// Holds fewer from now on, if some were not needed since the last time.
+    pub(super) fn let_go(&mut self, now: Duration) -> Option<Call> {
+        let needed = std::mem::replace(&mut self.peak, self.running);
+        if needed >= self.usable || self.is_calling(now) {
+            return None;
+        }
+        // They are not given to requests any more, whether the store hears of it or not.
+        self.usable = needed;
+        Some(self.call(needed, now))
+    }
+
+    /// The store's answer.
+    pub(super) fn answered(&mut self, call: &Call, held: Held, now: Duration) {
+        self.known = held;
+        self.usable = held.slots;
+        self.usable_until = call.begun + HELD_FOR;
+        self.renew_at = call.begun + RENEWED_EVERY;
+        if held.slots < call.wanted {
+            self.refused_until = now + REFUSAL_HOLDS;
+        }
+    }
+
+    /// The store did not answer; or, until some time, answers but not this.
+    pub(super) fn failed(&mut self, now: Duration, failing_until: Option<Duration>) {
+        self.renew_at = now + RENEWAL_RETRIED;
+        self.failing_until = failing_until.unwrap_or(self.failing_until);
+    }
+
+    /// A call is over, whether it was answered, failed or was dropped.
+    pub(super) fn called(&mut self, call: &Call) {
+        self.calling_until.take_if(|until| *until == call.until());
+    }
+
+    /// A request waits, or no longer waits, for the call under way.
+    pub(super) fn waits(&mut self) {
+        self.waiting = self.waiting.saturating_add(1);
+    }
+
+    pub(super) fn waited(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
+    }
+
+    /// Whether more is held than is needed.
+    pub(super) fn is_open(&self) -> bool {
+        self.usable > self.running
+    }
+}
