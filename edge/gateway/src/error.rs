@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use openai_wire::ErrorBody;
 
+use crate::admit::Limit;
 use crate::admit::RETRY_AFTER_MS;
 use crate::host::{Body, full};
 
@@ -145,6 +146,8 @@ pub(crate) struct ApiError {
     pub param: Option<String>,
     pub retry_after: Option<Duration>,
     pub allow: Option<Box<Method>>,
+    /// The limit that the request is over, for metrics.
+    pub limit: Option<Limit>,
 }
 
 impl ApiError {
@@ -162,6 +165,7 @@ impl ApiError {
             param: None,
             retry_after: None,
             allow: None,
+            limit: None,
         }
     }
 
@@ -303,6 +307,10 @@ impl ApiError {
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "store_unavailable", message);
         error.retry_after = Some(Duration::from_secs(2));
         error
+    }
+
+    pub(crate) fn over(self, limit: Limit) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 
     /// The code, for metrics and logs. Where it is an upstream's, of which there may be any number, the type.

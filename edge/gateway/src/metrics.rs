@@ -69,6 +69,8 @@ pub(crate) struct Metrics {
     other: Arc<Series>,
     /// Error answers by code.
     errors: Mutex<BTreeMap<&'static str, u64>>,
+    /// Those among them for a limit, by which.
+    limit_refusals: Mutex<BTreeMap<&'static str, u64>>,
     store_calls: [StoreCalls; StoreCall::ALL.len()],
     node_failures: Count,
     limit_units: LimitUnits,
@@ -82,6 +84,7 @@ impl Default for Metrics {
             series: Mutex::default(),
             other: Arc::new(Series::new("other".to_owned(), "other".to_owned())),
             errors: Mutex::default(),
+            limit_refusals: Mutex::default(),
             store_calls: std::array::from_fn(|_| StoreCalls::default()),
             node_failures: Count::default(),
             limit_units: LimitUnits::default(),
@@ -128,6 +131,11 @@ impl Metrics {
     pub(crate) fn error_answered(&self, error: &ApiError) {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         *errors.entry(error.label()).or_default() += 1;
+        drop(errors);
+        if let Some(limit) = error.limit {
+            let mut refusals = self.limit_refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            *refusals.entry(limit.as_str()).or_default() += 1;
+        }
     }
 
     pub(crate) fn node_failed(&self) {

@@ -126,6 +126,11 @@ impl Metrics {
         for (code, count) in errors {
             family.count(&[("code", code)], count)?;
         }
+        let refusals = self.limit_refusals.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut family = page.counter("dyad_gateway_limit_refusals", "Requests over a limit of their key")?;
+        for (limit, count) in refusals {
+            family.count(&[("limit", limit)], count)?;
+        }
         Ok(())
     }
 

@@ -61,6 +61,13 @@ fn requests_are_counted_by_what_came_of_them() {
     complete(&test, &json!({}));
     test.host.reply("alpha", Reply::sse([text_chunk("a"), ending()]));
     test.stream().text();
+    assert_eq!(
+        Scrape::of(&test).family("tokens_total"),
+        [
+            (r#"provider="alpha",model="m",direction="completion""#, 4),
+            (r#"provider="alpha",model="m",direction="prompt""#, 10),
+        ]
+    );
     let left = Feed::default();
     left.push(text_chunk("a"));
     test.host.reply("alpha", Reply::feed(&left));
@@ -106,13 +113,6 @@ fn requests_are_counted_by_what_came_of_them() {
             (r#"code="model_not_found""#, 1),
             (r#"code="unknown_url""#, 1),
             (r#"code="upstream_auth_failed""#, 1),
-        ]
-    );
-    assert_eq!(
-        scrape.family("tokens_total"),
-        [
-            (r#"provider="alpha",model="m",direction="completion""#, 4),
-            (r#"provider="alpha",model="m",direction="prompt""#, 10),
         ]
     );
     assert_eq!(scrape.get("requests_in_flight"), 0);
@@ -280,6 +280,7 @@ fn what_is_taken_from_a_limit_is_counted() {
     let calls = scrape.get(r#"store_calls_total{call="limit_take",outcome="ok"}"#);
     assert!((1..=4).contains(&calls), "{calls}");
     assert_eq!(scrape.family("errors_total"), [(r#"code="rate_limit_exceeded""#, 1)]);
+    assert_eq!(scrape.family("limit_refusals_total"), [(r#"limit="requests_per_minute""#, 1)]);
 }
 
 #[test]
