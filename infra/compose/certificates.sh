@@ -21,3 +21,7 @@ dyad-gateway ca crl --dir /authority
 for directory in /tls/gateway /tls/node; do
     cp /authority/ca.crl "$directory/"
 done
+
+# The users of the images that read them.
+chown -R 65532:65532 /tls/gateway /tls/node
+chown -R 65534:65534 /tls/prometheus

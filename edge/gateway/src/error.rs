@@ -291,13 +291,20 @@ impl ApiError {
         error
     }
 
-    pub(crate) fn store_unavailable() -> Self {
-        let mut error = Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "server_error",
-            "store_unavailable",
-            "The gateway cannot look up this API key right now, because its store does not answer. Try again shortly.",
-        );
+    /// Nothing can be judged without the store. `class` is [`StoreError::code`](catalog::StoreError::code).
+    pub(crate) fn store_unavailable(class: &str) -> Self {
+        let why = match class {
+            "not_set_up" => {
+                "its store is not set up: the table that its operator named (DYAD_TABLE) does not exist there. \
+                 They have to make it, or to name the right one."
+            }
+            "denied" => "its store refuses the gateway's own credentials. Its operator has to renew them.",
+            "broken" | "unreadable" => "its store is not usable. Its operator has to look after it.",
+            _ => "its store does not answer. Try again shortly.",
+        };
+        let message = format!("The gateway cannot look up API keys right now, because {why}");
+        let mut error =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "store_unavailable", message);
         error.retry_after = Some(Duration::from_secs(2));
         error
     }

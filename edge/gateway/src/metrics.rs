@@ -290,7 +290,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreCall {
     Version,
-    Providers,
+    Config,
     Key,
     Nodes,
     LimitTake,
@@ -302,7 +302,7 @@ pub(crate) enum StoreCall {
 impl StoreCall {
     const ALL: [Self; 8] = [
         Self::Version,
-        Self::Providers,
+        Self::Config,
         Self::Key,
         Self::Nodes,
         Self::LimitTake,
@@ -314,7 +314,7 @@ impl StoreCall {
     fn as_str(self) -> &'static str {
         match self {
             Self::Version => "version",
-            Self::Providers => "providers",
+            Self::Config => "config",
             Self::Key => "key",
             Self::Nodes => "nodes",
             Self::LimitTake => "limit_take",
@@ -365,7 +365,12 @@ impl StoreFailure for StoreError {
     fn outcome(&self) -> StoreOutcome {
         match self {
             Self::Unavailable { .. } => StoreOutcome::Unavailable,
-            Self::Conflict { .. } | Self::Refused { .. } | Self::Broken { .. } => StoreOutcome::Unusable,
+            Self::Conflict { .. }
+            | Self::Refused { .. }
+            | Self::Unreadable(_)
+            | Self::NotSetUp { .. }
+            | Self::Denied { .. }
+            | Self::Broken { .. } => StoreOutcome::Unusable,
         }
     }
 }

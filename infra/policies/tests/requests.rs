@@ -65,7 +65,7 @@ async fn administer(store: &DynamoStore) {
 /// What an edge does from its start on.
 async fn read_configuration(store: &DynamoStore) {
     store.config_version().await.unwrap();
-    store.providers().await.unwrap();
+    store.config().await.unwrap();
     store.find_key(&key_id()).await.unwrap();
 }
 

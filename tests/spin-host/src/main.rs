@@ -34,17 +34,15 @@ struct Arguments {
     listen: SocketAddr,
     #[arg(long)]
     runtime_config_file: Option<PathBuf>,
-    /// A variable of the application (repeatable); others come from `SPIN_VARIABLE_NAME`
-    #[arg(long = "variable", value_name = "NAME=VALUE", value_parser = variable)]
-    variables: Vec<(String, String)>,
+    /// Runs the manifest's build command before
+    #[arg(long)]
+    build: bool,
+    /// A variable of the application, or a TOML file of them (repeatable); others come from `SPIN_VARIABLE_NAME`
+    #[arg(long = "variable", value_name = "NAME=VALUE or @FILE")]
+    variables: Vec<String>,
     /// How long an instance without work is kept
     #[arg(long, value_name = "MS", default_value_t = 1_000)]
     idle_instance_timeout_ms: u64,
-}
-
-fn variable(argument: &str) -> Result<(String, String), String> {
-    let (name, value) = argument.split_once('=').ok_or("write NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[tokio::main]
@@ -56,6 +54,9 @@ async fn main() -> Result<()> {
         None => RuntimeConfig::default(),
     };
     let outbound = Outbound::new(&application, &runtime)?;
+    if arguments.build {
+        application.build()?;
+    }
     let component = arguments.component.as_ref().unwrap_or(&application.source);
     let idle = Duration::from_millis(arguments.idle_instance_timeout_ms);
     let service = serve::Service::new(component, application.variables, outbound, idle)

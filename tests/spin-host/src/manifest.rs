@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +13,8 @@ use wasmtime::error::{Context as _, bail, format_err};
 /// An application with one HTTP component.
 pub(crate) struct Application {
     pub(crate) component_id: String,
+    directory: PathBuf,
+    build: Option<String>,
     pub(crate) source: PathBuf,
     /// The component's, resolved.
     pub(crate) variables: HashMap<String, String>,
@@ -50,15 +53,22 @@ struct Trigger {
 #[derive(Deserialize)]
 struct Component {
     source: PathBuf,
+    build: Option<Build>,
     #[serde(default)]
     variables: HashMap<String, String>,
     #[serde(default)]
     allowed_outbound_hosts: Vec<String>,
 }
 
+#[derive(Deserialize)]
+struct Build {
+    command: String,
+}
+
 impl Application {
     /// Variables given here go before those of the environment, and those before the manifest's defaults.
-    pub(crate) fn read(path: &Path, given: &[(String, String)]) -> Result<Self> {
+    pub(crate) fn read(path: &Path, given: &[String]) -> Result<Self> {
+        let given = given_variables(given)?;
         let mut manifest: Manifest = read_toml(path)?;
         let [Trigger { route, component: id }] = &manifest.trigger.http[..] else {
             bail!("{}: one HTTP trigger is understood, no more and no less", path.display());
@@ -68,12 +78,12 @@ impl Application {
         }
         let component = manifest.component.remove(id);
         let component = component.with_context(|| format!("{}: no component {id}", path.display()))?;
-        if let Some((name, _)) = given.iter().find(|(name, _)| !manifest.variables.contains_key(name)) {
+        if let Some(name) = given.keys().find(|name| !manifest.variables.contains_key(*name)) {
             bail!("{}: the application has no variable {name}", path.display());
         }
         let mut values = HashMap::new();
         for (name, variable) in manifest.variables {
-            let given = given.iter().find(|(given, _)| *given == name).map(|(_, value)| value.clone());
+            let given = given.get(&name).cloned();
             let environment = || std::env::var(format!("SPIN_VARIABLE_{}", name.to_ascii_uppercase())).ok();
             match given.or_else(environment).or(variable.default) {
                 Some(value) => {
@@ -83,16 +93,48 @@ impl Application {
                 None => {}
             }
         }
+        let directory = path.parent().unwrap_or(Path::new(""));
         let variables = component.variables.into_iter();
         let variables = variables.map(|(name, template)| Ok((name, fill_in(&template, &values)?)));
         let hosts = component.allowed_outbound_hosts.iter();
         Ok(Self {
             component_id: id.clone(),
-            source: path.parent().unwrap_or(Path::new("")).join(component.source),
+            source: directory.join(component.source),
+            directory: directory.to_owned(),
+            build: component.build.map(|build| build.command),
             variables: variables.collect::<Result<_>>()?,
             allowed_outbound_hosts: hosts.map(|host| fill_in(host, &values)).collect::<Result<_>>()?,
         })
     }
+
+    pub(crate) fn build(&self) -> Result<()> {
+        let Some(command) = &self.build else { return Ok(()) };
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]);
+        if !self.directory.as_os_str().is_empty() {
+            shell.current_dir(&self.directory);
+        }
+        let status = shell.status().context("sh")?;
+        if !status.success() {
+            bail!("the build command ended with {status}");
+        }
+        Ok(())
+    }
+}
+
+/// Of the command line: `NAME=VALUE`, or `@FILE` for a table of them. The last one counts.
+fn given_variables(arguments: &[String]) -> Result<HashMap<String, String>> {
+    let mut given = HashMap::new();
+    for argument in arguments {
+        if let Some(file) = argument.strip_prefix('@') {
+            given.extend(read_toml::<HashMap<String, String>>(Path::new(file))?);
+        } else if let Some((name, value)) = argument.split_once('=') {
+            given.insert(name.to_owned(), value.to_owned());
+        } else {
+            bail!("--variable {argument}: write NAME=VALUE, or @FILE");
+        }
+    }
+    Ok(given)
 }
 
 /// `{{ name }}` is the variable's value.
@@ -131,7 +173,8 @@ impl RuntimeConfig {
         let mut config: Self = read_toml(path)?;
         let directory = path.parent().unwrap_or(Path::new(""));
         for tls in &mut config.client_tls {
-            for file in [&mut tls.ca_roots_file, &mut tls.client_cert_file, &mut tls.client_private_key_file] {
+            for file in [&mut tls.ca_roots_file, &mut tls.client_cert_file, &mut tls.client_private_key_file]
+            {
                 *file = directory.join(&file);
             }
         }

@@ -167,7 +167,9 @@ impl AllowedHost {
             Some(suffix) => host.ends_with(suffix),
             None => host.eq_ignore_ascii_case(&self.host),
         };
-        same_host && (self.scheme == "*" || self.scheme == scheme) && (self.port.is_none() || self.port == port)
+        same_host
+            && (self.scheme == "*" || self.scheme == scheme)
+            && (self.port.is_none() || self.port == port)
     }
 }
 

@@ -42,14 +42,23 @@ impl Collector for GatewayMetrics {
         metrics.encode_requests(&mut page)?;
         metrics.encode_upstreams(&mut page)?;
         metrics.encode_store(&mut page)?;
-        let (loaded, store_answers) = inner.config.state();
-        page.gauge("dyad_gateway_ready", "1 once there is a configuration to serve", loaded.into())?;
+        let status = self.0.status();
+        page.gauge(
+            "dyad_gateway_ready",
+            "1 once there is a configuration to serve",
+            status.is_loaded.into(),
+        )?;
         page.gauge(
             "dyad_gateway_store_up",
             "1 if the store answered when its configuration was last asked for",
-            store_answers.into(),
+            (status.is_loaded && status.store_failure.is_none()).into(),
         )?;
-        page.gauge("dyad_gateway_models", "Models that are served", inner.config.routes().len() as u64)
+        page.gauge(
+            "dyad_gateway_left_out",
+            "Items of the store that cannot be read; the log names them",
+            status.left_out.len() as u64,
+        )?;
+        page.gauge("dyad_gateway_models", "Models that are served", status.models as u64)
     }
 }
 

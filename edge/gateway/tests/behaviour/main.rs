@@ -11,6 +11,7 @@ mod clis;
 mod config;
 mod corners;
 mod fallback;
+mod freshness;
 mod limits;
 mod logs;
 mod metrics;

@@ -89,11 +89,11 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
         Ok(opened) => {
             report.add(Verdict::Works, &location.to_string(), "");
             match opened.store.keys().await {
-                Ok(keys) if keys.iter().any(|key| is_active(&key.value)) => {
-                    let active = keys.iter().filter(|key| is_active(&key.value)).count();
+                Ok(list) if list.keys.iter().any(|key| is_active(&key.value)) => {
+                    let active = list.keys.iter().filter(|key| is_active(&key.value)).count();
                     report.add(Verdict::Works, &count(active, "API key"), "");
                 }
-                Ok(keys) if !keys.is_empty() => report.add(
+                Ok(list) if !list.keys.is_empty() => report.add(
                     Verdict::Hint,
                     "every API key is revoked or expired",
                     "'dyad-gateway keys create' makes another.",

@@ -4,7 +4,7 @@ mod apply;
 
 use std::path::PathBuf;
 
-use catalog::{ProviderSlug, ProviderStore as _, StoreError};
+use catalog::{ProviderSlug, ProviderStore as _, Store as _, StoreError};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -145,7 +145,7 @@ fn list_stored(args: &GatheredArgs) -> Result<(), Failure> {
     let location = locate_for(&args.store, &args.common).map_err(Failure::Usage)?;
     block_on(async {
         let opened = location.open().await?;
-        let stored = opened.store.providers().await.map_err(|error| opened.error(error))?;
+        let stored = opened.store.config().await.map_err(|error| opened.error(error))?.providers;
         let mut rows = Vec::new();
         for provider in &stored {
             let (version, provider) = (provider.version, &provider.value);
