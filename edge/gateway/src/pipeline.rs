@@ -133,10 +133,7 @@ impl Gateway {
         let origin = head.headers.get(header::ORIGIN).cloned();
         let mut response = match cors::preflight(&head, &self.0.settings.cors) {
             Some(response) => response,
-            None => self.answer(head, body, &request_id).await.unwrap_or_else(|error| {
-                self.0.metrics.error_answered(&error);
-                error.into_response()
-            }),
+            None => self.answer(head, body, &request_id).await.unwrap_or_else(|error| self.error(error)),
         };
         if let Some(origin) = origin {
             cors::expose(&origin, &self.0.settings.cors, response.headers_mut());
@@ -181,10 +178,15 @@ impl Gateway {
             Route::ChatCompletions => self.chat_completions(head, body, &key, id).await,
             Route::Health | Route::Ready => unreachable!("answered above, without a key"),
         };
-        let mut response = answered.unwrap_or_else(ApiError::into_response);
+        let mut response = answered.unwrap_or_else(|error| self.error(error));
         // On refusals and failures too: a client may want to slow down.
         admit::write_headers(&key, &self.0.limits, response.headers_mut());
         Ok(response)
+    }
+
+    fn error(&self, error: ApiError) -> http::Response<Body> {
+        self.0.metrics.error_answered(&error);
+        error.into_response()
     }
 
     async fn chat_completions(

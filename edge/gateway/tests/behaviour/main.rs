@@ -12,6 +12,8 @@ mod config;
 mod corners;
 mod fallback;
 mod limits;
+mod limits_instances;
+mod limits_tokens;
 mod logs;
 mod metrics;
 mod streams;

@@ -1,13 +1,13 @@
 //! A store that can fail.
 
 use std::future::{pending, poll_fn, ready};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use catalog::{
-    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigVersion, KeyStore, MemoryStore, Provider, ProviderSlug,
-    ProviderStore, Store, StoreError, Versioned,
+    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigVersion, Counter, Hold, KeyStore, LimitStore, MemoryStore,
+    Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken, Versioned,
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) struct FaultyStore {
     pub(super) inner: MemoryStore,
     mood: Mutex<Mood>,
     key_look_ups: AtomicUsize,
+    limit_calls: Mutex<Vec<String>>,
+    offset_ms: AtomicI64,
     waiting: Arc<Mutex<Vec<Waker>>>,
 }
 
@@ -44,6 +46,30 @@ impl FaultyStore {
     /// How often a key was looked up.
     pub(crate) fn key_look_ups(&self) -> usize {
         self.key_look_ups.load(Ordering::SeqCst)
+    }
+
+    /// What was asked of limits since the last time, failed or not: `take 3+2`, `charge 5`, `give back 1`, `hold 2`.
+    pub(crate) fn limit_calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.limit_calls.lock().unwrap())
+    }
+
+    /// How far its clock is ahead of the gateway's.
+    pub(crate) fn is_ahead_by_ms(&self, offset_ms: i64) {
+        self.offset_ms.store(offset_ms, Ordering::SeqCst);
+    }
+
+    /// A call that takes effect only where the store is well, or slow.
+    fn limit<'a, T: Send + 'a>(
+        &'a self,
+        named: String,
+        call: impl FnOnce() -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        self.limit_calls.lock().unwrap().push(named);
+        let mood = *self.mood.lock().unwrap();
+        match mood {
+            Mood::Well | Mood::Slow => self.faulty(call()),
+            Mood::Down | Mood::Hangs => self.faulty(Box::pin(pending())),
+        }
     }
 
     fn faulty<'a, T: Send + 'a>(
@@ -128,5 +154,33 @@ impl KeyStore for FaultyStore {
 impl Store for FaultyStore {
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
         self.faulty(self.inner.config_version())
+    }
+}
+
+impl LimitStore for FaultyStore {
+    fn take<'a>(
+        &'a self,
+        counter: &'a Counter,
+        ask: Ask,
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Taken, StoreError>> {
+        let named = format!("take {}+{}", ask.need, ask.extra);
+        self.limit(named, || self.inner.take(counter, ask, limit))
+    }
+
+    fn charge<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.limit(format!("charge {amount}"), || self.inner.charge(counter, amount))
+    }
+
+    fn give_back<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.limit(format!("give back {amount}"), || self.inner.give_back(counter, amount))
+    }
+
+    fn hold<'a>(&'a self, hold: Hold<'a>) -> BoxFuture<'a, Result<u32, StoreError>> {
+        self.limit(format!("hold {}", hold.wanted.slots), || self.inner.hold(hold))
+    }
+
+    fn clock_offset_ms(&self) -> i64 {
+        self.offset_ms.load(Ordering::SeqCst)
     }
 }
