@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 /// The upstream credential of every configured provider; no answer and no log may show it.
 pub const UPSTREAM_CREDENTIAL: &str = "sk-upstream-5b1f9c0e-never-to-be-shown";
-/// The environment variable the hosts find it in.
-pub const UPSTREAM_CREDENTIAL_VARIABLE: &str = "FAKE_UPSTREAM_KEY";
+/// The variable in which the hosts find it: one that `spin.toml` hands to the component.
+pub const UPSTREAM_CREDENTIAL_VARIABLE: &str = "OPENAI_API_KEY";
 
 /// A host's configuration; members are documented with the gateway's own.
 #[derive(Clone, Debug, Serialize)]

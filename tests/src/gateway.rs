@@ -13,10 +13,11 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::config::{Config, UPSTREAM_CREDENTIAL, UPSTREAM_CREDENTIAL_VARIABLE};
-use crate::hosts::Host;
+use crate::hosts::{self, Host};
+use crate::raw::{Connection, Request};
 use crate::table::Table;
 use crate::tls::ServerIdentity;
-use crate::{SOON, secrets, within};
+use crate::{SOON, secrets, spin, within, worker};
 
 /// A CLI's image from nothing: its base, and the package with all that it depends on.
 const IMAGE_BUILD: Duration = Duration::from_secs(900);
@@ -27,9 +28,11 @@ pub struct Gateway {
     /// Ends in `/v1`.
     pub base_url: String,
     pub api_key: String,
+    /// Where Prometheus scrapes, if `--metrics` was asked for.
+    pub metrics_url: Option<String>,
     process: Option<Process>,
-    /// Ends after the process that uses it.
-    _table: Option<Table>,
+    /// Of a host that keeps its configuration in one. It ends after the process that uses it.
+    pub table: Option<Table>,
 }
 
 #[derive(Debug)]
@@ -45,13 +48,56 @@ impl Gateway {
     pub async fn start(config: &Config) -> Self {
         match Host::under_test() {
             Host::Native | Host::Dynamo => Self::spawn(config, None, &[]).await,
+            Host::Worker | Host::Spin => Self::start_edge(config).await,
         }
+    }
+
+    async fn start_edge(config: &Config) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let table = Table::start(config).await;
+        let variables = hosts::variables(&table.variables(), config);
+        let (child, origin) = match Host::under_test() {
+            Host::Worker => worker::launch(directory.path(), &variables).await,
+            _ => spin::launch(directory.path(), &variables, &spin::Options::default()).await,
+        };
+        let mut gateway = Self::of_process(child, directory, &origin, table.api_key.clone());
+        gateway.table = Some(table);
+        gateway.ready().await;
+        gateway
+    }
+
+    /// A host whose process writes its log into the file `log` of `directory`.
+    pub(crate) fn of_process(child: Child, directory: TempDir, origin: &str, api_key: String) -> Self {
+        secrets::register(UPSTREAM_CREDENTIAL);
+        let process = Process { child, directory, printed: Arc::default() };
+        Self {
+            process: Some(process),
+            table: None,
+            metrics_url: None,
+            base_url: format!("{origin}/v1"),
+            api_key,
+        }
+    }
+
+    /// Waits until the host says that it is: an edge has been given its configuration, and reads it at its first request.
+    async fn ready(&self) {
+        let request = Request::bare("GET", "/ready").header("host", self.address());
+        within(SOON * 3, "the gateway is ready", async {
+            let mut interval = tokio::time::interval(Duration::from_millis(20));
+            loop {
+                interval.tick().await;
+                if Connection::open(self).await.request(&request).await.status == 200 {
+                    return;
+                }
+            }
+        })
+        .await;
     }
 
     /// A server that is no gateway of ours.
     pub fn at(base_url: String, api_key: String) -> Self {
         secrets::register(&api_key);
-        Self { base_url, api_key, process: None, _table: None }
+        Self { base_url, api_key, metrics_url: None, process: None, table: None }
     }
 
     /// The native binary, on the store of the host under test, with TLS.
@@ -96,6 +142,9 @@ impl Gateway {
             Host::Dynamo => {
                 let table = Table::start(config).await;
                 Self::spawn_with(&config.settings().to_toml(), identity, arguments, Some(table)).await
+            }
+            host @ (Host::Worker | Host::Spin) => {
+                panic!("this is a test of the native host: {host:?}'s profile must leave it out")
             }
         }
     }
@@ -156,7 +205,8 @@ impl Gateway {
             }
         });
         let base_url = ready["base_url"].as_str().expect("the ready event names the base URL").to_owned();
-        Self { base_url, api_key, process: Some(process), _table: table }
+        let metrics_url = ready["metrics_url"].as_str().map(str::to_owned);
+        Self { base_url, api_key, metrics_url, process: Some(process), table }
     }
 
     /// `host:port` to connect to.
@@ -251,7 +301,9 @@ impl Drop for Gateway {
             let printed = process.printed.lock().expect("no holder panics");
             secrets::assert_none_in("stdout", printed.as_bytes());
         }
-        assert!(!log.contains("panicked at"), "the gateway panicked:\n{}", last_lines(&log, 60));
+        for failure in ["panicked at", "an instance failed"] {
+            assert!(!log.contains(failure), "{failure}:\n{}", last_lines(&log, 60));
+        }
     }
 }
 
@@ -295,21 +347,35 @@ pub fn runner_binary() -> PathBuf {
     BINARY.get_or_init(|| binary("DYAD_RUNNER_BIN", "dyad-runner")).clone()
 }
 
+/// A file or directory of the build that only `cargo xtask test` makes.
+pub(crate) fn artifact(variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable);
+    path.unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`, which builds this")).into()
+}
+
 fn binary(variable: &str, package: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| build(package), PathBuf::from)
 }
 
 fn build(package: &str) -> PathBuf {
-    // target/<profile>/deps/<this test> → target/<profile>
-    let test = std::env::current_exe().expect("a running test has a path");
-    let profile_directory = test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned();
-    let target = profile_directory.parent().expect("a profile is in target").to_owned();
+    let profile_directory = profile_directory();
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "-p", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if profile_directory.ends_with("release") {
         cargo.arg("--release");
     }
-    let status = cargo.env("CARGO_TARGET_DIR", &target).status().expect("cargo runs");
+    let status = cargo.env("CARGO_TARGET_DIR", target_directory()).status().expect("cargo runs");
     assert!(status.success(), "{package} does not build");
     profile_directory.join(package)
+}
+
+/// Where cargo built this test.
+pub(crate) fn target_directory() -> PathBuf {
+    profile_directory().parent().expect("a profile is in target").to_owned()
+}
+
+/// target/<profile>/deps/<this test> → target/<profile>
+fn profile_directory() -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned()
 }

@@ -20,12 +20,15 @@ pub mod http1;
 pub mod raw;
 pub mod real;
 pub mod secrets;
+pub mod spin;
 pub mod sse;
+pub mod store_relay;
 pub mod table;
 pub mod tls;
 pub mod turn;
 pub mod upstream;
 pub mod vendor;
+pub mod worker;
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::config::Config;
 use crate::gateway::{gateway_binary, ready_event};
 use crate::hosts::Variables;
+use crate::store_relay::{Calls, StoreRelay};
 use crate::{SOON, secrets, within};
 
 /// The emulator takes any credentials; that none of them is shown is looked after all the same.
@@ -22,6 +23,7 @@ const KEY_SECRET: &str = "the key under which the suites have API keys hashed";
 pub struct Table {
     /// A key that may do everything.
     pub api_key: String,
+    relay: StoreRelay,
     emulator: Emulator,
 }
 
@@ -39,7 +41,9 @@ impl Table {
     pub async fn start(config: &Config) -> Self {
         secrets::register(SECRET_ACCESS_KEY);
         secrets::register(KEY_SECRET);
-        let mut table = Self { api_key: String::new(), emulator: Emulator::start().await };
+        let emulator = Emulator::start().await;
+        let relay = StoreRelay::start(&emulator.endpoint).await;
+        let mut table = Self { api_key: String::new(), relay, emulator };
         table.run(&["store", "init"]).await;
         let path = table.emulator.directory.path().join("providers.toml");
         fs::write(&path, config.to_toml()).expect("the directory is writable");
@@ -56,10 +60,15 @@ impl Table {
             ("DYAD_TABLE", "dyad-suite".to_owned()),
             ("DYAD_KEY_SECRET", KEY_SECRET.to_owned()),
             ("AWS_REGION", "eu-central-1".to_owned()),
-            ("AWS_ENDPOINT_URL_DYNAMODB", self.emulator.endpoint.clone()),
+            ("AWS_ENDPOINT_URL_DYNAMODB", self.relay.endpoint.clone()),
             ("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.to_owned()),
         ])
+    }
+
+    /// What the store was asked for so far.
+    pub fn calls(&self) -> Calls {
+        self.relay.calls()
     }
 
     /// Runs a command of the gateway's on the table; the last JSON object that it prints.

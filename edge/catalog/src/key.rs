@@ -55,6 +55,21 @@ pub enum ApiKeyError {
 pub struct ApiKeyIdError;
 
 impl ApiKeyId {
+    /// The number of groups that ids fall into.
+    pub const GROUPS: usize = BASE62.len();
+
+    /// The characters that ids begin with, in the order of [`group`](Self::group) and of ids.
+    pub const FIRST_CHARACTERS: &[u8; Self::GROUPS] = BASE62;
+
+    /// Which group the id is of, below [`GROUPS`](Self::GROUPS): by its first character, which is random.
+    pub fn group(&self) -> usize {
+        match self.0.as_bytes()[0] {
+            digit @ b'0'..=b'9' => usize::from(digit - b'0'),
+            upper @ b'A'..=b'Z' => 10 + usize::from(upper - b'A'),
+            lower => 36 + usize::from(lower - b'a'),
+        }
+    }
+
     pub fn parse(text: &str) -> Result<Self, ApiKeyIdError> {
         if text.len() == ID_CHARS && is_base62(text) { Ok(Self(text.to_owned())) } else { Err(ApiKeyIdError) }
     }

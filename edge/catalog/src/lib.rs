@@ -19,5 +19,8 @@ pub use provider::{
     ProviderKind, ProviderSlug, ProviderSlugError, RawProvider, SpawnCliConfig, TimeoutsMs,
 };
 pub use secret::Secret;
-pub use store::{BoxFuture, ConfigVersion, KeyStore, ProviderStore, Store, StoreError, Versioned};
+pub use store::{
+    BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore, LeftOut, ProviderStore, Store, StoreError,
+    Versioned,
+};
 pub use violation::{Violation, Violations};

@@ -6,8 +6,8 @@ use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigVersion, Counter, Held, Hold, KeyStore, LimitStore,
-    Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken, Versioned,
+    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Held, Hold, KeyList,
+    KeyStore, LimitStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken, Versioned,
 };
 
 /// Behaves as the durable stores do, and refuses what they refuse.
@@ -34,10 +34,6 @@ impl MemoryStore {
 }
 
 impl ProviderStore for MemoryStore {
-    fn providers(&self) -> BoxFuture<'_, Result<Vec<Versioned<Provider>>, StoreError>> {
-        answer(Ok(self.state().providers.values().cloned().collect()))
-    }
-
     fn provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
@@ -56,7 +52,7 @@ impl ProviderStore for MemoryStore {
         let mut state = self.state();
         let written = put(&mut state.providers, &provider.slug, provider, expected);
         if written.is_ok() {
-            state.version.0 += 1;
+            state.version.providers += 1;
         }
         answer(written.map_err(|Changed| StoreError::provider_conflict(&provider.slug)))
     }
@@ -71,7 +67,7 @@ impl ProviderStore for MemoryStore {
             return answer(Err(StoreError::provider_conflict(slug)));
         }
         state.providers.remove(slug);
-        state.version.0 += 1;
+        state.version.providers += 1;
         answer(Ok(()))
     }
 }
@@ -84,8 +80,9 @@ impl KeyStore for MemoryStore {
         answer(Ok(self.state().keys.get(id).cloned()))
     }
 
-    fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>> {
-        answer(Ok(self.state().keys.values().cloned().collect()))
+    fn keys(&self) -> BoxFuture<'_, Result<KeyList, StoreError>> {
+        let keys = self.state().keys.values().cloned().collect();
+        answer(Ok(KeyList { keys, left_out: Vec::new() }))
     }
 
     fn put_key<'a>(
@@ -99,15 +96,24 @@ impl KeyStore for MemoryStore {
         let mut state = self.state();
         let written = put(&mut state.keys, &key.id, key, expected);
         if written.is_ok() {
-            state.version.0 += 1;
+            state.version.keys[key.id.group()] += 1;
         }
         answer(written.map_err(|Changed| StoreError::key_conflict(&key.id)))
     }
 }
 
 impl Store for MemoryStore {
+    fn config(&self) -> BoxFuture<'_, Result<ConfigSnapshot, StoreError>> {
+        let state = self.state();
+        answer(Ok(ConfigSnapshot {
+            version: Some(state.version.clone()),
+            providers: state.providers.values().cloned().collect(),
+            left_out: Vec::new(),
+        }))
+    }
+
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
-        answer(Ok(self.state().version))
+        answer(Ok(self.state().version.clone()))
     }
 }
 

@@ -7,10 +7,64 @@ use crate::{ApiKeyId, ApiKeyRecord, Provider, ProviderSlug};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Counts changes of the whole configuration (providers and API keys): every write raises it by one, in the
-/// same transaction. While it stands still, whatever was read from the store is still true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct ConfigVersion(pub u64);
+/// Counts changes of the configuration: every write raises one of the counts by one, in the same transaction. While a
+/// count stands still, what was read from the store is still true.
+///
+/// Keys are counted in groups, so that a change of one key leaves most others as they are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigVersion {
+    /// Writes of providers.
+    pub providers: u64,
+    /// Writes of API keys, by [`ApiKeyId::group`].
+    pub keys: [u64; ApiKeyId::GROUPS],
+}
+
+/// Nothing was ever written.
+impl Default for ConfigVersion {
+    fn default() -> Self {
+        Self { providers: 0, keys: [0; ApiKeyId::GROUPS] }
+    }
+}
+
+/// What [`Store::config`] reads at once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConfigSnapshot {
+    /// `None` if the counts are there and cannot be read: nobody knows then what has changed.
+    pub version: Option<ConfigVersion>,
+    /// All providers, enabled or not, ordered by slug.
+    pub providers: Vec<Versioned<Provider>>,
+    pub left_out: Vec<LeftOut>,
+}
+
+/// All keys that can be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyList {
+    /// Revoked and expired ones too, ordered by id.
+    pub keys: Vec<Versioned<ApiKeyRecord>>,
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Something that is kept and cannot be used: it was written by another version, or is damaged. It is passed over, and
+/// named to whoever looks after the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Where it is, such as `CONFIG/PROVIDER#ollama`.
+    pub name: String,
+    pub reason: String,
+}
+
+impl LeftOut {
+    const MAX_NAME_CHARS: usize = 128;
+    const MAX_REASON_CHARS: usize = 512;
+
+    /// What cannot be read may have any name and be wrong in many ways: both texts are cut, and cleared of control
+    /// characters.
+    pub fn new(name: &str, reason: &str) -> Self {
+        let clear =
+            |text: &str, max| text.chars().take(max).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        Self { name: clear(name, Self::MAX_NAME_CHARS), reason: clear(reason, Self::MAX_REASON_CHARS) }
+    }
+}
 
 /// A record with the version of its last write (1 for the first), for conditional updates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +84,34 @@ pub enum StoreError {
     /// The record is one that no store takes; nothing was written. Writing it again fails again.
     #[error("not stored: {reason}")]
     Refused { reason: String },
+    /// What is kept there was written by another version, or is damaged.
+    #[error("{} cannot be read: {}", .0.name, .0.reason)]
+    Unreadable(LeftOut),
+    /// There is nothing that could keep anything: it has yet to be made, or another one was meant.
+    #[error("the store is not set up: {reason}")]
+    NotSetUp { reason: String },
+    /// The store does not accept who asks, or does not let them do this.
+    #[error("the store refuses the credentials: {reason}")]
+    Denied { reason: String },
     /// The store answered something this version does not understand, or refuses the request for good.
     #[error("the store is not usable: {reason}")]
     Broken { reason: String },
 }
 
 impl StoreError {
+    /// The class, for metrics and readiness.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "conflict",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Refused { .. } => "refused",
+            Self::Unreadable(_) => "unreadable",
+            Self::NotSetUp { .. } => "not_set_up",
+            Self::Denied { .. } => "denied",
+            Self::Broken { .. } => "broken",
+        }
+    }
+
     pub fn provider_conflict(slug: &ProviderSlug) -> Self {
         Self::Conflict { what: format!("provider {slug}") }
     }
@@ -49,10 +125,7 @@ impl StoreError {
 ///
 /// A write that fails as `Unavailable` may have taken place all the same: read before writing again.
 pub trait ProviderStore: Send + Sync {
-    /// All providers, enabled or not, ordered by slug. Records that cannot be read are left out and logged.
-    fn providers(&self) -> BoxFuture<'_, Result<Vec<Versioned<Provider>>, StoreError>>;
-
-    /// `Broken` if there is a record that cannot be read.
+    /// `Unreadable` if there is a record that cannot be read.
     fn provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
@@ -76,14 +149,13 @@ pub trait ProviderStore: Send + Sync {
 
 /// API keys, by public id. What is said of writes at [`ProviderStore`] holds here.
 pub trait KeyStore: Send + Sync {
-    /// `Broken` if there is a record that cannot be read.
+    /// `Unreadable` if there is a record that cannot be read.
     fn find_key<'a>(
         &'a self,
         id: &'a ApiKeyId,
     ) -> BoxFuture<'a, Result<Option<Versioned<ApiKeyRecord>>, StoreError>>;
 
-    /// All keys, revoked and expired ones too, ordered by id. Records that cannot be read are left out and logged.
-    fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>>;
+    fn keys(&self) -> BoxFuture<'_, Result<KeyList, StoreError>>;
 
     /// Writes a key if it is at version `expected` (`None`: if it does not exist). Answers its new version.
     /// `Refused` for a record that [`ApiKeyRecord::check`] does not accept.
@@ -94,9 +166,14 @@ pub trait KeyStore: Send + Sync {
     ) -> BoxFuture<'a, Result<u64, StoreError>>;
 }
 
-/// Everything that is kept. Read the version before what it stands for: a change in between is then seen at the next
-/// look.
+/// Everything that is kept.
+///
+/// A reading that meets a write under way may have the new count with the old record, or the other way round: what was
+/// read when a count was first seen is to be read once more a moment later.
 pub trait Store: ProviderStore + KeyStore {
-    /// 0 until the first write. One small read.
+    /// The counts and all providers: what an instance starts from. One request, as long as there is not very much.
+    fn config(&self) -> BoxFuture<'_, Result<ConfigSnapshot, StoreError>>;
+
+    /// The counts alone: one small read. `Unreadable` if they cannot be read.
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>>;
 }

@@ -82,6 +82,26 @@ impl Kind {
     }
 }
 
+/// A limit that a request may be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    ConcurrentRequests,
+    OfWindow(Kind),
+}
+
+impl Limit {
+    /// For metrics; as the key's record has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ConcurrentRequests => "concurrent_requests",
+            Self::OfWindow(Kind::RequestsPerMinute) => "requests_per_minute",
+            Self::OfWindow(Kind::TokensPerMinute) => "tokens_per_minute",
+            Self::OfWindow(Kind::TokensPerDay) => "tokens_per_day",
+            Self::OfWindow(Kind::TokensPerMonth) => "tokens_per_month",
+        }
+    }
+}
+
 /// What a key has in use on this instance. It outlives changes of the key's record.
 #[derive(Debug)]
 pub(crate) struct Usage {

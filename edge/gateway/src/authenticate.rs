@@ -8,23 +8,25 @@ use http::{HeaderMap, header};
 use crate::config::{CachedKey, Config};
 use crate::error::ApiError;
 
+/// The key that a request presents. Form and checksum are right: a mistyped key costs no look-up.
+pub(crate) fn presented_key(headers: &HeaderMap) -> Result<ApiKey, ApiError> {
+    ApiKey::parse(bearer(headers)?).map_err(|error| ApiError::invalid_key(error.to_string()))
+}
+
 pub(crate) async fn authenticate(
-    headers: &HeaderMap,
+    key: &ApiKey,
     config: &Config,
     hasher: &ApiKeyHasher,
     now_ms: u64,
 ) -> Result<Arc<CachedKey>, ApiError> {
-    let token = bearer(headers)?;
-    // Form and checksum first: a mistyped key costs no look-up.
-    let key = ApiKey::parse(token).map_err(|error| ApiError::invalid_key(error.to_string()))?;
     let known = config.key(key.id()).await.map_err(|error| {
         tracing::warn!(%error, key_id = %key.id(), "an API key could not be looked up");
-        ApiError::store_unavailable()
+        ApiError::store_unavailable(error.code())
     })?;
     // An unknown id and a wrong secret are told apart by nobody.
     let refused = || ApiError::invalid_key("This API key is not valid.");
     let known = known.ok_or_else(refused)?;
-    if !hasher.verify(&key, &known.record.hash) {
+    if !hasher.verify(key, &known.record.hash) {
         return Err(refused());
     }
     if known.record.revoked_at_ms.is_some_and(|at| at <= now_ms) {

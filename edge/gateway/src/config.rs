@@ -1,16 +1,23 @@
 //! The cache of configuration and API keys. The store is asked for one small version item every few seconds, and for
 //! the rest only when that version has moved; while it does not answer, the last known configuration serves on.
+//!
+//! A change is effective on every instance within [`Settings::config_max_age`](crate::Settings), as long as the store
+//! answers: an instance that has requests checks in the background every
+//! [`config_refresh`](crate::Settings::config_refresh), and one that has had none checks before it serves the next. A
+//! change of a key makes an instance read again those of the same group, each when it is next used.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use catalog::{ApiKeyId, ApiKeyRecord, ConfigVersion, Model, Provider, ProviderSlug, Store, StoreError};
+use catalog::{ApiKeyId, ApiKeyRecord, LeftOut, Model, Provider, ProviderSlug, Store, StoreError, Versioned};
+use futures_util::future::{Either, select};
 
 use crate::admit::Usage;
-use crate::freshness::Freshness;
+use crate::changes::Changes;
+use crate::freshness::{Failure, Freshness, Turn};
 use crate::host::{BoxFuture, Host};
 use crate::metrics::{Metrics, StoreCall};
 use crate::routes::Routes;
@@ -21,26 +28,34 @@ const MAX_CACHED_KEYS: usize = 100_000;
 const MAX_CACHED_MISSES: usize = 10_000;
 /// Reads of the store on behalf of keys that are not known, per instance.
 const MAX_UNKNOWN_LOOKUPS_PER_SECOND: u32 = 200;
+/// How long a request waits for the record of its key: where an older one is known, and where none is.
+const KNOWN_KEY_WAIT: Duration = Duration::from_secs(1);
+const UNKNOWN_KEY_WAIT: Duration = Duration::from_secs(3);
 
 pub(crate) struct Config {
     store: Arc<dyn Store>,
     host: Arc<dyn Host>,
     metrics: Arc<Metrics>,
-    freshness: Freshness,
+    freshness: Arc<Freshness>,
     /// Everything that the routes are made from.
     sources: Mutex<Sources>,
     routes: ArcSwap<Routes>,
-    version: AtomicU64,
+    /// By group: a record that was read under another generation is read again before it is used.
+    key_generations: [AtomicU64; ApiKeyId::GROUPS],
     /// Look-ups of ids that were not known: the second they were made in, and how many.
     unknown_lookups: Mutex<(u64, u32)>,
     keys: RwLock<HashMap<ApiKeyId, Arc<CachedKey>>>,
-    misses: RwLock<HashMap<ApiKeyId, ConfigVersion>>,
+    misses: RwLock<HashMap<ApiKeyId, Miss>>,
 }
 
 #[derive(Default)]
 struct Sources {
     /// From the store.
     stored: Vec<Provider>,
+    left_out: Vec<LeftOut>,
+    changes: Changes,
+    /// The turn in which they were read.
+    turn: u64,
     /// From the command line, a file or the surroundings; a stored one of the same slug wins.
     given: Vec<Provider>,
     discovered: HashMap<ProviderSlug, Vec<Model>>,
@@ -56,8 +71,14 @@ impl Sources {
 /// A key's record with what it has used on this instance.
 pub(crate) struct CachedKey {
     pub record: ApiKeyRecord,
-    version: ConfigVersion,
+    generation: u64,
     pub usage: Arc<Usage>,
+}
+
+/// There is no such key, or none that can be read.
+struct Miss {
+    generation: u64,
+    left_out: Option<LeftOut>,
 }
 
 impl Config {
@@ -72,10 +93,10 @@ impl Config {
             store,
             host,
             metrics,
-            freshness: Freshness::new(refresh_after, max_age),
+            freshness: Freshness::new("configuration", refresh_after, max_age),
             sources: Mutex::default(),
             routes: ArcSwap::default(),
-            version: AtomicU64::new(0),
+            key_generations: [const { AtomicU64::new(0) }; ApiKeyId::GROUPS],
             unknown_lookups: Mutex::default(),
             keys: RwLock::default(),
             misses: RwLock::default(),
@@ -86,39 +107,87 @@ impl Config {
         self.routes.load()
     }
 
-    /// Whether any configuration has been read, and whether the store answered when last asked.
-    pub(crate) fn state(&self) -> (bool, bool) {
-        (self.freshness.is_loaded(), self.freshness.source_answers())
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// What is kept and cannot be read, as far as this instance came across it.
+    pub(crate) fn left_out(&self) -> Vec<LeftOut> {
+        let mut left_out = self.sources().left_out.clone();
+        let misses = self.misses.read().unwrap_or_else(PoisonError::into_inner);
+        left_out.extend(misses.values().filter_map(|miss| miss.left_out.clone()));
+        left_out
     }
 
     /// Checks the configuration when it is due.
     pub(crate) async fn ensure_fresh(self: &Arc<Self>) {
-        let refresh = || -> BoxFuture<'static, ()> {
+        let read = |turn| -> BoxFuture<'static, ()> {
             let config = self.clone();
             Box::pin(async move {
-                if let Err(error) = config.refresh().await {
-                    tracing::warn!(%error, "the configuration could not be checked; the last known one serves");
-                }
+                // What went wrong is kept and logged by the turn.
+                let _ = config.read(turn).await;
             })
         };
-        self.freshness.ensure(&*self.host, refresh).await;
+        self.freshness.ensure(&*self.host, read).await;
     }
 
-    /// Reads the version and, if it has moved, the providers.
+    /// Reads the configuration now.
     pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
-        let reading = async {
-            let version = self.ask(StoreCall::Version, self.store.config_version()).await?;
-            if self.freshness.is_loaded() && version.0 == self.version.load(Ordering::Acquire) {
+        self.read(self.freshness.take_turn(&*self.host)).await
+    }
+
+    async fn read(&self, turn: Turn) -> Result<(), StoreError> {
+        let read = self.read_changes(&turn).await;
+        turn.end(&*self.host, read.as_ref().copied().map_err(Failure::from));
+        read
+    }
+
+    /// Reads the counts and, if they concern the providers, those.
+    async fn read_changes(&self, turn: &Turn) -> Result<(), StoreError> {
+        if self.freshness.is_loaded() {
+            let version = match self.ask(StoreCall::Version, self.store.config_version()).await {
+                Ok(version) => Some(version),
+                Err(StoreError::Unreadable(_)) => None,
+                Err(error) => return Err(error),
+            };
+            let mut sources = self.sources();
+            // A later reading was faster.
+            if turn.number < sources.turn {
                 return Ok(());
             }
-            let stored = self.ask(StoreCall::Providers, self.store.providers()).await?;
-            let stored = stored.into_iter().map(|p| p.value).collect();
-            self.change_sources(|sources| sources.stored = stored);
-            // Keys that were read under an older version are read again before they are used.
-            self.version.store(version.0, Ordering::Release);
-            Ok(())
-        };
-        self.freshness.read(&*self.host, reading).await
+            sources.turn = turn.number;
+            sources.changes.see_keys(version.as_ref(), turn.began);
+            self.publish_key_generations(&sources.changes);
+            if !sources.changes.concern_providers(version.as_ref(), turn.began) {
+                return Ok(());
+            }
+        }
+        let snapshot = self.ask(StoreCall::Config, self.store.config()).await?;
+        self.change_sources(|sources| {
+            if turn.number < sources.turn {
+                return;
+            }
+            sources.turn = turn.number;
+            sources.changes.see_keys(snapshot.version.as_ref(), turn.began);
+            sources.changes.see_providers(snapshot.version.as_ref(), turn.began);
+            self.publish_key_generations(&sources.changes);
+            for item in snapshot.left_out.iter().filter(|item| !sources.left_out.contains(item)) {
+                log_left_out(item);
+            }
+            sources.left_out = snapshot.left_out;
+            sources.stored = snapshot.providers.into_iter().map(|provider| provider.value).collect();
+        });
+        Ok(())
+    }
+
+    fn publish_key_generations(&self, changes: &Changes) {
+        for (published, generation) in self.key_generations.iter().zip(changes.key_generations()) {
+            published.store(generation, Ordering::Release);
+        }
+    }
+
+    fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ask<T>(
@@ -135,7 +204,7 @@ impl Config {
 
     pub(crate) fn set_discovered(&self, slug: ProviderSlug, models: Vec<Model>) {
         let unchanged = {
-            let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+            let sources = self.sources();
             sources.discovered.get(&slug) == Some(&models)
         };
         if !unchanged {
@@ -146,7 +215,7 @@ impl Config {
     }
 
     pub(crate) fn enabled(&self) -> Vec<Provider> {
-        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let sources = self.sources();
         sources.providers().filter(|p| p.enabled).cloned().collect()
     }
 
@@ -158,7 +227,7 @@ impl Config {
     }
 
     fn change_sources(&self, change: impl FnOnce(&mut Sources)) {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sources = self.sources();
         change(&mut sources);
         let with_models = sources
             .providers()
@@ -177,36 +246,74 @@ impl Config {
         self.routes.store(Arc::new(routes));
     }
 
-    /// The record of a key; `Ok(None)` if there is none. With the store down, the last known record.
+    /// The record of a key; `Ok(None)` if there is none, or none that can be read. With the store down, the last known
+    /// record.
     pub(crate) async fn key(&self, id: &ApiKeyId) -> Result<Option<Arc<CachedKey>>, StoreError> {
-        let version = ConfigVersion(self.version.load(Ordering::Acquire));
+        let generation = self.key_generations[id.group()].load(Ordering::Acquire);
         let known = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
         if let Some(known) = &known
-            && known.version == version
+            && known.generation == generation
         {
             return Ok(Some(known.clone()));
         }
-        if self.misses.read().unwrap_or_else(PoisonError::into_inner).get(id) == Some(&version) {
+        if self.is_missing(id, generation) {
             return Ok(None);
         }
-        if known.is_none() && !self.may_look_up() {
-            return Err(StoreError::Unavailable {
-                reason: "too many unknown API keys are being tried".to_owned(),
-            });
-        }
-        match self.ask(StoreCall::Key, self.store.find_key(id)).await {
-            Ok(Some(found)) => Ok(Some(self.remember(id, found.value, version))),
-            Ok(None) => {
-                self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-                let mut misses = self.misses.write().unwrap_or_else(PoisonError::into_inner);
-                insert_bounded(&mut misses, MAX_CACHED_MISSES, id, version);
-                Ok(None)
+        match known {
+            // It will be read again once the store answers the next check.
+            Some(known) if self.freshness.failure().is_some() => Ok(Some(known)),
+            Some(known) => match self.find_key(id, KNOWN_KEY_WAIT).await {
+                Ok(found) => Ok(self.remember(id, found, generation)),
+                Err(StoreError::Unreadable(left_out)) => Ok(self.leave_out(id, left_out, generation)),
+                Err(error) => {
+                    self.freshness.fails(Failure::from(&error), &*self.host);
+                    Ok(Some(known))
+                }
+            },
+            None if !self.may_look_up() => {
+                let reason = "too many unknown API keys are being tried".to_owned();
+                Err(StoreError::Unavailable { reason })
             }
-            Err(error) => match known {
-                Some(known) => Ok(Some(known)),
-                None => Err(error),
+            None => match self.find_key(id, UNKNOWN_KEY_WAIT).await {
+                Ok(found) => Ok(self.remember(id, found, generation)),
+                Err(StoreError::Unreadable(left_out)) => Ok(self.leave_out(id, left_out, generation)),
+                Err(error) => Err(error),
             },
         }
+    }
+
+    async fn find_key(
+        &self,
+        id: &ApiKeyId,
+        wait: Duration,
+    ) -> Result<Option<Versioned<ApiKeyRecord>>, StoreError> {
+        let found = async {
+            match select(self.store.find_key(id), self.host.sleep(wait)).await {
+                Either::Left((found, _)) => found,
+                Either::Right(_) => {
+                    let reason = format!("no answer within {} s", wait.as_secs());
+                    Err(StoreError::Unavailable { reason })
+                }
+            }
+        };
+        self.ask(StoreCall::Key, found).await
+    }
+
+    fn is_missing(&self, id: &ApiKeyId, generation: u64) -> bool {
+        let misses = self.misses.read().unwrap_or_else(PoisonError::into_inner);
+        misses.get(id).is_some_and(|miss| miss.generation == generation)
+    }
+
+    fn leave_out(&self, id: &ApiKeyId, left_out: LeftOut, generation: u64) -> Option<Arc<CachedKey>> {
+        log_left_out(&left_out);
+        self.forget(id, Miss { generation, left_out: Some(left_out) });
+        None
+    }
+
+    fn forget(&self, id: &ApiKeyId, miss: Miss) {
+        self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        let mut misses = self.misses.write().unwrap_or_else(PoisonError::into_inner);
+        insert_bounded(&mut misses, MAX_CACHED_MISSES, id, miss);
     }
 
     /// A well-formed key with any id is easily made up, and each costs a read before it is refused.
@@ -221,14 +328,28 @@ impl Config {
     }
 
     /// Keeps what a key has in use: look-ups of the same key may run side by side, and must count as one.
-    fn remember(&self, id: &ApiKeyId, record: ApiKeyRecord, version: ConfigVersion) -> Arc<CachedKey> {
+    fn remember(
+        &self,
+        id: &ApiKeyId,
+        found: Option<Versioned<ApiKeyRecord>>,
+        generation: u64,
+    ) -> Option<Arc<CachedKey>> {
+        let Some(Versioned { value: record, .. }) = found else {
+            self.forget(id, Miss { generation, left_out: None });
+            return None;
+        };
+        self.misses.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
         let known = keys.get(id).map(|known| known.usage.clone());
         let usage = known.unwrap_or_else(|| Arc::new(Usage::new(id.clone())));
-        let entry = Arc::new(CachedKey { record, version, usage });
+        let entry = Arc::new(CachedKey { record, generation, usage });
         insert_bounded(&mut keys, MAX_CACHED_KEYS, id, entry.clone());
-        entry
+        Some(entry)
     }
+}
+
+pub(crate) fn log_left_out(item: &LeftOut) {
+    tracing::warn!(item = item.name, reason = item.reason, "a stored item cannot be read and is left out");
 }
 
 fn insert_bounded<V>(map: &mut HashMap<ApiKeyId, V>, max: usize, id: &ApiKeyId, value: V) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use openai_wire::ErrorBody;
 
+use crate::admit::Limit;
 use crate::admit::RETRY_AFTER_MS;
 use crate::host::{Body, full};
 
@@ -145,6 +146,8 @@ pub(crate) struct ApiError {
     pub param: Option<String>,
     pub retry_after: Option<Duration>,
     pub allow: Option<Box<Method>>,
+    /// The limit that the request is over, for metrics.
+    pub limit: Option<Limit>,
 }
 
 impl ApiError {
@@ -162,6 +165,7 @@ impl ApiError {
             param: None,
             retry_after: None,
             allow: None,
+            limit: None,
         }
     }
 
@@ -287,15 +291,26 @@ impl ApiError {
         error
     }
 
-    pub(crate) fn store_unavailable() -> Self {
-        let mut error = Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "server_error",
-            "store_unavailable",
-            "The gateway cannot look up this API key right now, because its store does not answer. Try again shortly.",
-        );
+    /// Nothing can be judged without the store. `class` is [`StoreError::code`](catalog::StoreError::code).
+    pub(crate) fn store_unavailable(class: &str) -> Self {
+        let why = match class {
+            "not_set_up" => {
+                "its store is not set up: the table that its operator named (DYAD_TABLE) does not exist there. \
+                 They have to make it, or to name the right one."
+            }
+            "denied" => "its store refuses the gateway's own credentials. Its operator has to renew them.",
+            "broken" | "unreadable" => "its store is not usable. Its operator has to look after it.",
+            _ => "its store does not answer. Try again shortly.",
+        };
+        let message = format!("The gateway cannot look up API keys right now, because {why}");
+        let mut error =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", "store_unavailable", message);
         error.retry_after = Some(Duration::from_secs(2));
         error
+    }
+
+    pub(crate) fn over(self, limit: Limit) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 
     /// The code, for metrics and logs. Where it is an upstream's, of which there may be any number, the type.

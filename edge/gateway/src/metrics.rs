@@ -5,6 +5,7 @@
 
 mod exposition;
 mod histogram;
+mod limits;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -23,6 +24,8 @@ use crate::settle::{Operation, Outcome};
 
 pub use exposition::GatewayMetrics;
 use histogram::Histogram;
+pub(crate) use limits::CountedLimits;
+use limits::LimitUnits;
 
 /// Pairs of provider and model that are told apart; what comes later counts as `other`.
 const MAX_SERIES: usize = 200;
@@ -66,8 +69,11 @@ pub(crate) struct Metrics {
     other: Arc<Series>,
     /// Error answers by code.
     errors: Mutex<BTreeMap<&'static str, u64>>,
+    /// Those among them for a limit, by which.
+    limit_refusals: Mutex<BTreeMap<&'static str, u64>>,
     store_calls: [StoreCalls; StoreCall::ALL.len()],
     node_failures: Count,
+    limit_units: LimitUnits,
 }
 
 impl Default for Metrics {
@@ -78,8 +84,10 @@ impl Default for Metrics {
             series: Mutex::default(),
             other: Arc::new(Series::new("other".to_owned(), "other".to_owned())),
             errors: Mutex::default(),
+            limit_refusals: Mutex::default(),
             store_calls: std::array::from_fn(|_| StoreCalls::default()),
             node_failures: Count::default(),
+            limit_units: LimitUnits::default(),
         }
     }
 }
@@ -123,6 +131,11 @@ impl Metrics {
     pub(crate) fn error_answered(&self, error: &ApiError) {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         *errors.entry(error.label()).or_default() += 1;
+        drop(errors);
+        if let Some(limit) = error.limit {
+            let mut refusals = self.limit_refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            *refusals.entry(limit.as_str()).or_default() += 1;
+        }
     }
 
     pub(crate) fn node_failed(&self) {
@@ -277,20 +290,37 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreCall {
     Version,
-    Providers,
+    Config,
     Key,
     Nodes,
+    LimitTake,
+    LimitCharge,
+    LimitGiveBack,
+    LimitHold,
 }
 
 impl StoreCall {
-    const ALL: [Self; 4] = [Self::Version, Self::Providers, Self::Key, Self::Nodes];
+    const ALL: [Self; 8] = [
+        Self::Version,
+        Self::Config,
+        Self::Key,
+        Self::Nodes,
+        Self::LimitTake,
+        Self::LimitCharge,
+        Self::LimitGiveBack,
+        Self::LimitHold,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Version => "version",
-            Self::Providers => "providers",
+            Self::Config => "config",
             Self::Key => "key",
             Self::Nodes => "nodes",
+            Self::LimitTake => "limit_take",
+            Self::LimitCharge => "limit_charge",
+            Self::LimitGiveBack => "limit_give_back",
+            Self::LimitHold => "limit_hold",
         }
     }
 }
@@ -335,7 +365,12 @@ impl StoreFailure for StoreError {
     fn outcome(&self) -> StoreOutcome {
         match self {
             Self::Unavailable { .. } => StoreOutcome::Unavailable,
-            Self::Conflict { .. } | Self::Refused { .. } | Self::Broken { .. } => StoreOutcome::Unusable,
+            Self::Conflict { .. }
+            | Self::Refused { .. }
+            | Self::Unreadable(_)
+            | Self::NotSetUp { .. }
+            | Self::Denied { .. }
+            | Self::Broken { .. } => StoreOutcome::Unusable,
         }
     }
 }

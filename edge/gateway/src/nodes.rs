@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use runner_api::{NodeRecord, Registry, RegistryError};
+use catalog::LeftOut;
+use runner_api::{NodeList, NodeRecord, Registry, RegistryError};
 
-use crate::freshness::Freshness;
+use crate::config::log_left_out;
+use crate::freshness::{Failure, Freshness, Turn};
 use crate::host::{BoxFuture, Host};
 use crate::metrics::{Metrics, StoreCall};
 
@@ -26,47 +28,77 @@ pub(crate) struct Nodes {
     registry: Arc<dyn Registry>,
     host: Arc<dyn Host>,
     metrics: Arc<Metrics>,
-    freshness: Freshness,
-    known: ArcSwap<Vec<Arc<NodeRecord>>>,
+    freshness: Arc<Freshness>,
+    known: ArcSwap<Known>,
     /// Nodes that failed lately, by id: avoided until then on the monotonic clock.
     avoided: Mutex<HashMap<String, Duration>>,
 }
 
+/// What was read in one turn.
+#[derive(Default)]
+struct Known {
+    turn: u64,
+    nodes: Vec<Arc<NodeRecord>>,
+    left_out: Vec<LeftOut>,
+}
+
 impl Nodes {
     pub(crate) fn new(registry: Arc<dyn Registry>, host: Arc<dyn Host>, metrics: Arc<Metrics>) -> Self {
-        let freshness = Freshness::new(REFRESH_AFTER, MAX_AGE);
+        let freshness = Freshness::new("runners", REFRESH_AFTER, MAX_AGE);
         Self { registry, host, metrics, freshness, known: ArcSwap::default(), avoided: Mutex::default() }
+    }
+
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// Records of nodes that cannot be read.
+    pub(crate) fn left_out(&self) -> Vec<LeftOut> {
+        self.known.load().left_out.clone()
     }
 
     /// Looks into the registry when that is due. While it does not answer, what it last said holds until it expires.
     pub(crate) async fn ensure_fresh(self: &Arc<Self>) {
-        let refresh = || -> BoxFuture<'static, ()> {
+        let read = |turn| -> BoxFuture<'static, ()> {
             let nodes = self.clone();
             Box::pin(async move {
-                if let Err(error) = nodes.refresh().await {
-                    tracing::warn!(%error, "the runners could not be looked up; the last known ones serve");
-                }
+                // What went wrong is kept and logged by the turn.
+                let _ = nodes.read(turn).await;
             })
         };
-        self.freshness.ensure(&*self.host, refresh).await;
+        self.freshness.ensure(&*self.host, read).await;
     }
 
     pub(crate) async fn refresh(&self) -> Result<(), RegistryError> {
-        let reading = async {
-            let asking = self.registry.nodes();
-            let mut nodes = self.metrics.store_call(StoreCall::Nodes, &*self.host, asking).await?;
-            nodes.truncate(MAX_NODES);
-            self.known.store(Arc::new(nodes.into_iter().map(Arc::new).collect()));
-            Ok(())
-        };
-        self.freshness.read(&*self.host, reading).await
+        self.read(self.freshness.take_turn(&*self.host)).await
+    }
+
+    async fn read(&self, turn: Turn) -> Result<(), RegistryError> {
+        let read = self.metrics.store_call(StoreCall::Nodes, &*self.host, self.registry.nodes()).await;
+        let read = read.map(|list| self.learn(turn.number, list));
+        let failure = |error: &RegistryError| Failure { class: "unavailable", reason: error.to_string() };
+        turn.end(&*self.host, read.as_ref().copied().map_err(failure));
+        read
+    }
+
+    fn learn(&self, turn: u64, list: NodeList) {
+        let mut nodes: Vec<_> = list.nodes.into_iter().map(Arc::new).collect();
+        nodes.truncate(MAX_NODES);
+        let left_out = list.unreadable.iter().map(|node| LeftOut::new(&node.name, &node.reason));
+        let left_out: Vec<_> = left_out.take(MAX_NODES).collect();
+        let new = Arc::new(Known { turn, nodes, left_out });
+        // A later reading may have been faster.
+        let before = self.known.rcu(|known| if known.turn > turn { known.clone() } else { new.clone() });
+        for item in new.left_out.iter().filter(|item| !before.left_out.contains(item)) {
+            log_left_out(item);
+        }
     }
 
     /// Nodes that take runs now, in no order.
     pub(crate) fn up(&self) -> Vec<Arc<NodeRecord>> {
         let now_ms = self.host.unix_ms();
         let is_up = |node: &&Arc<NodeRecord>| node.expires_unix_ms > now_ms && !node.capacity.draining;
-        self.known.load().iter().filter(is_up).cloned().collect()
+        self.known.load().nodes.iter().filter(is_up).cloned().collect()
     }
 
     /// In the order in which they are to be tried, and no more than may be. First the less loaded of two that are

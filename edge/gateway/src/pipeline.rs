@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use catalog::{ApiKeyHasher, Capabilities, LimitStore, Provider, ProviderSlug, Store, StoreError};
+use futures_util::future::join;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -18,14 +19,14 @@ use serde::Serialize;
 use crate::adapter::{Call, ChatCall, Completed, EmbeddingsCall, read_conversation};
 use crate::admit::{self, Estimate, Limits};
 use crate::attempt::{Streamed, Whole, try_targets};
-use crate::authenticate::authenticate;
+use crate::authenticate::{authenticate, presented_key};
 use crate::body::RequestBody;
 use crate::config::{CachedKey, Config};
 use crate::cors;
 use crate::error::{ApiError, UpstreamFailure};
 use crate::estimate;
 use crate::host::{Body, BoxFuture, Host, REQUEST_ID, full};
-use crate::metrics::{GatewayMetrics, Metrics};
+use crate::metrics::{CountedLimits, GatewayMetrics, Metrics};
 use crate::nodes::Nodes;
 use crate::normalize::Seed;
 use crate::relay::Wanted;
@@ -88,13 +89,14 @@ impl Gateway {
         let config = Arc::new(Config::new(store, host.clone(), metrics.clone(), refresh, max_age));
         let nodes = Arc::new(Nodes::new(runners, host.clone(), metrics.clone()));
         let instance = u64::from_le_bytes(random);
+        let limits = Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() });
         let limits = Arc::new(Limits::new(limits, host.clone(), settings.limits_on_store_failure, instance));
         Self(Arc::new(Inner {
             config,
             nodes,
-            metrics,
             hasher,
             limits,
+            metrics,
             settings: Arc::new(settings),
             instance,
             ids: AtomicU64::new(0),
@@ -131,10 +133,11 @@ impl Gateway {
         let body = RequestBody::new(body, self.0.host.clone());
         let request_id = self.request_id(&head.headers);
         let origin = head.headers.get(header::ORIGIN).cloned();
-        let mut response = match cors::preflight(&head, &self.0.settings.cors) {
-            Some(response) => response,
-            None => self.answer(head, body, &request_id).await.unwrap_or_else(|error| self.error(error)),
+        let answered = match cors::preflight(&head, &self.0.settings.cors) {
+            Some(response) => Ok(response),
+            None => self.answer(head, body, &request_id).await,
         };
+        let mut response = answered.unwrap_or_else(|error| self.error_response(error));
         if let Some(origin) = origin {
             cors::expose(&origin, &self.0.settings.cors, response.headers_mut());
         }
@@ -162,15 +165,16 @@ impl Gateway {
         if *method != route.method() {
             return Err(ApiError::wrong_method(&head.method, route.method()));
         }
-        self.0.config.ensure_fresh().await;
         match route {
+            // Whether this instance lives has nothing to do with the store.
             Route::Health => return Ok(json_response(StatusCode::OK, &serde_json::json!({"status": "ok"}))),
-            Route::Ready => return Ok(self.ready()),
+            Route::Ready => {
+                self.0.config.ensure_fresh().await;
+                return Ok(self.ready());
+            }
             Route::ChatCompletions | Route::Embeddings | Route::Models | Route::Model(_) => {}
         }
-        let key = authenticate(&head.headers, &self.0.config, &self.0.hasher, self.0.host.unix_ms())
-            .await
-            .inspect_err(|error| log_refusal(id, None, error))?;
+        let key = self.authenticate(&head.headers).await.inspect_err(|error| log_refusal(id, None, error))?;
         let answered = match route {
             Route::Models => return Ok(self.list_models(&key)),
             Route::Model(id) => return self.show_model(&id, &key),
@@ -178,13 +182,29 @@ impl Gateway {
             Route::ChatCompletions => self.chat_completions(head, body, &key, id).await,
             Route::Health | Route::Ready => unreachable!("answered above, without a key"),
         };
-        let mut response = answered.unwrap_or_else(|error| self.error(error));
+        let mut response = answered.unwrap_or_else(|error| self.error_response(error));
         // On refusals and failures too: a client may want to slow down.
         admit::write_headers(&key, &self.0.limits, response.headers_mut());
         Ok(response)
     }
 
-    fn error(&self, error: ApiError) -> http::Response<Body> {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<CachedKey>, ApiError> {
+        let config = &self.0.config;
+        let key = presented_key(headers)?;
+        if config.freshness().is_loaded() {
+            config.ensure_fresh().await;
+        } else {
+            // A cold instance reads both at once. What comes of the key is looked at below.
+            let (_, ()) = join(config.key(key.id()), config.ensure_fresh()).await;
+            if !config.freshness().is_loaded() {
+                let class = config.freshness().failure().unwrap_or("unavailable");
+                return Err(ApiError::store_unavailable(class));
+            }
+        }
+        authenticate(&key, config, &self.0.hasher, self.0.host.unix_ms()).await
+    }
+
+    fn error_response(&self, error: ApiError) -> http::Response<Body> {
         self.0.metrics.error_answered(&error);
         error.into_response()
     }
@@ -361,15 +381,25 @@ impl Gateway {
 
     /// Ready as long as there is a configuration to serve, even while the store is away; the body tells.
     fn ready(&self) -> http::Response<Body> {
-        let (loaded, store_answers) = self.0.config.state();
-        let (status, word) = match (loaded, store_answers) {
-            (true, true) => (StatusCode::OK, "ready"),
-            (true, false) => (StatusCode::OK, "degraded"),
+        let status = self.status();
+        let (code, word) = match (status.is_loaded, status.store_failure) {
+            (true, None) => (StatusCode::OK, "ready"),
+            (true, Some(_)) => (StatusCode::OK, "degraded"),
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
-        let store = if store_answers { "ok" } else { "unavailable" };
-        let models = self.0.config.routes().len();
-        json_response(status, &serde_json::json!({"status": word, "store": store, "models": models}))
+        let mut response = json_response(
+            code,
+            &serde_json::json!({
+                "status": word,
+                "store": status.store_failure.unwrap_or("ok"),
+                "models": status.models,
+                "left_out": status.left_out.len(),
+            }),
+        );
+        if !status.is_loaded {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
     }
 
     /// The client's own id where it is sane, so that its log and ours can be laid side by side.

@@ -48,7 +48,8 @@ impl JsonLog {
 
 impl Subscriber for JsonLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= Level::INFO
+        // What is neither asks, with `tracing::enabled!`, whether an event would be taken.
+        !metadata.is_span() && *metadata.level() <= Level::INFO
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -145,6 +146,7 @@ mod tests {
         };
         tracing::subscriber::with_default(log, || {
             let error = Outer(std::fmt::Error);
+            assert!(tracing::enabled!(Level::INFO) && !tracing::enabled!(Level::DEBUG));
             tracing::debug!("not for the log");
             tracing::info_span!("no line either").in_scope(|| {
                 tracing::warn!(

@@ -69,7 +69,7 @@ impl OpenedStore {
     pub(crate) async fn hasher(&self) -> Result<ApiKeyHasher, OpenError> {
         match &self.location {
             StoreLocation::DataDir(directory) => {
-                let has_keys = !self.store.keys().await.map_err(|error| self.error(error))?.is_empty();
+                let has_keys = !self.store.keys().await.map_err(|error| self.error(error))?.keys.is_empty();
                 DataDir::locate(Some(directory))
                     .hasher(has_keys)
                     .map_err(|source| OpenError::DataDir { path: directory.clone(), source })
@@ -107,14 +107,18 @@ fn table_hasher(key_secret: &CredentialRef) -> Result<ApiKeyHasher, String> {
 /// What helps against a failure that does not pass by itself; the codes are DynamoDB's.
 fn advice(error: &StoreError, access: &StoreAccess) -> String {
     let reason = match error {
-        StoreError::Broken { reason } | StoreError::Unavailable { reason } => reason.as_str(),
-        StoreError::Conflict { .. } | StoreError::Refused { .. } => "",
+        StoreError::NotSetUp { .. } => {
+            let made =
+                if access.is_aws() { "Terraform makes it" } else { "'dyad-gateway store init' makes it" };
+            return format!("; check the table's name and its region, or {made}");
+        }
+        StoreError::Denied { reason } | StoreError::Unavailable { reason } => reason.as_str(),
+        StoreError::Conflict { .. }
+        | StoreError::Refused { .. }
+        | StoreError::Unreadable(_)
+        | StoreError::Broken { .. } => "",
     };
     let has = |codes: &[&str]| codes.iter().any(|code| reason.contains(code));
-    if has(&["ResourceNotFoundException"]) {
-        let made = if access.is_aws() { "Terraform makes it" } else { "'dyad-gateway store init' makes it" };
-        return format!("; there is no such table: check its name and its region, or {made}");
-    }
     let credentials = [
         "UnrecognizedClientException",
         "InvalidSignatureException",

@@ -13,8 +13,8 @@ use spin_sdk::wasip3::http_compat::{RequestOptionsExtension, http_into_wasi_requ
 
 use crate::message::pieces;
 
-/// The gateway has timeouts of its own for what comes after the connection; Spin's (ten minutes, unless told otherwise)
-/// must not come before them. Whole milliseconds fit in 53 bits.
+/// The gateway has timeouts of its own for what comes after the connection; Spin's, ten minutes unless told otherwise,
+/// must not come before them.
 const LATER_THAN_OURS: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Spin follows no redirects. Dropping the future or the body closes the stream to the upstream.
@@ -77,8 +77,8 @@ fn classify(error: &ErrorCode) -> CallError {
         | E::HttpResponseHeaderSectionSize(_)
         | E::HttpResponseHeaderSize(_)
         | E::HttpResponseTransferCoding(_)
-        | E::HttpResponseContentCoding(_)
-        | E::HttpProtocolError => CallError::Protocol,
+        | E::HttpResponseContentCoding(_) => CallError::Protocol,
+        // Spin says `HttpProtocolError` of most failures, a kept connection that its peer has closed among them.
         _ => CallError::Closed,
     }
 }

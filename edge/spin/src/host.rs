@@ -59,13 +59,6 @@ impl Host for SpinHost {
 
     /// `env:NAME` is the application's variable of that name in lower case.
     fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
-        match reference {
-            CredentialRef::None => Ok(None),
-            CredentialRef::Inline(secret) => Ok(Some(secret.clone())),
-            CredentialRef::Env(name) => variables::credential(name).map(Some),
-            CredentialRef::File(path) => Err(format!(
-                "a Spin component cannot read the file {path}: refer to a variable instead, as env:NAME"
-            )),
-        }
+        edge_host::credential(reference, variables::get)
     }
 }

@@ -1,7 +1,8 @@
 //! The Spin host: a WASI 0.3 HTTP component over the gateway's core. It only converts.
 //!
 //! An instance serves up to 128 requests, 16 of them at once, on one thread: the gateway is made for its first request
-//! and shared by the rest. Work that outlives a response keeps the instance alive until it is done.
+//! and shared by the rest. Work that outlives a response keeps the instance alive until it is done. A request must not
+//! wait for another of the same instance: the SDK's runtime cannot wake one from within another, and traps.
 #![cfg(target_os = "wasi")]
 
 mod call;

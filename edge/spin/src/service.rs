@@ -29,16 +29,8 @@ pub(crate) fn gateway() -> Result<Gateway, Violations> {
 }
 
 fn make() -> Result<Gateway, Violations> {
-    let deployment = Deployment::from_variables(variable).map_err(under_spins_names)?;
+    let deployment = Deployment::from_variables(variables::get).map_err(under_spins_names)?;
     Ok(deployment.into_gateway(Arc::new(SpinHost)))
-}
-
-/// One that cannot be read counts as one that is not set, which is reported; why is in the log.
-fn variable(name: &str) -> Option<String> {
-    variables::read(name).unwrap_or_else(|reason| {
-        tracing::error!(variable = variables::spin_name(name), reason, "a variable cannot be read");
-        None
-    })
 }
 
 fn under_spins_names(mut violations: Violations) -> Violations {

@@ -11,17 +11,23 @@ use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use aws_smithy_async::rt::sleep::AsyncSleep;
 use catalog::{
-    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigVersion, KeyStore, Provider, ProviderSlug, ProviderStore, Store,
-    StoreError, Versioned,
+    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore, LeftOut, Provider,
+    ProviderSlug, ProviderStore, Store, StoreError, Versioned,
 };
 use futures_util::future::{Either, select};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::clock::FleetClock;
 use crate::error::{RetryCollisions, broken, store_error, unavailable, write_error};
 use crate::item::{
-    self, CONFIG, CONFIG_VERSION, Item, ItemError, Key, PK, RECORD_VERSION, SCHEMA_VERSION, SK,
+    self, ConfigItem, Item, ItemError, Key, PK, PROVIDER_CHANGES, RECORD_VERSION, SCHEMA_VERSION,
 };
 use crate::sdk::{SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient, SharedTimeSource};
+
+/// Pages of 1 MB that a list may have: it has to fit into the memory of a small instance.
+const MAX_PAGES: usize = 32;
+/// Partitions that are read at once where a list is spread over many. Workers have six connections.
+const PARALLEL: usize = 4;
 
 /// What the host brings along, so that this crate opens no socket, sleeps on no runtime and reads no clock.
 #[derive(Clone, Debug)]
@@ -110,43 +116,47 @@ impl DynamoStore {
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         Box::pin(async move {
             match select(pin!(call), self.sleep.sleep(self.deadline)).await {
+                Either::Left((Err(StoreError::NotSetUp { reason }), _)) => {
+                    Err(StoreError::NotSetUp { reason: format!("{reason}: {:?}", self.table) })
+                }
                 Either::Left((result, _)) => result,
                 Either::Right(_) => Err(unavailable(format!("no answer within {:?}", self.deadline))),
             }
         })
     }
 
-    async fn get(&self, key: Key<'_>) -> Result<Option<Item>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<Item>, StoreError> {
         let request = self.client.get_item().table_name(&self.table).consistent_read(true);
         let answer =
             request.set_key(Some(key.to_item())).send().await.map_err(|error| store_error(&error))?;
         Ok(answer.item)
     }
 
-    /// One record; `Broken` if it cannot be read.
+    /// One record; `Unreadable` if it cannot be read.
     async fn find<T>(
         &self,
-        key: Key<'_>,
+        key: Key,
         read: fn(&Item) -> Result<T, ItemError>,
     ) -> Result<Option<T>, StoreError> {
-        let Some(item) = self.get(key).await? else { return Ok(None) };
-        read(&item).map(Some).map_err(|error| broken(format!("{}/{}: {error}", key.pk, key.sk)))
+        let Some(item) = self.get(&key).await? else { return Ok(None) };
+        read(&item).map(Some).map_err(|error| StoreError::Unreadable(item::left_out(&item, &error)))
     }
 
-    /// All readable records of a partition, ordered by sort key.
-    async fn list<T>(
+    /// What can be read of a partition, ordered by sort key, and what cannot.
+    pub(crate) async fn list<T>(
         &self,
-        pk: &'static str,
+        pk: &str,
+        consistent: bool,
         read: fn(&Item) -> Result<T, ItemError>,
-    ) -> Result<Vec<T>, StoreError> {
-        let mut records = Vec::new();
+    ) -> Result<(Vec<T>, Vec<LeftOut>), StoreError> {
+        let (mut records, mut left_out) = (Vec::new(), Vec::new());
         let mut next = None;
-        loop {
+        for _ in 0..MAX_PAGES {
             let page = self
                 .client
                 .query()
                 .table_name(&self.table)
-                .consistent_read(true)
+                .consistent_read(consistent)
                 .key_condition_expression("#pk = :pk")
                 .expression_attribute_names("#pk", PK)
                 .expression_attribute_values(":pk", item::string(pk))
@@ -157,28 +167,22 @@ impl DynamoStore {
             for item in page.items() {
                 match read(item) {
                     Ok(record) => records.push(record),
-                    Err(error) => {
-                        let sk = item.get(SK).and_then(|sk| sk.as_s().ok()).map_or("", String::as_str);
-                        tracing::warn!(
-                            pk,
-                            sk,
-                            reason = &error as &dyn std::error::Error,
-                            "stored item left out"
-                        );
-                    }
+                    Err(error) => left_out.push(item::left_out(item, &error)),
                 }
             }
             next = page.last_evaluated_key;
             if next.is_none() {
-                return Ok(records);
+                return Ok((records, left_out));
             }
         }
+        Err(broken(format!("the partition {pk} has more than {MAX_PAGES} MB")))
     }
 
     async fn put(
         &self,
         item: Item,
         expected: Option<u64>,
+        count: &str,
         conflict: impl FnOnce() -> StoreError,
     ) -> Result<(), StoreError> {
         let put = Put::builder().table_name(&self.table).set_item(Some(item));
@@ -192,13 +196,14 @@ impl DynamoStore {
                 .expression_attribute_values(":expected", item::number(version)),
         };
         let put = put.build().map_err(|error| unbuildable(&error))?;
-        self.write(TransactWriteItem::builder().put(put).build(), conflict).await
+        self.write(TransactWriteItem::builder().put(put).build(), count, conflict).await
     }
 
     async fn delete(
         &self,
-        key: Key<'_>,
+        key: &Key,
         expected: u64,
+        count: &str,
         conflict: impl FnOnce() -> StoreError,
     ) -> Result<(), StoreError> {
         let delete = Delete::builder()
@@ -209,21 +214,22 @@ impl DynamoStore {
             .expression_attribute_values(":expected", item::number(expected))
             .build()
             .map_err(|error| unbuildable(&error))?;
-        self.write(TransactWriteItem::builder().delete(delete).build(), conflict).await
+        self.write(TransactWriteItem::builder().delete(delete).build(), count, conflict).await
     }
 
     /// One change, counted in the same transaction. The SDK adds the idempotency token.
     async fn write(
         &self,
         change: TransactWriteItem,
+        count: &str,
         conflict: impl FnOnce() -> StoreError,
     ) -> Result<(), StoreError> {
-        let count = Update::builder()
+        let counting = Update::builder()
             .table_name(&self.table)
-            .set_key(Some(CONFIG.to_item()))
-            .update_expression("SET #schema = :schema ADD #config_version :one")
+            .set_key(Some(Key::version().to_item()))
+            .update_expression("SET #schema = :schema ADD #count :one")
             .expression_attribute_names("#schema", SCHEMA_VERSION)
-            .expression_attribute_names("#config_version", CONFIG_VERSION)
+            .expression_attribute_names("#count", count)
             .expression_attribute_values(":schema", item::schema())
             .expression_attribute_values(":one", item::number(1))
             .build()
@@ -231,7 +237,7 @@ impl DynamoStore {
         self.client
             .transact_write_items()
             .transact_items(change)
-            .transact_items(TransactWriteItem::builder().update(count).build())
+            .transact_items(TransactWriteItem::builder().update(counting).build())
             .send()
             .await
             .map_err(|error| write_error(&error, conflict))?;
@@ -249,10 +255,6 @@ fn next_version(expected: Option<u64>, conflict: impl FnOnce() -> StoreError) ->
 }
 
 impl ProviderStore for DynamoStore {
-    fn providers(&self) -> BoxFuture<'_, Result<Vec<Versioned<Provider>>, StoreError>> {
-        self.call(self.list(item::PROVIDERS, item::to_provider))
-    }
-
     fn provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
@@ -268,7 +270,8 @@ impl ProviderStore for DynamoStore {
         self.call(async move {
             let conflict = || StoreError::provider_conflict(&provider.slug);
             let version = next_version(expected, conflict)?;
-            self.put(item::from_provider(provider, version)?, expected, conflict).await?;
+            let item = item::from_provider(provider, version)?;
+            self.put(item, expected, PROVIDER_CHANGES, conflict).await?;
             Ok(version)
         })
     }
@@ -278,7 +281,10 @@ impl ProviderStore for DynamoStore {
         slug: &'a ProviderSlug,
         expected: u64,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.call(self.delete(Key::provider(slug), expected, || StoreError::provider_conflict(slug)))
+        self.call(async move {
+            let conflict = || StoreError::provider_conflict(slug);
+            self.delete(&Key::provider(slug), expected, PROVIDER_CHANGES, conflict).await
+        })
     }
 }
 
@@ -290,8 +296,19 @@ impl KeyStore for DynamoStore {
         self.call(self.find(Key::api_key(id), item::to_key))
     }
 
-    fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>> {
-        self.call(self.list(item::KEYS, item::to_key))
+    fn keys(&self) -> BoxFuture<'_, Result<KeyList, StoreError>> {
+        self.call(async move {
+            // In the order of the groups, which is the order of the ids.
+            let mut groups = stream::iter(0..ApiKeyId::GROUPS)
+                .map(|group| async move { self.list(&item::key_partition(group), true, item::to_key).await })
+                .buffered(PARALLEL);
+            let mut list = KeyList::default();
+            while let Some((keys, left_out)) = groups.try_next().await? {
+                list.keys.extend(keys);
+                list.left_out.extend(left_out);
+            }
+            Ok(list)
+        })
     }
 
     fn put_key<'a>(
@@ -302,14 +319,31 @@ impl KeyStore for DynamoStore {
         self.call(async move {
             let conflict = || StoreError::key_conflict(&key.id);
             let version = next_version(expected, conflict)?;
-            self.put(item::from_key(key, version)?, expected, conflict).await?;
+            let item = item::from_key(key, version)?;
+            self.put(item, expected, &item::key_changes(key.id.group()), conflict).await?;
             Ok(version)
         })
     }
 }
 
 impl Store for DynamoStore {
+    fn config(&self) -> BoxFuture<'_, Result<ConfigSnapshot, StoreError>> {
+        self.call(async {
+            let (items, left_out) = self.list(item::CONFIG, true, item::to_config_item).await?;
+            let version_is_unreadable = left_out.iter().any(|item| item.name == item::VERSION_NAME);
+            let mut snapshot = ConfigSnapshot { left_out, ..ConfigSnapshot::default() };
+            snapshot.version = (!version_is_unreadable).then(ConfigVersion::default);
+            for item in items {
+                match item {
+                    ConfigItem::Version(version) => snapshot.version = Some(*version),
+                    ConfigItem::Provider(provider) => snapshot.providers.push(*provider),
+                }
+            }
+            Ok(snapshot)
+        })
+    }
+
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
-        self.call(async { Ok(self.find(CONFIG, item::to_config_version).await?.unwrap_or_default()) })
+        self.call(async { Ok(self.find(Key::version(), item::to_config_version).await?.unwrap_or_default()) })
     }
 }

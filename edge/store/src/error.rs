@@ -23,6 +23,23 @@ const PASSING: &[&str] = &[
     "TransactionInProgressException",
 ];
 
+/// Codes of requests that are understood and not allowed. Some are of signatures: a secret that is wrong, or a clock.
+const DENIED: &[&str] = &[
+    "AccessDeniedException",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "IncompleteSignatureException",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "NotAuthorized",
+    "OptInRequired",
+    "RequestExpired",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+
 pub(crate) fn unavailable(reason: impl Into<String>) -> StoreError {
     StoreError::Unavailable { reason: reason.into() }
 }
@@ -44,6 +61,10 @@ pub(crate) fn store_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespo
                 Some(code) if PASSING.contains(&code) || status.is_server_error() => {
                     unavailable(printable(code))
                 }
+                Some("ResourceNotFoundException") => {
+                    StoreError::NotSetUp { reason: "there is no such table".to_owned() }
+                }
+                Some(code) if DENIED.contains(&code) => StoreError::Denied { reason: code.to_owned() },
                 None if status.is_server_error() => unavailable(format!("status {}", status.as_u16())),
                 Some(code) => broken(printable(code)),
                 None => broken(format!("an answer that is not DynamoDB's, with status {}", status.as_u16())),

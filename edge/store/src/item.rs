@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use catalog::{
-    ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, Provider, ProviderSlug, RawProvider, StoreError,
-    Versioned,
+    ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, LeftOut, Provider, ProviderSlug, RawProvider,
+    StoreError, Versioned,
 };
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
@@ -15,33 +15,56 @@ pub(crate) const PK: &str = "pk";
 pub(crate) const SK: &str = "sk";
 pub(crate) const SCHEMA_VERSION: &str = "schema_version";
 pub(crate) const RECORD_VERSION: &str = "record_version";
-pub(crate) const CONFIG_VERSION: &str = "config_version";
 
 const THIS_SCHEMA: u64 = 1;
 
-/// A record's key in the table.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Key<'a> {
-    pub(crate) pk: &'static str,
-    pub(crate) sk: &'a str,
+/// An item's key in the table.
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    pub(crate) pk: String,
+    pub(crate) sk: String,
 }
 
-pub(crate) const PROVIDERS: &str = "PROVIDER";
-pub(crate) const KEYS: &str = "KEY";
-pub(crate) const CONFIG: Key<'static> = Key { pk: "CONFIG", sk: "VERSION" };
+/// The partition of what every instance reads at its start.
+pub(crate) const CONFIG: &str = "CONFIG";
+const VERSION: &str = "VERSION";
+/// As [`left_out`] calls it.
+pub(crate) const VERSION_NAME: &str = "CONFIG/VERSION";
+const PROVIDER: &str = "PROVIDER#";
 
-impl<'a> Key<'a> {
-    pub(crate) fn provider(slug: &'a ProviderSlug) -> Self {
-        Self { pk: PROVIDERS, sk: slug.as_str() }
+impl Key {
+    pub(crate) fn version() -> Self {
+        Self { pk: CONFIG.to_owned(), sk: VERSION.to_owned() }
     }
 
-    pub(crate) fn api_key(id: &'a ApiKeyId) -> Self {
-        Self { pk: KEYS, sk: id.as_str() }
+    pub(crate) fn provider(slug: &ProviderSlug) -> Self {
+        Self { pk: CONFIG.to_owned(), sk: format!("{PROVIDER}{slug}") }
     }
 
-    pub(crate) fn to_item(self) -> Item {
-        Item::from([(PK.to_owned(), string(self.pk)), (SK.to_owned(), string(self.sk))])
+    pub(crate) fn api_key(id: &ApiKeyId) -> Self {
+        Self { pk: key_partition(id.group()), sk: id.as_str().to_owned() }
     }
+
+    pub(crate) fn to_item(&self) -> Item {
+        Item::from([(PK.to_owned(), string(&self.pk)), (SK.to_owned(), string(&self.sk))])
+    }
+}
+
+/// The partition of a group's keys.
+pub(crate) fn key_partition(group: usize) -> String {
+    format!("KEY#{}", group_name(group))
+}
+
+/// The attribute of the version item that counts writes of providers.
+pub(crate) const PROVIDER_CHANGES: &str = "providers";
+
+/// The attribute of the version item that counts writes of a group's keys.
+pub(crate) fn key_changes(group: usize) -> String {
+    format!("keys_{}", group_name(group))
+}
+
+fn group_name(group: usize) -> char {
+    char::from(ApiKeyId::FIRST_CHARACTERS[group])
 }
 
 /// Why an item cannot be read. Names attributes, never their content.
@@ -49,6 +72,10 @@ impl<'a> Key<'a> {
 pub(crate) enum ItemError {
     #[error("attribute {0} is missing or of the wrong kind")]
     Attribute(&'static str),
+    #[error("its counts are not numbers")]
+    Counts,
+    #[error("it is nothing that belongs here")]
+    Unknown,
     #[error("it was written by another version, with schema {0}")]
     Schema(u64),
     #[error("attribute body is not JSON")]
@@ -57,6 +84,12 @@ pub(crate) enum ItemError {
     Rules(#[from] catalog::Violations),
     #[error("its slug is not its key")]
     Slug,
+}
+
+/// What is told of an item that cannot be read.
+pub(crate) fn left_out(item: &Item, error: &ItemError) -> LeftOut {
+    let text = |name| item.get(name).and_then(|value| value.as_s().ok()).map_or("", String::as_str);
+    LeftOut::new(&format!("{}/{}", text(PK), text(SK)), &error.to_string())
 }
 
 pub(crate) fn string(text: impl Into<String>) -> AttributeValue {
@@ -71,7 +104,7 @@ pub(crate) fn schema() -> AttributeValue {
     number(THIS_SCHEMA)
 }
 
-fn record(key: Key<'_>, version: u64) -> Item {
+fn record(key: &Key, version: u64) -> Item {
     let mut item = key.to_item();
     item.insert(SCHEMA_VERSION.to_owned(), schema());
     item.insert(RECORD_VERSION.to_owned(), number(version));
@@ -79,7 +112,7 @@ fn record(key: Key<'_>, version: u64) -> Item {
 }
 
 pub(crate) fn from_provider(provider: &Provider, version: u64) -> Result<Item, StoreError> {
-    let mut item = record(Key::provider(&provider.slug), version);
+    let mut item = record(&Key::provider(&provider.slug), version);
     item.insert("body".to_owned(), string(provider.to_stored()?));
     Ok(item)
 }
@@ -88,7 +121,7 @@ pub(crate) fn to_provider(item: &Item) -> Result<Versioned<Provider>, ItemError>
     check_schema(item)?;
     let raw: RawProvider = serde_json::from_str(get_string(item, "body")?).map_err(|_| ItemError::Json)?;
     let value = Provider::check(&raw)?;
-    if value.slug.as_str() != get_string(item, SK)? {
+    if get_string(item, SK)?.strip_prefix(PROVIDER) != Some(value.slug.as_str()) {
         return Err(ItemError::Slug);
     }
     Ok(Versioned { value, version: get_number(item, RECORD_VERSION)? })
@@ -96,7 +129,7 @@ pub(crate) fn to_provider(item: &Item) -> Result<Versioned<Provider>, ItemError>
 
 pub(crate) fn from_key(key: &ApiKeyRecord, version: u64) -> Result<Item, StoreError> {
     key.check().map_err(|violations| StoreError::Refused { reason: violations.to_string() })?;
-    let mut item = record(Key::api_key(&key.id), version);
+    let mut item = record(&Key::api_key(&key.id), version);
     item.insert("key_hash".to_owned(), AttributeValue::B(Blob::new(key.hash)));
     item.insert("label".to_owned(), string(&key.label));
     item.insert("created_at_ms".to_owned(), number(key.created_at_ms));
@@ -152,7 +185,32 @@ pub(crate) fn to_key(item: &Item) -> Result<Versioned<ApiKeyRecord>, ItemError> 
 
 pub(crate) fn to_config_version(item: &Item) -> Result<ConfigVersion, ItemError> {
     check_schema(item)?;
-    get_number(item, CONFIG_VERSION).map(ConfigVersion)
+    let count = |name: &str| match item.get(name) {
+        None => Ok(0),
+        Some(AttributeValue::N(digits)) => digits.parse().map_err(|_| ItemError::Counts),
+        Some(_) => Err(ItemError::Counts),
+    };
+    let mut version = ConfigVersion { providers: count(PROVIDER_CHANGES)?, ..ConfigVersion::default() };
+    for (group, changes) in version.keys.iter_mut().enumerate() {
+        *changes = count(&key_changes(group))?;
+    }
+    Ok(version)
+}
+
+/// What an item of the configuration's partition is.
+pub(crate) enum ConfigItem {
+    Version(Box<ConfigVersion>),
+    Provider(Box<Versioned<Provider>>),
+}
+
+pub(crate) fn to_config_item(item: &Item) -> Result<ConfigItem, ItemError> {
+    match get_string(item, SK)? {
+        VERSION => to_config_version(item).map(|version| ConfigItem::Version(Box::new(version))),
+        sk if sk.starts_with(PROVIDER) => {
+            to_provider(item).map(|provider| ConfigItem::Provider(Box::new(provider)))
+        }
+        _ => Err(ItemError::Unknown),
+    }
 }
 
 /// First of all: nothing is known of the other attributes under another schema.

@@ -44,6 +44,8 @@ const MEMBERS: &[Member] = &[
         "dyad-gateway",
         &["openai-wire", "catalog", "edge-host", "gateway", "store", "runner-api", "dyad-runner"],
     ),
+    // Holds what the store sends against the policies of infra/terraform.
+    native("table-policies", &["catalog", "store", "runner-api"]),
     // Tests see the product from outside.
     native("system-tests", &[]),
     native("bench", &[]),

@@ -4,6 +4,7 @@ mod arrows;
 mod context;
 mod demo;
 mod engine;
+mod infra;
 mod process;
 mod provision;
 mod services;

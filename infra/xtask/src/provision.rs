@@ -30,6 +30,8 @@ pub(crate) enum Need {
     Client(&'static str),
     /// Every directory of `tests/clients` that pins something.
     AllClients,
+    /// A directory of the repository that pins something, installed beside the clients under its own name.
+    Pins(&'static str),
     /// A Docker engine that answers.
     Docker,
 }
@@ -69,6 +71,10 @@ pub(crate) const NINJA: Need = package("ninja-build", &["ninja", "--version"]);
 pub(crate) const NGINX: Need = package("nginx", &["sh", "-c", "PATH=$PATH:/usr/sbin exec nginx -v"]);
 pub(crate) const NPM: Need = package("npm", &["npm", "--version"]);
 pub(crate) const OPENSSL: Need = package("openssl", &["openssl", "version"]);
+pub(crate) const SYSTEMD: Need = package("systemd", &["systemd-analyze", "--version"]);
+pub(crate) const SHELLCHECK: Need = package("shellcheck", &["shellcheck", "--version"]);
+pub(crate) const COMPOSE: Need =
+    package("docker-compose", &["sh", "-c", "docker compose version || docker-compose version"]);
 pub(crate) const PYTHON: Need = package("python3-venv", &["python3", "-c", "import venv, ensurepip"]);
 
 const fn tool(name: &'static str, version: Version, probe: &'static [&'static str]) -> Need {
@@ -107,6 +113,7 @@ pub(crate) fn provide(context: &Context, services: &mut Services, needs: &[Need]
             Need::WorkerTools => provide_worker_tools(context)?,
             Need::Client(name) => provide_client(context, &context.root.join("tests/clients").join(name))?,
             Need::AllClients => provide_all_clients(context)?,
+            Need::Pins(path) => provide_client(context, &context.root.join(path))?,
             Need::Docker => engine::provide(context, services)?,
         }
     }
@@ -146,22 +153,49 @@ pub(crate) fn install_debian(context: &Context, names: &[&str]) -> Result<(), Pr
         return Err(missing("neither root nor sudo without a password"));
     }
     say(&format!("installing {}", names.join(", ")));
-    let apt = |args: &[&str]| -> Step {
-        let step = if root {
-            context.step("apt-get", INSTALL)
-        } else {
-            context.step("sudo", INSTALL).args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
-        };
-        step.env("DEBIAN_FRONTEND", "noninteractive").args(args)
-    };
     let install = [&["install", "-y", "--no-install-recommends"], names].concat();
-    if apt(&install).run()?.status.success() {
+    if apt(context, &install).run()?.status.success() {
         return Ok(());
     }
     // Fresh images come without package lists, old ones with stale lists.
-    apt(&["update"]).succeed()?;
-    apt(&install).succeed().map_err(|problem| missing(&problem.0))?;
+    apt(context, &["update"]).succeed()?;
+    apt(context, &install).succeed().map_err(|problem| missing(&problem.0))?;
     Ok(())
+}
+
+/// `apt-get` as root.
+fn apt(context: &Context, args: &[&str]) -> Step {
+    let step = if rustix::process::geteuid().is_root() {
+        context.step("apt-get", INSTALL)
+    } else {
+        context.step("sudo", INSTALL).args(["-n", "DEBIAN_FRONTEND=noninteractive", "apt-get"])
+    };
+    step.env("DEBIAN_FRONTEND", "noninteractive").args(args)
+}
+
+/// Prometheus's `promtool`, out of Debian's package: to install the package would set up a server.
+pub(crate) fn promtool(context: &Context) -> Result<Step, Problem> {
+    let step = || context.step("promtool", PROBE);
+    if step().arg("--version").works() {
+        return Ok(step());
+    }
+    say("fetching promtool (once)");
+    let directory =
+        tempfile::tempdir().map_err(|error| Problem(format!("no temporary directory: {error}")))?;
+    let download =
+        || context.step("apt-get", INSTALL).args(["download", "prometheus"]).current_dir(directory.path());
+    if !download().works() {
+        // Fresh images come without package lists.
+        apt(context, &["update"]).succeed()?;
+        download().succeed()?;
+    }
+    let unpack =
+        "dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components 3 -C \"$1\" ./usr/bin/promtool";
+    let tools = context.cache.join("tools/bin");
+    fs::create_dir_all(&tools).map_err(|error| no_access(&tools, &error))?;
+    let unpack = context.step("sh", PROBE).args(["-euc", unpack, "unpack"]).arg(tools);
+    unpack.current_dir(directory.path()).succeed()?;
+    Ok(step())
 }
 
 fn provide_tool(context: &Context, CargoTool { name, version, probe }: CargoTool) -> Result<(), Problem> {

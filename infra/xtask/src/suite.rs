@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use crate::{
     arrows,
     context::Context,
-    demo,
+    demo, infra,
     process::{Problem, Step},
     provision::{self, Need},
     services::Services,
@@ -49,6 +49,23 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "the host-free crates compile for the WASM hosts",
         needs: &[],
         run: wasm::check,
+    },
+    Suite {
+        name: "infra",
+        about: "Terraform, policies, compose, images, units, alerts, dashboard and workflows, each by its own tool",
+        needs: &[
+            provision::C_COMPILER,
+            provision::NPM,
+            Need::Node,
+            provision::PYTHON,
+            provision::SHELLCHECK,
+            provision::SYSTEMD,
+            Need::Docker,
+            provision::COMPOSE,
+            Need::Pins("infra/lint-python"),
+            Need::Pins("infra/lint-node"),
+        ],
+        run: infra::check,
     },
     Suite {
         name: "readme",

@@ -16,7 +16,7 @@ pub mod refusal;
 pub mod request;
 
 pub use event::{ErrorClass, FinishReason, RunEvent, RunUsage};
-pub use node::{Capacity, CliInfo, Isolation, NodeRecord, Registry, RegistryError};
+pub use node::{Capacity, CliInfo, Isolation, NodeList, NodeRecord, Registry, RegistryError, UnreadableNode};
 pub use refusal::{Refusal, RefusalCode};
 pub use request::{Message, Part, Role, RunRequest};
 

@@ -73,6 +73,23 @@ pub struct NodeRecord {
     pub expires_unix_ms: u64,
 }
 
+/// What a registry has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeList {
+    /// The expired ones perhaps among them.
+    pub nodes: Vec<NodeRecord>,
+    /// Records that were written by another version, or are damaged.
+    pub unreadable: Vec<UnreadableNode>,
+}
+
+/// A record that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadableNode {
+    /// Where it is in the registry.
+    pub name: String,
+    pub reason: String,
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("the registry does not answer: {reason}")]
 pub struct RegistryError {
@@ -87,8 +104,8 @@ pub trait Registry: Send + Sync {
     /// Removes the node's record. Removing what is not there is no error.
     fn withdraw<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), RegistryError>>;
 
-    /// All records, the expired ones perhaps among them.
-    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>, RegistryError>>;
+    /// All records.
+    fn nodes(&self) -> BoxFuture<'_, Result<NodeList, RegistryError>>;
 }
 
 /// A registry in this process: for one machine, and for tests.
@@ -114,8 +131,8 @@ impl Registry for MemoryRegistry {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>, RegistryError>> {
+    fn nodes(&self) -> BoxFuture<'_, Result<NodeList, RegistryError>> {
         let nodes = self.lock().values().cloned().collect();
-        Box::pin(std::future::ready(Ok(nodes)))
+        Box::pin(std::future::ready(Ok(NodeList { nodes, unreadable: Vec::new() })))
     }
 }

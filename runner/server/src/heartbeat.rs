@@ -117,6 +117,7 @@ mod tests {
 
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
+    use runner_api::NodeList;
     use runner_api::node::MemoryRegistry;
     use tokio::time::{Instant, sleep};
 
@@ -127,7 +128,7 @@ mod tests {
     }
 
     async fn only_record(registry: &MemoryRegistry) -> Option<NodeRecord> {
-        let mut nodes = registry.nodes().await.unwrap();
+        let mut nodes = registry.nodes().await.unwrap().nodes;
         assert!(nodes.len() <= 1);
         nodes.pop()
     }
@@ -200,7 +201,7 @@ mod tests {
             std::future::pending().boxed()
         }
 
-        fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>, RegistryError>> {
+        fn nodes(&self) -> BoxFuture<'_, Result<NodeList, RegistryError>> {
             std::future::pending().boxed()
         }
     }

@@ -75,7 +75,7 @@ impl Runner {
         if !missing.is_empty() {
             return Err(StartError::Credentials(missing));
         }
-        let lock = StateLock::take(&config.state_dir)?;
+        let lock = StateLock::take(&config)?;
         let bound = Bound::bind(&config).await?;
         config.node.url = bound.url(&config.node.url).map_err(StartError::Serve)?;
         let mut progress = |cli: &str, step: Progress| {

@@ -194,6 +194,9 @@ impl AsyncWrite for Stdin {
 pub enum SandboxError {
     #[error("Docker does not answer at {}", socket.display())]
     NoEngine { socket: PathBuf },
+    /// It took the connection and says nothing.
+    #[error("the Docker engine at {} does not answer", socket.display())]
+    Hangs { socket: PathBuf },
     #[error("Docker failed at {doing}")]
     Docker { doing: &'static str, source: bollard::errors::Error },
     #[error("Docker took too long at {doing}")]

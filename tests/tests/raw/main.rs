@@ -6,5 +6,6 @@ mod disconnects;
 mod drain;
 mod fallback;
 mod http2;
+mod metrics;
 mod streams;
 mod upstreams;

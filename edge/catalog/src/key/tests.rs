@@ -115,6 +115,17 @@ fn an_id_from_outside_is_checked() {
     }
 }
 
+/// Lists are put together group by group.
+#[test]
+fn groups_are_in_the_order_of_ids() {
+    let groups = ApiKeyId::FIRST_CHARACTERS.map(|first| {
+        let id = format!("{}00000000000", char::from(first));
+        ApiKeyId::parse(&id).unwrap().group()
+    });
+    assert!(groups.into_iter().eq(0..ApiKeyId::GROUPS));
+    assert!(ApiKeyId::FIRST_CHARACTERS.is_sorted());
+}
+
 proptest! {
     #[test]
     fn every_key_parses(bytes: [u8; 32]) {

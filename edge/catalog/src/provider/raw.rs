@@ -42,11 +42,22 @@ impl Provider {
         Ok(Value::Object(raw))
     }
 
+    /// `DynamoDB` keeps items of up to 400 KB, names and key included.
+    pub const MAX_STORED_BYTES: usize = 390_000;
+
     /// The text that a store keeps, once it is certain that reading it gives this provider again: the members are
     /// public, so it may have been made without [`Provider::check`]. Fails as [`StoreError::Refused`].
     pub fn to_stored(&self) -> Result<String, StoreError> {
         let raw = self.to_raw().map_err(|error| StoreError::Refused { reason: error.to_string() })?;
         let stored = raw.to_string();
+        if stored.len() > Self::MAX_STORED_BYTES {
+            let reason = format!(
+                "the provider has {} bytes; at most {} are kept",
+                stored.len(),
+                Self::MAX_STORED_BYTES
+            );
+            return Err(StoreError::Refused { reason });
+        }
         match Self::check(&raw.into()) {
             Ok(read) if read == *self => Ok(stored),
             Ok(_) => {

@@ -363,13 +363,14 @@ impl Limits {
         };
         tracing::warn!(%error, key_id = %usage.key, "limits cannot be counted in the store");
         match error {
-            StoreError::Unavailable { .. } => {
+            StoreError::Unavailable { .. } | StoreError::NotSetUp { .. } | StoreError::Denied { .. } => {
                 *self.retry_at() = Some(self.host.monotonic() + RETRY_EVERY);
                 Err(Failure::Down)
             }
-            StoreError::Broken { .. } | StoreError::Refused { .. } | StoreError::Conflict { .. } => {
-                Err(Failure::ThisOnly)
-            }
+            StoreError::Broken { .. }
+            | StoreError::Unreadable(_)
+            | StoreError::Refused { .. }
+            | StoreError::Conflict { .. } => Err(Failure::ThisOnly),
         }
     }
 

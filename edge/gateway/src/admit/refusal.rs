@@ -5,15 +5,15 @@ use std::time::Duration;
 use catalog::{Period, Quantity};
 
 use super::headers::span;
-use super::{Estimate, Kind, Refused};
+use super::{Estimate, Kind, Limit, Refused};
 use crate::error::ApiError;
 
 pub(super) fn error(refused: Refused, now_ms: u64) -> ApiError {
     match refused {
-        Refused::Busy { limit } => ApiError::rate_limited(
-            format!("This API key may have {limit} requests under way at once, and has."),
-            Duration::from_secs(1),
-        ),
+        Refused::Busy { limit } => {
+            let message = format!("This API key may have {limit} requests under way at once, and has.");
+            ApiError::rate_limited(message, Duration::from_secs(1)).over(Limit::ConcurrentRequests)
+        }
         Refused::StoreFails => ApiError::limits_unavailable(),
         Refused::Spent { kind, limit, need, window } => {
             let reset = Duration::from_millis(window.end_ms.saturating_sub(now_ms));
@@ -27,11 +27,12 @@ pub(super) fn error(refused: Refused, now_ms: u64) -> ApiError {
                 ),
             };
             let message = format!("This API key {spent} The next {period} begins in {}.", span(reset));
-            match kind.period() {
+            let error = match kind.period() {
                 Period::Minute => ApiError::rate_limited(message, reset),
                 // Nobody waits for that: no client is to try again by itself.
                 Period::Day | Period::Month => ApiError::quota_exhausted(message, reset),
-            }
+            };
+            error.over(Limit::OfWindow(kind))
         }
     }
 }

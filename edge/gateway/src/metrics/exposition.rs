@@ -9,6 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncod
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
+use super::limits::{PERIODS, QUANTITIES};
 use super::{Kind, Metrics, Series, StoreCall, StoreOutcome};
 use crate::Gateway;
 use crate::error::FailureClass;
@@ -41,14 +42,23 @@ impl Collector for GatewayMetrics {
         metrics.encode_requests(&mut page)?;
         metrics.encode_upstreams(&mut page)?;
         metrics.encode_store(&mut page)?;
-        let (loaded, store_answers) = inner.config.state();
-        page.gauge("dyad_gateway_ready", "1 once there is a configuration to serve", loaded.into())?;
+        let status = self.0.status();
+        page.gauge(
+            "dyad_gateway_ready",
+            "1 once there is a configuration to serve",
+            status.is_loaded.into(),
+        )?;
         page.gauge(
             "dyad_gateway_store_up",
             "1 if the store answered when its configuration was last asked for",
-            store_answers.into(),
+            (status.is_loaded && status.store_failure.is_none()).into(),
         )?;
-        page.gauge("dyad_gateway_models", "Models that are served", inner.config.routes().len() as u64)
+        page.gauge(
+            "dyad_gateway_left_out",
+            "Items of the store that cannot be read; the log names them",
+            status.left_out.len() as u64,
+        )?;
+        page.gauge("dyad_gateway_models", "Models that are served", status.models as u64)
     }
 }
 
@@ -116,6 +126,11 @@ impl Metrics {
         for (code, count) in errors {
             family.count(&[("code", code)], count)?;
         }
+        let refusals = self.limit_refusals.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut family = page.counter("dyad_gateway_limit_refusals", "Requests over a limit of their key")?;
+        for (limit, count) in refusals {
+            family.count(&[("limit", limit)], count)?;
+        }
         Ok(())
     }
 
@@ -175,6 +190,27 @@ impl Metrics {
             let duration = &self.store_calls[call as usize].duration;
             if !duration.is_empty() {
                 duration.encode(family.of(&[("call", call.as_str())])?)?;
+            }
+        }
+        let units = &self.limit_units;
+        for (name, help, units) in [
+            ("dyad_gateway_limit_granted", "What was taken from limits' windows, to be used", &units.granted),
+            (
+                "dyad_gateway_limit_wasted",
+                "What was taken from limits' windows and could not be used",
+                &units.wasted,
+            ),
+            ("dyad_gateway_limit_charged", "What was used beyond what had been taken", &units.charged),
+            ("dyad_gateway_limit_given_back", "What was taken, not used and given back", &units.given_back),
+        ] {
+            let mut family = page.counter(name, help)?;
+            for (quantity, quantity_name) in QUANTITIES {
+                for (period, period_name) in PERIODS {
+                    let count = units.get(quantity, period).get();
+                    if count > 0 {
+                        family.count(&[("quantity", quantity_name), ("period", period_name)], count)?;
+                    }
+                }
             }
         }
         Ok(())

@@ -74,7 +74,7 @@ fn the_last_known_configuration_serves_while_the_store_is_away() {
     test.store.is(Mood::Well);
     test.put_provider(&provider("beta", &json!({"models": [{"id": "new"}]})), None);
     test.advance(secs(3));
-    test.get("/healthz");
+    test.get("/ready");
     test.host.run_spawned();
     assert_eq!(readiness(&test), "200 ready ok 2");
     assert_eq!(test.models_with(Some(&format!("Bearer {}", key.expose()))).status, StatusCode::OK);

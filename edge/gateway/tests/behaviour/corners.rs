@@ -103,7 +103,7 @@ fn what_is_held_back_before_the_first_content_is_bounded() {
 fn requests_that_arrive_together_share_their_key_s_limit() {
     let one = ApiKeyLimits { concurrent_requests: Some(1), ..ApiKeyLimits::default() };
     let test = setup().provider("alpha", &json!({})).limits(one).build();
-    test.get("/healthz");
+    test.get("/ready");
     test.store.is(Mood::Slow);
     let mut waiting: Vec<_> = (0..5)
         .map(|_| {
@@ -149,10 +149,11 @@ fn a_store_that_is_down_is_not_asked_for_each_request() {
     assert_eq!(test.listed(), ["m"]);
     test.store.is(Mood::Down);
     test.advance(secs(3));
-    let log = Log::start();
+    let (log, checks) = (Log::start(), test.store.checks());
     for _ in 0..20 {
         assert_eq!(test.get("/v1/models").status, StatusCode::OK);
         test.advance(Duration::from_millis(1));
     }
-    assert_eq!(log.all().iter().filter(|line| line.contains("last known")).count(), 1);
+    assert_eq!(test.store.checks() - checks, 1);
+    assert_eq!(log.all().iter().filter(|line| line.contains("what is known serves on")).count(), 1);
 }

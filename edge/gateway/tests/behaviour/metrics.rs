@@ -61,6 +61,13 @@ fn requests_are_counted_by_what_came_of_them() {
     complete(&test, &json!({}));
     test.host.reply("alpha", Reply::sse([text_chunk("a"), ending()]));
     test.stream().text();
+    assert_eq!(
+        Scrape::of(&test).family("tokens_total"),
+        [
+            (r#"provider="alpha",model="m",direction="completion""#, 4),
+            (r#"provider="alpha",model="m",direction="prompt""#, 10),
+        ]
+    );
     let left = Feed::default();
     left.push(text_chunk("a"));
     test.host.reply("alpha", Reply::feed(&left));
@@ -106,14 +113,6 @@ fn requests_are_counted_by_what_came_of_them() {
             (r#"code="model_not_found""#, 1),
             (r#"code="unknown_url""#, 1),
             (r#"code="upstream_auth_failed""#, 1),
-        ]
-    );
-    // Reported for two, and estimated for the one that was left and the one that broke: as far as they came.
-    assert_eq!(
-        scrape.family("tokens_total"),
-        [
-            (r#"provider="alpha",model="m",direction="completion""#, 2 * 2 + 2),
-            (r#"provider="alpha",model="m",direction="prompt""#, 2 * 5 + 2 * 17),
         ]
     );
     assert_eq!(scrape.get("requests_in_flight"), 0);
@@ -258,13 +257,30 @@ fn the_stores_answers_are_counted() {
     let calls = |outcome: &str, call: &str| {
         Scrape::of(&test).get(&format!("store_calls_total{{call=\"{call}\",outcome=\"{outcome}\"}}"))
     };
-    assert_eq!([calls("ok", "version"), calls("ok", "providers"), calls("ok", "key")], [1, 1, 1]);
+    assert_eq!([calls("ok", "version"), calls("ok", "config"), calls("ok", "key")], [0, 1, 1]);
     test.store.is(Mood::Down);
     test.advance(secs(11));
     test.get("/v1/models");
     assert_eq!(calls("unavailable", "version"), 1);
     assert_eq!(Scrape::of(&test).get("store_up"), 0);
-    assert_eq!(Scrape::of(&test).get(r#"store_call_duration_seconds_count{call="version"}"#), 2);
+    assert_eq!(Scrape::of(&test).get(r#"store_call_duration_seconds_count{call="version"}"#), 1);
+}
+
+#[test]
+fn what_is_taken_from_a_limit_is_counted() {
+    let limits = ApiKeyLimits { requests_per_minute: Some(3), ..ApiKeyLimits::default() };
+    let test = setup().provider("alpha", &json!({})).limits(limits).build();
+    for _ in 0..3 {
+        test.host.reply("alpha", Reply::json(200, &completion("ok")));
+        complete(&test, &json!({}));
+    }
+    assert_eq!(test.chat(&json!({})).error_line(), "429 rate_limit_error rate_limit_exceeded");
+    let scrape = Scrape::of(&test);
+    assert_eq!(scrape.family("limit_granted_total"), [(r#"quantity="requests",period="minute""#, 3)]);
+    let calls = scrape.get(r#"store_calls_total{call="limit_take",outcome="ok"}"#);
+    assert!((1..=4).contains(&calls), "{calls}");
+    assert_eq!(scrape.family("errors_total"), [(r#"code="rate_limit_exceeded""#, 1)]);
+    assert_eq!(scrape.family("limit_refusals_total"), [(r#"limit="requests_per_minute""#, 1)]);
 }
 
 #[test]

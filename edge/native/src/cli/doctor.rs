@@ -2,6 +2,7 @@
 
 use catalog::{Adapter, ApiKeyRecord, KeyStore as _};
 use clap::Args;
+use dyad_runner::sandbox::SandboxError;
 use serde_json::json;
 
 use super::{CommonArgs, Failure, ProviderArgs, StoreArgs, block_on};
@@ -88,11 +89,11 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
         Ok(opened) => {
             report.add(Verdict::Works, &location.to_string(), "");
             match opened.store.keys().await {
-                Ok(keys) if keys.iter().any(|key| is_active(&key.value)) => {
-                    let active = keys.iter().filter(|key| is_active(&key.value)).count();
+                Ok(list) if list.keys.iter().any(|key| is_active(&key.value)) => {
+                    let active = list.keys.iter().filter(|key| is_active(&key.value)).count();
                     report.add(Verdict::Works, &count(active, "API key"), "");
                 }
-                Ok(keys) if !keys.is_empty() => report.add(
+                Ok(list) if !list.keys.is_empty() => report.add(
                     Verdict::Hint,
                     "every API key is revoked or expired",
                     "'dyad-gateway keys create' makes another.",
@@ -178,8 +179,10 @@ async fn examine_clis(data_dir: &DataDir, report: &mut Report) -> bool {
         }
     };
     if let Err(error) = plan.reach_engine().await {
-        let advice =
-            "Install and start Docker (on Debian: apt-get install docker.io), and CLIs are models too.";
+        let advice = match error {
+            SandboxError::Hangs { .. } => "Restart Docker, and CLIs are models too.",
+            _ => "Install and start Docker (on Debian: apt-get install docker.io), and CLIs are models too.",
+        };
         report.add(Verdict::Hint, &error_chain(&error), advice);
         return false;
     }

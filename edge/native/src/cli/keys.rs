@@ -139,7 +139,7 @@ pub(crate) fn run(command: &KeysCommand) -> Result<(), Failure> {
 }
 
 async fn list(opened: &OpenedStore, output: Output) -> Result<(), Failure> {
-    let keys = opened.store.keys().await.map_err(|error| opened.error(error))?;
+    let list = opened.store.keys().await.map_err(|error| opened.error(error))?;
     let now = now_ms();
     let names = [
         "ID",
@@ -153,7 +153,7 @@ async fn list(opened: &OpenedStore, output: Output) -> Result<(), Failure> {
         "TOKENS/MONTH",
     ];
     let mut rows = vec![names.map(str::to_owned).to_vec()];
-    for key in keys.iter().map(|key| &key.value) {
+    for key in list.keys.iter().map(|key| &key.value) {
         let state = match (key.revoked_at_ms, key.expires_at_ms) {
             (Some(_), _) => "revoked",
             (None, Some(at)) if at <= now => "expired",
@@ -181,7 +181,7 @@ async fn list(opened: &OpenedStore, output: Output) -> Result<(), Failure> {
             or_any(limits.tokens_per_month),
         ]);
     }
-    if keys.is_empty() {
+    if list.keys.is_empty() {
         output.say("There are no API keys; 'dyad-gateway keys create' makes one.");
     } else {
         output.table(&rows);

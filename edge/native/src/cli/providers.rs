@@ -4,7 +4,7 @@ mod apply;
 
 use std::path::PathBuf;
 
-use catalog::{ProviderSlug, ProviderStore as _, StoreError};
+use catalog::{ProviderSlug, ProviderStore as _, Store as _, StoreError};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -19,7 +19,7 @@ pub(crate) enum ProvidersCommand {
     /// List the providers and their models
     List {
         /// List what the store has, and ask no provider for its models
-        #[arg(long, conflicts_with_all = ["upstreams", "no_discovery", "no_runner"])]
+        #[arg(long, conflicts_with = "upstreams")]
         stored: bool,
         #[command(flatten)]
         args: GatheredArgs,
@@ -145,7 +145,7 @@ fn list_stored(args: &GatheredArgs) -> Result<(), Failure> {
     let location = locate_for(&args.store, &args.common).map_err(Failure::Usage)?;
     block_on(async {
         let opened = location.open().await?;
-        let stored = opened.store.providers().await.map_err(|error| opened.error(error))?;
+        let stored = opened.store.config().await.map_err(|error| opened.error(error))?.providers;
         let mut rows = Vec::new();
         for provider in &stored {
             let (version, provider) = (provider.version, &provider.value);

@@ -1,26 +1,50 @@
 //! API keys, from the first start to revocation, while a gateway runs and while none does.
 
+#![expect(clippy::unwrap_used, reason = "an answer that cannot be read ends its test")]
+
 use std::time::{Duration, Instant};
 
 use super::support::{Place, mode};
 
 #[test]
 fn the_first_start_shows_a_key_once_and_later_ones_none() {
-    let place = Place::new();
-    let first = place.up(&[]);
-    let key = first.first_key().to_owned();
-    assert_eq!(first.get("/v1/models", &key), 200);
-    assert_eq!(first.get("/v1/models", "dgw_wrong"), 401);
-    let log = first.stop();
-    assert!(!log.contains(&key), "{log}");
-    let second = place.up(&[]);
-    assert!(second.ready.get("api_key").is_none(), "{}", second.ready);
-    assert_eq!(second.get("/v1/models", &key), 200, "the key is still good");
+    for place in Place::on_each_store() {
+        let first = place.up(&[]);
+        let key = first.first_key().to_owned();
+        assert_eq!(first.get("/v1/models", &key), 200);
+        assert_eq!(first.get("/v1/models", "dgw_wrong"), 401);
+        let log = first.stop();
+        assert!(!log.contains(&key), "{log}");
+        let second = place.up(&[]);
+        assert!(second.ready.get("api_key").is_none(), "{}", second.ready);
+        assert_eq!(second.get("/v1/models", &key), 200, "the key is still good");
+    }
+}
+
+#[test]
+fn of_several_that_start_at_once_one_makes_the_first_key() {
+    for place in Place::on_each_store() {
+        let gateways: Vec<_> = std::thread::scope(|scope| {
+            let starting: Vec<_> = (0..4).map(|_| scope.spawn(|| place.up(&[]))).collect();
+            starting.into_iter().map(|started| started.join().unwrap()).collect()
+        });
+        let keys: Vec<_> = gateways.iter().filter_map(|gateway| gateway.ready["api_key"].as_str()).collect();
+        let [key] = keys[..] else { panic!("{} first keys", keys.len()) };
+        for gateway in &gateways {
+            assert_eq!(gateway.get("/v1/models", key), 200);
+        }
+        assert_eq!(place.run(&["keys", "list", "--json"]).expect(0).json().len(), 1);
+    }
 }
 
 #[test]
 fn keys_that_are_made_and_revoked_beside_a_running_gateway_count_within_seconds() {
-    let place = Place::new();
+    for place in Place::on_each_store() {
+        made_and_revoked_beside_a_running_gateway(&place);
+    }
+}
+
+fn made_and_revoked_beside_a_running_gateway(place: &Place) {
     let gateway = place.up(&[]);
     let created = place.run(&["keys", "create", "--label", "second", "--json"]).expect(0).json();
     let (id, key) = (created[0]["id"].as_str().unwrap(), created[0]["api_key"].as_str().unwrap());
@@ -54,7 +78,12 @@ fn a_key_that_cannot_be_shown_is_an_error() {
 
 #[test]
 fn lists_show_the_state_of_every_key_and_no_secret() {
-    let place = Place::new();
+    for place in Place::on_each_store() {
+        list_of_keys(&place);
+    }
+}
+
+fn list_of_keys(place: &Place) {
     assert!(place.run(&["keys", "list"]).expect(0).stdout.contains("keys create"));
     let json = |arguments: &[&str]| place.run(arguments).expect(0).json();
     let limited = &json(&[

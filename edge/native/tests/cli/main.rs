@@ -1,5 +1,6 @@
 //! The binary as people and programs use it: what it prints, how it exits, and what it serves meanwhile.
 
+mod aws_credentials;
 mod ca;
 mod clis;
 mod config;
@@ -10,5 +11,8 @@ mod life_cycle;
 mod metrics;
 mod programs;
 mod runners;
+mod store;
+mod stored_providers;
 mod support;
+mod tables;
 mod tls;

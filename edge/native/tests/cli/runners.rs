@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
-use super::support::{Gateway, Place, SOON, eventually};
+use super::support::{Place, SOON, Served, eventually};
 
 /// An authority with its files in a folder of the place.
 struct Authority {
@@ -233,7 +233,7 @@ fn configuration(identity: &str, ca: &str, url: &str) -> String {
 }
 
 /// Sends a chat for a stream and gives what reads its answer.
-fn chat(gateway: &Gateway) -> BufReader<TcpStream> {
+fn chat(gateway: &Served) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let body = json!({"model": "sonnet", "stream": true, "messages": [{"role": "user", "content": "Hi"}]})

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,15 +15,61 @@ use tempfile::TempDir;
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// Where the tests' table is said to be. Its engine looks at no region.
+const REGION: &str = "eu-central-1";
+
 /// A place for one test: a data directory, a configuration file, and an environment with nothing in it.
 pub(crate) struct Place {
     directory: TempDir,
     environment: Vec<(String, String)>,
+    emulator: Option<Arc<Served>>,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), environment: Vec::new() }
+        Self { directory: tempfile::tempdir().unwrap(), environment: Vec::new(), emulator: None }
+    }
+
+    /// One whose environment names a table in an engine of its own, where no table is yet.
+    pub(crate) fn with_engine() -> Self {
+        let mut place = Self::new();
+        let serve = ["store", "serve", "--in-memory", "--listen", "127.0.0.1:0", "--json"];
+        let emulator = Served::start(place.command(&serve));
+        let endpoint = emulator.ready["endpoint"].as_str().unwrap().to_owned();
+        place.emulator = Some(Arc::new(emulator));
+        for (variable, value) in [
+            ("DYAD_TABLE", "fleet"),
+            ("AWS_REGION", REGION),
+            ("AWS_ENDPOINT_URL_DYNAMODB", &endpoint),
+            ("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE"),
+            ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI"),
+            ("DYAD_KEY_SECRET", "a secret that is long enough for tests"),
+        ] {
+            place.set(variable, value);
+        }
+        place
+    }
+
+    /// One whose environment names a table, which is there.
+    pub(crate) fn on_table() -> Self {
+        let place = Self::with_engine();
+        place.run(&["store", "init"]).expect(0);
+        place
+    }
+
+    /// One on each kind of store.
+    pub(crate) fn on_each_store() -> [Self; 2] {
+        [Self::new(), Self::on_table()]
+    }
+
+    /// Another machine: the same environment, and so the same table, and a data directory of its own.
+    pub(crate) fn beside(&self) -> Self {
+        let (environment, emulator) = (self.environment.clone(), self.emulator.clone());
+        Self { directory: tempfile::tempdir().unwrap(), environment, emulator }
+    }
+
+    pub(crate) fn engine(&self) -> &Served {
+        self.emulator.as_ref().expect("this place has an engine")
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -41,7 +87,12 @@ impl Place {
     }
 
     pub(crate) fn set(&mut self, variable: &str, value: &str) {
+        self.unset(variable);
         self.environment.push((variable.to_owned(), value.to_owned()));
+    }
+
+    pub(crate) fn unset(&mut self, variable: &str) {
+        self.environment.retain(|(name, _)| name != variable);
     }
 
     /// The command, in an environment of this place alone.
@@ -60,29 +111,10 @@ impl Place {
     }
 
     /// Starts a gateway on a free port, with `--json`, and waits until it serves.
-    pub(crate) fn up(&self, arguments: &[&str]) -> Gateway {
+    pub(crate) fn up(&self, arguments: &[&str]) -> Served {
         let mut all = vec!["up", "--listen", "127.0.0.1:0", "--no-discovery", "--json"];
         all.extend(arguments);
-        let mut child = self.command(&all).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        let log = std::thread::spawn(move || {
-            let mut log = String::new();
-            let _ = BufReader::new(stderr).read_to_string(&mut log);
-            log
-        });
-        let mut gateway = Gateway { child, lines, log: Some(log), ready: Value::Null };
-        match gateway.lines.recv_timeout(SOON) {
-            Ok(line) => gateway.ready = serde_json::from_str(&line).unwrap(),
-            Err(error) => panic!("no gateway ({error}): {}", gateway.kill()),
-        }
-        assert_eq!(gateway.ready["event"], "ready");
-        gateway
+        Served::start(self.command(&all))
     }
 }
 
@@ -122,16 +154,39 @@ impl Ran {
     }
 }
 
-/// A gateway that serves; it is killed when dropped.
-pub(crate) struct Gateway {
+/// A process that serves, a gateway mostly; it is killed when dropped.
+pub(crate) struct Served {
     child: Child,
-    lines: mpsc::Receiver<String>,
     log: Option<std::thread::JoinHandle<String>>,
     /// What it said when it began to serve.
     pub(crate) ready: Value,
 }
 
-impl Gateway {
+impl Served {
+    /// Waits until it says that it is ready.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let log = std::thread::spawn(move || {
+            let mut log = String::new();
+            let _ = BufReader::new(stderr).read_to_string(&mut log);
+            log
+        });
+        let mut served = Self { child, log: Some(log), ready: Value::Null };
+        match lines.recv_timeout(SOON) {
+            Ok(line) => served.ready = serde_json::from_str(&line).unwrap(),
+            Err(error) => panic!("it does not serve ({error}): {}", served.kill()),
+        }
+        assert_eq!(served.ready["event"], "ready");
+        served
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         let url = self.ready["base_url"].as_str().unwrap();
         let authority = url.split_once("://").unwrap().1.strip_suffix("/v1").unwrap();
@@ -170,7 +225,7 @@ impl Gateway {
 
     /// Waits for its end: its exit status and its log.
     pub(crate) fn ended(mut self) -> (ExitStatus, String) {
-        let status = eventually("the gateway ends", || self.child.try_wait().unwrap());
+        let status = eventually("the process ends", || self.child.try_wait().unwrap());
         (status, self.log.take().unwrap().join().unwrap())
     }
 
@@ -189,7 +244,7 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
+impl Drop for Served {
     fn drop(&mut self) {
         self.kill();
     }

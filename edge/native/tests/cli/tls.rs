@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
-use super::support::{Gateway, Place, SOON};
+use super::support::{Place, SOON, Served};
 
 struct Identity {
     cert: String,
@@ -29,7 +29,7 @@ fn identity(place: &Place, name: &str) -> Identity {
 }
 
 fn get(
-    gateway: &Gateway,
+    gateway: &Served,
     roots: &RootCertStore,
     version: &'static SupportedProtocolVersion,
 ) -> std::io::Result<String> {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use catalog::{
-    Adapter, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, Provider, Secret, Store, StoreError,
-    Versioned,
+    Adapter, ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, Provider, Secret, Store,
+    StoreError, Versioned,
 };
 use tokio::task::JoinSet;
 
@@ -37,6 +37,7 @@ on_every_engine! {
     stale_writes_change_nothing
     every_change_is_counted
     what_breaks_the_rules_is_refused
+    keys_of_all_groups_are_listed_in_order
     long_lists_are_whole_and_ordered
     one_of_many_creators_wins
     no_update_is_lost
@@ -50,8 +51,23 @@ fn is_refused<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Refused { .. }))
 }
 
-async fn version(store: &dyn Store) -> u64 {
-    store.config_version().await.unwrap().0
+/// How many writes there were, of providers and of keys.
+async fn writes(store: &dyn Store) -> (u64, u64) {
+    let version = store.config_version().await.unwrap();
+    (version.providers, version.keys.iter().sum())
+}
+
+/// All providers, where all can be read.
+async fn providers(store: &dyn Store) -> Vec<Versioned<Provider>> {
+    let config = store.config().await.unwrap();
+    assert_eq!(config.left_out, []);
+    config.providers
+}
+
+async fn keys(store: &dyn Store) -> Vec<Versioned<ApiKeyRecord>> {
+    let list = store.keys().await.unwrap();
+    assert_eq!(list.left_out, []);
+    list.keys
 }
 
 async fn providers_are_kept(backend: Backend) {
@@ -59,7 +75,7 @@ async fn providers_are_kept(backend: Backend) {
     let (a, mut b) = (cli_provider("a"), provider("b"));
     b.credential = CredentialRef::Env("B_KEY".to_owned());
     assert_eq!(store.provider(&a.slug).await.unwrap(), None);
-    assert_eq!(store.providers().await.unwrap(), []);
+    assert_eq!(providers(&*store).await, []);
 
     assert_eq!(store.put_provider(&b, None).await.unwrap(), 1);
     assert_eq!(store.put_provider(&a, None).await.unwrap(), 1);
@@ -68,11 +84,11 @@ async fn providers_are_kept(backend: Backend) {
 
     let changed = Versioned { value: changed, version: 2 };
     assert_eq!(store.provider(&b.slug).await.unwrap().as_ref(), Some(&changed));
-    assert_eq!(store.providers().await.unwrap(), [Versioned { value: a.clone(), version: 1 }, changed]);
+    assert_eq!(providers(&*store).await, [Versioned { value: a.clone(), version: 1 }, changed]);
 
     store.delete_provider(&b.slug, 2).await.unwrap();
     assert_eq!(store.provider(&b.slug).await.unwrap(), None);
-    assert_eq!(store.providers().await.unwrap(), [Versioned { value: a, version: 1 }]);
+    assert_eq!(providers(&*store).await, [Versioned { value: a, version: 1 }]);
     assert_eq!(store.put_provider(&b, None).await.unwrap(), 1);
 }
 
@@ -110,7 +126,7 @@ async fn keys_are_kept(backend: Backend) {
     let mut expected =
         [(revoked, 2), (full, 1), (nothing_allowed, 1)].map(|(value, version)| Versioned { value, version });
     expected.sort_by(|one, other| one.value.id.cmp(&other.value.id));
-    assert_eq!(store.keys().await.unwrap(), expected);
+    assert_eq!(keys(&*store).await, expected);
 }
 
 async fn stale_writes_change_nothing(backend: Backend) {
@@ -125,7 +141,7 @@ async fn stale_writes_change_nothing(backend: Backend) {
     assert!(is_conflict(&store.put_provider(&unknown, Some(1)).await));
     assert!(is_conflict(&store.delete_provider(&known.slug, 1).await));
     assert!(is_conflict(&store.delete_provider(&unknown.slug, 1).await));
-    assert_eq!(store.providers().await.unwrap(), [Versioned { value: known, version: 2 }]);
+    assert_eq!(providers(&*store).await, [Versioned { value: known, version: 2 }]);
 
     let known = key(1);
     store.put_key(&known, None).await.unwrap();
@@ -134,25 +150,37 @@ async fn stale_writes_change_nothing(backend: Backend) {
         assert!(is_conflict(&store.put_key(&changed, expected).await), "{expected:?}");
     }
     assert!(is_conflict(&store.put_key(&key(2), Some(1)).await));
-    assert_eq!(store.keys().await.unwrap(), [Versioned { value: known, version: 1 }]);
+    assert_eq!(keys(&*store).await, [Versioned { value: known, version: 1 }]);
 
-    assert_eq!(version(&*store).await, 3, "only the three writes that took place are counted");
+    assert_eq!(writes(&*store).await, (2, 1), "only the three writes that took place are counted");
 }
 
 async fn every_change_is_counted(backend: Backend) {
     let store = backend.store;
-    assert_eq!(store.config_version().await.unwrap(), ConfigVersion(0));
-    let (provider, key) = (provider("a"), key(1));
+    let mut expected = ConfigVersion::default();
+    let seen = async || {
+        let version = store.config_version().await.unwrap();
+        assert_eq!(store.config().await.unwrap().version.as_ref(), Some(&version));
+        version
+    };
+    assert_eq!(seen().await, expected);
+    let (provider, one, other) = (provider("a"), key(1), key(2));
+    assert_ne!(one.id.group(), other.id.group());
     store.put_provider(&provider, None).await.unwrap();
-    assert_eq!(version(&*store).await, 1);
-    store.put_key(&key, None).await.unwrap();
-    assert_eq!(version(&*store).await, 2);
+    expected.providers = 1;
+    assert_eq!(seen().await, expected);
+    store.put_key(&one, None).await.unwrap();
+    expected.keys[one.id.group()] = 1;
+    assert_eq!(seen().await, expected);
+    store.put_key(&one, Some(1)).await.unwrap();
+    store.put_key(&other, None).await.unwrap();
+    expected.keys[one.id.group()] = 2;
+    expected.keys[other.id.group()] = 1;
+    assert_eq!(seen().await, expected);
     store.put_provider(&provider, Some(1)).await.unwrap();
-    assert_eq!(version(&*store).await, 3);
     store.delete_provider(&provider.slug, 2).await.unwrap();
-    assert_eq!(version(&*store).await, 4);
-    store.put_key(&key, Some(1)).await.unwrap();
-    assert_eq!(version(&*store).await, 5);
+    expected.providers = 3;
+    assert_eq!(seen().await, expected);
 }
 
 async fn what_breaks_the_rules_is_refused(backend: Backend) {
@@ -169,27 +197,39 @@ async fn what_breaks_the_rules_is_refused(backend: Backend) {
         assert!(is_refused(&store.put_provider(&refused, None).await), "{refused:?}");
     }
     assert!(is_refused(&store.put_key(&ApiKeyRecord { label: "a\nb".to_owned(), ..key(1) }, None).await));
-    assert_eq!(version(&*store).await, 0);
+    assert_eq!(writes(&*store).await, (0, 0));
+}
+
+async fn keys_of_all_groups_are_listed_in_order(backend: Backend) {
+    let store = backend.store;
+    let mut records = Vec::new();
+    for (first, seed) in ApiKeyId::FIRST_CHARACTERS.iter().rev().zip(0..) {
+        let id = ApiKeyId::parse(&format!("{}{seed:011}", char::from(*first))).unwrap();
+        records.push(ApiKeyRecord { id, ..key(seed) });
+        store.put_key(&records[records.len() - 1], None).await.unwrap();
+    }
+    records.reverse();
+    let listed: Vec<_> = keys(&*store).await.into_iter().map(|key| key.value).collect();
+    assert_eq!(listed, records);
 }
 
 async fn long_lists_are_whole_and_ordered(backend: Backend) {
     let store = backend.store;
-    let mut keys = Vec::new();
+    let mut records = Vec::new();
     for seed in 0..9 {
-        keys.push(fat_key(seed));
-        store.put_key(&keys[keys.len() - 1], None).await.unwrap();
+        records.push(fat_key(seed));
+        store.put_key(&records[records.len() - 1], None).await.unwrap();
     }
-    keys.sort_by(|one, other| one.id.cmp(&other.id));
-    let listed: Vec<_> = store.keys().await.unwrap().into_iter().map(|key| key.value).collect();
-    assert!(listed == keys, "{} of {} keys, or out of order", listed.len(), keys.len());
+    records.sort_by(|one, other| one.id.cmp(&other.id));
+    let listed: Vec<_> = keys(&*store).await.into_iter().map(|key| key.value).collect();
+    assert!(listed == records, "{} of {} keys, or out of order", listed.len(), records.len());
 
-    let providers = ["a", "a-1", "a1", "b", "c", "d", "e"].map(fat_provider);
-    for provider in providers.iter().rev() {
+    let names = ["a", "a-1", "a1", "b", "c", "d", "e"].map(fat_provider);
+    for provider in names.iter().rev() {
         store.put_provider(provider, None).await.unwrap();
     }
-    let listed: Vec<_> =
-        store.providers().await.unwrap().into_iter().map(|provider| provider.value).collect();
-    assert!(listed == providers, "{} of {} providers, or out of order", listed.len(), providers.len());
+    let listed: Vec<_> = providers(&*store).await.into_iter().map(|provider| provider.value).collect();
+    assert!(listed == names, "{} of {} providers, or out of order", listed.len(), names.len());
 }
 
 async fn one_of_many_creators_wins(backend: Backend) {
@@ -207,7 +247,7 @@ async fn one_of_many_creators_wins(backend: Backend) {
     }
     let winners: Vec<_> = creators.join_all().await.into_iter().flatten().collect();
     let [(value, version)] = <[_; 1]>::try_from(winners).unwrap();
-    assert_eq!(backend.store.providers().await.unwrap(), [Versioned { value, version }]);
+    assert_eq!(providers(&*backend.store).await, [Versioned { value, version }]);
 }
 
 /// Sixteen writers raise one number five times each: read, add one, write, and again if another one was faster.
@@ -241,5 +281,5 @@ async fn no_update_is_lost(backend: Backend) {
     assert!(written.into_iter().eq(2..=last), "every version has exactly one writer");
     let end = backend.store.find_key(&start.id).await.unwrap().unwrap();
     assert_eq!((end.value.limits.requests_per_minute, end.version), (Some(WRITERS * EACH + 1), last));
-    assert_eq!(version(&*backend.store).await, last);
+    assert_eq!(writes(&*backend.store).await, (0, last));
 }

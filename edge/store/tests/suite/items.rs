@@ -1,11 +1,7 @@
 //! The items in the table: their form, and what happens to those of another form.
 
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use catalog::{ApiKeyLimits, ApiKeyRecord, ProviderSlug, Store, StoreError};
+use catalog::{ApiKeyLimits, ApiKeyRecord, ProviderSlug, StoreError};
 use serde_json::{Value, json};
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::backend::{Backend, get_raw, put_raw};
 use crate::records::{cli_provider, key, provider};
@@ -32,11 +28,13 @@ async fn the_form_stays_as_it_is() {
     backend.store.put_provider(&provider("Ollama"), None).await.unwrap();
 
     let version = json!({
-        "pk": { "S": "CONFIG" }, "sk": { "S": "VERSION" }, "schema_version": { "N": "1" }, "config_version": { "N": "2" },
+        "pk": { "S": "CONFIG" }, "sk": { "S": "VERSION" }, "schema_version": { "N": "1" },
+        "providers": { "N": "1" }, format!("keys_{}", &key.id.as_str()[..1]): { "N": "1" },
     });
     assert_eq!(get_raw(&engine, "CONFIG", "VERSION"), version);
+    let partition = format!("KEY#{}", &key.id.as_str()[..1]);
     let stored_key = json!({
-        "pk": { "S": "KEY" }, "sk": { "S": key.id.as_str() }, "schema_version": { "N": "1" }, "record_version": { "N": "1" },
+        "pk": { "S": partition }, "sk": { "S": key.id.as_str() }, "schema_version": { "N": "1" }, "record_version": { "N": "1" },
         "key_hash": { "B": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=" }, "label": { "S": "key 1" },
         "created_at_ms": { "N": "1000" }, "expires_at_ms": { "N": "2000" }, "revoked_at_ms": { "N": "1500" },
         "allowed_models": { "L": [{ "S": "m" }] },
@@ -44,12 +42,12 @@ async fn the_form_stays_as_it_is() {
         "tokens_per_minute": { "N": "100000" }, "tokens_per_day": { "N": "1000000" },
         "tokens_per_month": { "N": "10000000" },
     });
-    assert_eq!(get_raw(&engine, "KEY", key.id.as_str()), stored_key);
-    let mut stored_provider = get_raw(&engine, "PROVIDER", "ollama");
+    assert_eq!(get_raw(&engine, &partition, key.id.as_str()), stored_key);
+    let mut stored_provider = get_raw(&engine, "CONFIG", "PROVIDER#ollama");
     let body: Value = serde_json::from_str(stored_provider["body"]["S"].as_str().unwrap()).unwrap();
     stored_provider["body"] = Value::Null;
     let expected = json!({
-        "pk": { "S": "PROVIDER" }, "sk": { "S": "ollama" }, "schema_version": { "N": "1" }, "record_version": { "N": "1" },
+        "pk": { "S": "CONFIG" }, "sk": { "S": "PROVIDER#ollama" }, "schema_version": { "N": "1" }, "record_version": { "N": "1" },
         "body": null,
     });
     assert_eq!(stored_provider, expected);
@@ -61,7 +59,7 @@ async fn the_form_stays_as_it_is() {
     assert_eq!(body, expected);
 
     backend.store.put_provider(&cli_provider("Claude"), None).await.unwrap();
-    let stored_cli = get_raw(&engine, "PROVIDER", "claude");
+    let stored_cli = get_raw(&engine, "CONFIG", "PROVIDER#claude");
     let body: Value = serde_json::from_str(stored_cli["body"]["S"].as_str().unwrap()).unwrap();
     let expected = json!({
         "name": "Claude", "slug": "claude", "type": "spawn-cli", "description": "", "enabled": true, "rank": 100,
@@ -83,15 +81,17 @@ fn with(item: &Value, changes: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn unreadable_providers_are_left_out_and_logged() {
+async fn unreadable_providers_are_left_out_and_named() {
     for backend in [Backend::embedded().await, Backend::over_http().await] {
         let (store, engine) = (backend.store, backend.engine.unwrap());
         for name in ["a", "z"] {
             store.put_provider(&provider(name), None).await.unwrap();
         }
-        let good = with(&get_raw(&engine, "PROVIDER", "a"), &json!({ "sk": { "S": "bad" } }));
+        let version = store.config_version().await.unwrap();
+        let good = with(&get_raw(&engine, "CONFIG", "PROVIDER#a"), &json!({ "sk": { "S": "PROVIDER#bad" } }));
         for (case, changes) in [
             ("schema 2", json!({ "schema_version": { "N": "2" } })),
+            ("schema 0", json!({ "schema_version": { "N": "0" } })),
             ("schema_version", json!({ "schema_version": null })),
             ("schema_version", json!({ "schema_version": { "S": "1" } })),
             ("record_version", json!({ "record_version": null, "body": { "S": body_of("bad") } })),
@@ -99,28 +99,29 @@ async fn unreadable_providers_are_left_out_and_logged() {
             ("attribute body", json!({ "body": null })),
             ("attribute body", json!({ "body": { "M": {} } })),
             ("not JSON", json!({ "body": { "S": "{" } })),
+            ("not JSON", json!({ "body": { "S": "[".repeat(300_000) } })),
             ("base_url: is required", json!({ "body": { "S": "{}" } })),
             ("slug is not its key", json!({ "body": { "S": body_of("other") } })),
         ] {
             put_raw(&engine, &with(&good, &changes));
-            let log = Log::default();
-            let slugs: Vec<_> = {
-                let _logged = log.start();
-                store.providers().await.unwrap().into_iter().map(|provider| provider.value.slug).collect()
-            };
-            assert_eq!(slugs.iter().map(ProviderSlug::as_str).collect::<Vec<_>>(), ["a", "z"], "{case}");
-            let log = log.text();
-            assert!(
-                log.contains("WARN") && log.contains("sk=\"bad\"") && log.contains(case),
-                "{case}: {log}"
-            );
+            let config = store.config().await.unwrap();
+            let slugs: Vec<_> =
+                config.providers.iter().map(|provider| provider.value.slug.as_str()).collect();
+            assert_eq!(slugs, ["a", "z"], "{case}");
+            assert_eq!(config.version.as_ref(), Some(&version));
+            let [left_out] = &config.left_out[..] else { panic!("{case}: {:?}", config.left_out) };
+            assert_eq!(left_out.name, "CONFIG/PROVIDER#bad");
+            assert!(left_out.reason.contains(case), "{case}: {left_out:?}");
 
             let alone = store.provider(&ProviderSlug::parse("bad").unwrap()).await.unwrap_err();
-            assert!(
-                matches!(&alone, StoreError::Broken { reason } if reason.contains("PROVIDER/bad")),
-                "{alone}"
-            );
+            assert!(matches!(&alone, StoreError::Unreadable(same) if same == left_out), "{alone}");
         }
+        // An attribute that nobody knows does no harm.
+        let known_and_more =
+            json!({ "body": { "S": body_of("bad") }, "later": { "M": { "a": { "NULL": true } } } });
+        put_raw(&engine, &with(&good, &known_and_more));
+        let config = store.config().await.unwrap();
+        assert_eq!((config.providers.len(), config.left_out), (3, vec![]));
     }
 }
 
@@ -129,12 +130,30 @@ fn body_of(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn unreadable_keys_are_left_out() {
+async fn what_does_not_belong_into_the_configuration_is_left_out() {
+    let backend = Backend::embedded().await;
+    let engine = backend.engine.unwrap();
+    backend.store.put_provider(&provider("a"), None).await.unwrap();
+    let strange = "\u{1b}[2J".to_owned() + &"x".repeat(900);
+    for sk in [&*strange, "AUDIT#1", "PROVIDER", "provider#a"] {
+        put_raw(&engine, &json!({ "pk": { "S": "CONFIG" }, "sk": { "S": sk } }));
+    }
+    let config = backend.store.config().await.unwrap();
+    assert_eq!(config.providers.len(), 1);
+    let names: Vec<_> = config.left_out.iter().map(|item| item.name.as_str()).collect();
+    let strange = format!("CONFIG/ [2J{}", "x".repeat(117));
+    assert_eq!(names, [&*strange, "CONFIG/AUDIT#1", "CONFIG/PROVIDER", "CONFIG/provider#a"]);
+}
+
+#[tokio::test]
+async fn unreadable_keys_are_left_out_and_named() {
     let backend = Backend::embedded().await;
     let (store, engine) = (backend.store, backend.engine.unwrap());
     let (good, bad) = (key(1), key(2));
     store.put_key(&good, None).await.unwrap();
-    let item = with(&get_raw(&engine, "KEY", good.id.as_str()), &json!({ "sk": { "S": bad.id.as_str() } }));
+    store.put_key(&bad, None).await.unwrap();
+    let partition = format!("KEY#{}", &bad.id.as_str()[..1]);
+    let item = get_raw(&engine, &partition, bad.id.as_str());
     for changes in [
         json!({ "schema_version": { "N": "2" } }),
         json!({ "record_version": { "N": "-1" } }),
@@ -149,57 +168,36 @@ async fn unreadable_keys_are_left_out() {
         json!({ "requests_per_minute": { "N": "4294967296" } }),
     ] {
         put_raw(&engine, &with(&item, &changes));
-        let listed: Vec<_> = store.keys().await.unwrap().into_iter().map(|key| key.value).collect();
-        assert_eq!(listed, std::slice::from_ref(&good), "{changes}");
-        assert!(matches!(store.find_key(&bad.id).await, Err(StoreError::Broken { .. })), "{changes}");
+        let list = store.keys().await.unwrap();
+        let listed: Vec<_> = list.keys.iter().map(|key| &key.value).collect();
+        assert_eq!(listed, [&good], "{changes}");
+        assert_eq!(list.left_out.len(), 1, "{changes}");
+        assert_eq!(list.left_out[0].name, format!("{partition}/{}", bad.id), "{changes}");
+        assert!(matches!(store.find_key(&bad.id).await, Err(StoreError::Unreadable(_))), "{changes}");
     }
     put_raw(&engine, &with(&item, &json!({ "sk": { "S": "not an id" } })));
-    assert_eq!(keys(&*store).await, 1);
     put_raw(&engine, &item);
-    assert_eq!(keys(&*store).await, 2, "unchanged, the item can be read");
-}
-
-async fn keys(store: &dyn Store) -> usize {
-    store.keys().await.unwrap().len()
+    let list = store.keys().await.unwrap();
+    assert_eq!(list.keys.len(), 2, "unchanged, the item can be read");
+    assert_eq!(list.left_out[0].name, format!("{partition}/not an id"));
 }
 
 #[tokio::test]
-async fn an_unreadable_version_is_broken() {
+async fn an_unreadable_version_takes_nothing_else_away() {
     let backend = Backend::embedded().await;
-    let item = json!({ "pk": { "S": "CONFIG" }, "sk": { "S": "VERSION" }, "schema_version": { "N": "2" } });
-    put_raw(&backend.engine.unwrap(), &item);
-    assert!(matches!(backend.store.config_version().await, Err(StoreError::Broken { .. })));
-}
-
-/// What is logged on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn start(&self) -> tracing::subscriber::DefaultGuard {
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(self.clone()).finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
+    let (store, engine) = (backend.store, backend.engine.unwrap());
+    store.put_provider(&provider("a"), None).await.unwrap();
+    let item = get_raw(&engine, "CONFIG", "VERSION");
+    for changes in [
+        json!({ "schema_version": { "N": "2" } }),
+        json!({ "schema_version": null }),
+        json!({ "providers": { "S": "1" } }),
+        json!({ "keys_a": { "N": "-1" } }),
+    ] {
+        put_raw(&engine, &with(&item, &changes));
+        assert!(matches!(store.config_version().await, Err(StoreError::Unreadable(_))), "{changes}");
+        let config = store.config().await.unwrap();
+        assert_eq!((config.version, config.providers.len()), (None, 1), "{changes}");
+        assert_eq!(config.left_out[0].name, "CONFIG/VERSION");
     }
 }

@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use url::Url;
+use webpki::EndEntityCert;
 
 use super::{ConfigArgs, Failure, LogArgs, block_on};
 use crate::config::model::{Isolated, RunnerConfig, Tls};
@@ -92,7 +96,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 async fn examine(config: &RunnerConfig, reach: bool, report: &mut Report) {
-    tls(&config.tls, report);
+    tls(config, report);
     credentials(config, report);
     listen(config.listen, report).await;
     memory(config, report);
@@ -123,7 +127,8 @@ async fn examine(config: &RunnerConfig, reach: bool, report: &mut Report) {
     }
 }
 
-fn tls(tls: &Tls, report: &mut Report) {
+fn tls(config: &RunnerConfig, report: &mut Report) {
+    let RunnerConfig { tls, node, .. } = config;
     let identity = match TlsIdentity::load(tls) {
         Ok(identity) => identity,
         Err(faults) => {
@@ -132,7 +137,16 @@ fn tls(tls: &Tls, report: &mut Report) {
         }
     };
     let facts = identity.facts();
-    report.works(&format!("the certificate for {}", facts.names.join(", ")));
+    let names = facts.names.join(", ");
+    if is_for(tls, &node.url) {
+        report.works(&format!("the certificate for {names}"));
+    } else {
+        report.add(
+            Verdict::Fails,
+            &format!("the certificate is for {names}, and not for the host of node.url, {}", node.url),
+            "No edge accepts it there: issue one for that host ('dyad-gateway ca issue … --san HOST'), or mend node.url.",
+        );
+    }
     if facts.key_is_readable_by_all {
         let what = format!("everybody on this host can read the key {}", tls.key.display());
         report.add(Verdict::Hint, &what, "Let only the runner's user read it: chmod 600.");
@@ -164,6 +178,17 @@ fn tls(tls: &Tls, report: &mut Report) {
             report.add(Verdict::Hint, &what, "A new file is read without a restart.");
         }
     }
+}
+
+/// Whether an edge that reaches the node by this URL would take the certificate for the node's.
+fn is_for(tls: &Tls, url: &str) -> bool {
+    let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
+    // An IPv6 address stands in brackets in a URL, and in no certificate.
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+    let certificate = CertificateDer::from_pem_file(&tls.certificate);
+    let (Ok(name), Ok(certificate)) = (name, certificate) else { return false };
+    EndEntityCert::try_from(&certificate)
+        .is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
 fn credentials(config: &RunnerConfig, report: &mut Report) {
@@ -255,6 +280,7 @@ fn engine_advice(error: &SandboxError) -> &'static str {
         SandboxError::NoEngine { .. } | SandboxError::Docker { .. } | SandboxError::TimedOut { .. } => {
             "Start Docker, let the runner's user use its socket, or name another socket in [engine]."
         }
+        SandboxError::Hangs { .. } => "Restart Docker: it takes connections and says nothing.",
         SandboxError::Unable { .. } => {
             "The kernel must offer the limit: see Docker's 'docker info' warnings."
         }

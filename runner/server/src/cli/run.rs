@@ -74,7 +74,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), Failure> {
         output.remark("The prompt, please; Ctrl-D ends it.");
     }
     let request = request(args)?;
-    let lock = StateLock::take(&config.state_dir).map_err(|error| Failure::failed("no run", &error))?;
+    let lock = StateLock::take(&config).map_err(|error| Failure::failed("no run", &error))?;
     let ended = block_on(async {
         let signals = Signals::new();
         let mut signals = signals.map_err(|error| Failure::failed("signals cannot be handled", &error))?;

@@ -21,6 +21,8 @@ use crate::error_chain::error_chain;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const INFO_TIMEOUT: Duration = Duration::from_secs(3);
+/// For the engine's first word, which costs it nothing. One that hangs is not waited for as one at work is.
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// Orphans that are removed at the same time.
 const SWEEP_WIDTH: usize = 4;
 
@@ -231,6 +233,11 @@ async fn connect_docker(socket: &Path) -> Result<Docker, SandboxError> {
     let path = socket.to_str().ok_or_else(no_engine)?;
     let docker = Docker::connect_with_unix(path, container::TIMEOUT.as_secs(), API_DEFAULT_VERSION)
         .map_err(|_| no_engine())?;
+    match tokio::time::timeout(PING_TIMEOUT, docker.ping()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(source)) => return Err(SandboxError::Docker { doing: "saying hello", source }),
+        Err(_) => return Err(SandboxError::Hangs { socket: socket.to_owned() }),
+    }
     let docker = container::call("agreeing on a version", docker.negotiate_version()).await?;
     let Ok(info) = tokio::time::timeout(INFO_TIMEOUT, docker.info()).await else {
         // Docker 20.10 does not answer this, and only this, while any container of the host is stuck. What it cannot

@@ -1,6 +1,8 @@
 //! `dyad-runner check`.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
 
 use super::support::{ECHO, Place};
 
@@ -59,4 +61,42 @@ fn a_missing_engine_is_said_with_advice() {
     let ran = place.run(&["check"]).expect(1);
     assert!(ran.stdout.contains("FAIL") && ran.stdout.contains("no-such.sock"), "{ran:#?}");
     assert!(ran.stdout.contains("Start Docker"), "{ran:#?}");
+}
+
+#[test]
+fn an_engine_that_hangs_is_told_from_one_that_is_missing() {
+    let place = Place::new("engine = { socket = \"hung.sock\" }", ECHO);
+    // Takes connections, and nobody ever reads from them.
+    let _hung = UnixListener::bind(place.path("hung.sock")).unwrap();
+    let began = Instant::now();
+    let ran = place.run(&["check"]).expect(1);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(
+        ran.stdout.contains("hung.sock does not answer") && ran.stdout.contains("Restart Docker"),
+        "{ran:#?}"
+    );
+    assert!(!ran.stdout.contains("Start Docker"), "{ran:#?}");
+}
+
+#[test]
+fn a_certificate_for_another_host_than_the_nodes_is_found() {
+    let place = Place::new("", ECHO);
+    let config = std::fs::read_to_string(place.path("runner.toml")).unwrap();
+    for (url, is_right) in [
+        ("https://localhost:1", true),
+        ("https://LOCALHOST", true),
+        ("https://runner-1.example.com:7443", false),
+        ("https://sub.localhost", false),
+        ("https://127.0.0.1:7443", false),
+        ("https://[::1]:7443", false),
+    ] {
+        place.write("runner.toml", &config.replace("https://localhost:7443", url));
+        let ran = place.run(&["check"]);
+        assert_eq!(ran.code == Some(0), is_right, "{url}: {ran:#?}");
+        assert_eq!(
+            ran.stdout.contains("FAIL  the certificate is for localhost"),
+            !is_right,
+            "{url}: {ran:#?}"
+        );
+    }
 }

@@ -17,7 +17,7 @@ async fn it_announces_itself_serves_drains_and_leaves_nothing() {
     let registry = Arc::new(MemoryRegistry::default());
     let runner = Runner::start(config, registry.clone()).await.unwrap();
     let announced = async |draining: bool| loop {
-        let nodes = registry.nodes().await.unwrap();
+        let nodes = registry.nodes().await.unwrap().nodes;
         if nodes.first().is_some_and(|node| node.capacity.draining == draining) {
             return nodes;
         }
@@ -35,7 +35,7 @@ async fn it_announces_itself_serves_drains_and_leaves_nothing() {
     assert_eq!(start_run(&mut client, "r2", "cli-echo", "Hello").await.status(), 503);
     tokio::time::timeout(SOON, runner.drained()).await.expect("nothing runs");
     runner.shutdown().await.unwrap();
-    assert!(registry.nodes().await.unwrap().is_empty(), "the node is withdrawn");
+    assert!(registry.nodes().await.unwrap().nodes.is_empty(), "the node is withdrawn");
     assert!(place.containers().is_empty(), "{:?}", place.containers());
 }
 

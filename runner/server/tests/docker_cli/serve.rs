@@ -224,3 +224,17 @@ fn a_taken_port_is_a_clear_line() {
     let ran = place.run(&["serve"]).expect(1);
     assert!(ran.stderr.contains(&format!("error: {addr} cannot be listened on")), "{ran:#?}");
 }
+
+#[test]
+fn a_second_runner_with_the_same_id_does_not_start() {
+    let place = Place::new("", ECHO);
+    let _first = place.serve();
+    let again = place.run(&["serve"]).expect(1);
+    assert!(again.stderr.contains("another runner uses"), "{again:#?}");
+    // A copy of the first one's files, with a state directory of its own.
+    let config = std::fs::read_to_string(place.path("runner.toml")).unwrap();
+    place.write("runner.toml", &config.replace("state_dir = \"state\"", "state_dir = \"copy\""));
+    let copy = place.run(&["serve"]).expect(1);
+    let words = format!("another runner with the id {}", place.node_id);
+    assert!(copy.stderr.contains(&words), "{copy:#?}");
+}

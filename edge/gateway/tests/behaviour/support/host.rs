@@ -81,6 +81,11 @@ impl FakeHost {
         self.state().replies.entry(format!("{slug}.example")).or_default().push_back(reply);
     }
 
+    /// What was to be answered, and was not asked.
+    pub(crate) fn forget_replies(&self) {
+        self.state().replies.clear();
+    }
+
     /// All calls so far.
     pub(crate) fn calls(&self) -> Vec<Recorded> {
         self.state().calls.clone()

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use catalog::{
     ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, LimitStore, Provider,
-    ProviderStore as _, Secret,
+    ProviderStore as _, Secret, Versioned,
 };
 use gateway::{Body, Gateway, GatewayParts, Settings, full};
 use http::{HeaderMap, Method, StatusCode};
@@ -223,6 +223,10 @@ impl TestGateway {
 
     pub(crate) fn put_provider(&self, provider: &Provider, expected: Option<u64>) {
         run::ready(self.store.inner.put_provider(provider, expected)).unwrap();
+    }
+
+    pub(crate) fn key_record(&self, key: &ApiKey) -> Versioned<ApiKeyRecord> {
+        run::ready(self.store.inner.find_key(key.id())).unwrap().unwrap()
     }
 
     /// Stores a key, changed as the test wants.

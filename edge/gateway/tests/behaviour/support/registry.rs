@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use gateway::BoxFuture;
 use runner_api::node::MemoryRegistry;
-use runner_api::{NodeRecord, Registry, RegistryError};
+use runner_api::{NodeList, NodeRecord, Registry, RegistryError};
 use serde_json::json;
 
 use super::START_MS;
@@ -37,7 +37,7 @@ impl Registry for FaultyRegistry {
         self.inner.withdraw(id)
     }
 
-    fn nodes(&self) -> BoxFuture<'_, Result<Vec<NodeRecord>, RegistryError>> {
+    fn nodes(&self) -> BoxFuture<'_, Result<NodeList, RegistryError>> {
         self.look_ups.fetch_add(1, Ordering::SeqCst);
         if self.is_down.load(Ordering::SeqCst) {
             return Box::pin(std::future::ready(Err(RegistryError { reason: "it is down".to_owned() })));

@@ -6,16 +6,21 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use catalog::{
-    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigVersion, Counter, Hold, KeyStore, LimitStore, MemoryStore,
-    Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken, Versioned,
+    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Hold, KeyList, KeyStore,
+    LeftOut, LimitStore, MemoryStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken,
+    Versioned,
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Mood {
     #[default]
     Well,
-    /// Every call fails at once.
+    /// Every call fails at once, because nobody answers.
     Down,
+    /// Likewise, because there is no table.
+    NotSetUp,
+    /// Likewise, because of the credentials.
+    Denied,
     /// No call ever answers.
     Hangs,
     /// Answers once [`FaultyStore::go`] was called.
@@ -23,20 +28,34 @@ pub(crate) enum Mood {
 }
 
 #[derive(Default)]
+struct Waiting {
+    /// How often those that waited were let go.
+    gone: usize,
+    wakers: Vec<Waker>,
+}
+
+#[derive(Default)]
 pub(crate) struct FaultyStore {
     /// Without faults: for the test's own writes.
     pub(super) inner: MemoryStore,
-    mood: Mutex<Mood>,
+    mood: Arc<Mutex<Mood>>,
     key_look_ups: AtomicUsize,
     limit_calls: Mutex<Vec<String>>,
     offset_ms: AtomicI64,
-    waiting: Arc<Mutex<Vec<Waker>>>,
+    snapshots: AtomicUsize,
+    checks: AtomicUsize,
+    left_out: Mutex<Vec<LeftOut>>,
+    unreadable_key: Mutex<Option<LeftOut>>,
+    shown_key: Mutex<Option<Versioned<ApiKeyRecord>>>,
+    waiting: Arc<Mutex<Waiting>>,
 }
 
 impl FaultyStore {
     /// Lets the calls that were begun while it was slow go on.
     pub(crate) fn go(&self) {
-        self.waiting.lock().unwrap().drain(..).for_each(Waker::wake);
+        let mut waiting = self.waiting.lock().unwrap();
+        waiting.gone += 1;
+        waiting.wakers.drain(..).for_each(Waker::wake);
     }
 
     pub(crate) fn is(&self, mood: Mood) {
@@ -68,43 +87,82 @@ impl FaultyStore {
         let mood = *self.mood.lock().unwrap();
         match mood {
             Mood::Well | Mood::Slow => self.faulty(call()),
-            Mood::Down | Mood::Hangs => self.faulty(Box::pin(pending())),
+            Mood::Down | Mood::NotSetUp | Mood::Denied | Mood::Hangs => self.faulty(Box::pin(pending())),
         }
+    }
+
+    /// How often the whole configuration was read.
+    pub(crate) fn snapshots(&self) -> usize {
+        self.snapshots.load(Ordering::SeqCst)
+    }
+
+    /// How often the version was read.
+    pub(crate) fn checks(&self) -> usize {
+        self.checks.load(Ordering::SeqCst)
+    }
+
+    /// What cannot be read of the configuration from now on.
+    pub(crate) fn leaves_out(&self, items: &[LeftOut]) {
+        *self.left_out.lock().unwrap() = items.to_vec();
+    }
+
+    /// Whether the record of any key that is looked up from now on cannot be read.
+    pub(crate) fn cannot_read_keys(&self, left_out: Option<LeftOut>) {
+        *self.unreadable_key.lock().unwrap() = left_out;
+    }
+
+    /// Whether every look-up of a key finds this, whatever is written.
+    pub(crate) fn keeps_showing_key(&self, shown: Option<Versioned<ApiKeyRecord>>) {
+        *self.shown_key.lock().unwrap() = shown;
     }
 
     fn faulty<'a, T: Send + 'a>(
         &self,
         answer: BoxFuture<'a, Result<T, StoreError>>,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
-        match *self.mood.lock().unwrap() {
-            Mood::Well => answer,
-            Mood::Down => Box::pin(ready(Err(StoreError::Unavailable { reason: "it is down".to_owned() }))),
+        let mood = *self.mood.lock().unwrap();
+        if let Some(error) = mood.error() {
+            return Box::pin(ready(Err(error)));
+        }
+        match mood {
             Mood::Hangs => Box::pin(pending()),
             Mood::Slow => {
-                let waiting = self.waiting.clone();
+                let (waiting, mood) = (self.waiting.clone(), self.mood.clone());
                 Box::pin(async move {
-                    let mut begun = false;
+                    let mut gone_before = None;
                     poll_fn(|cx| {
-                        if begun {
+                        let mut waiting = waiting.lock().unwrap();
+                        if *gone_before.get_or_insert(waiting.gone) < waiting.gone {
                             return Poll::Ready(());
                         }
-                        begun = true;
-                        waiting.lock().unwrap().push(cx.waker().clone());
+                        waiting.wakers.push(cx.waker().clone());
                         Poll::Pending
                     })
                     .await;
-                    answer.await
+                    let error = mood.lock().unwrap().error();
+                    match error {
+                        Some(error) => Err(error),
+                        None => answer.await,
+                    }
                 })
             }
+            _ => answer,
+        }
+    }
+}
+
+impl Mood {
+    fn error(self) -> Option<StoreError> {
+        match self {
+            Self::Down => Some(StoreError::Unavailable { reason: "it is down".to_owned() }),
+            Self::NotSetUp => Some(StoreError::NotSetUp { reason: "there is no such table".to_owned() }),
+            Self::Denied => Some(StoreError::Denied { reason: "AccessDeniedException".to_owned() }),
+            Self::Well | Self::Hangs | Self::Slow => None,
         }
     }
 }
 
 impl ProviderStore for FaultyStore {
-    fn providers(&self) -> BoxFuture<'_, Result<Vec<Versioned<Provider>>, StoreError>> {
-        self.faulty(self.inner.providers())
-    }
-
     fn provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
@@ -135,10 +193,16 @@ impl KeyStore for FaultyStore {
         id: &'a ApiKeyId,
     ) -> BoxFuture<'a, Result<Option<Versioned<ApiKeyRecord>>, StoreError>> {
         self.key_look_ups.fetch_add(1, Ordering::SeqCst);
+        if let Some(left_out) = self.unreadable_key.lock().unwrap().clone() {
+            return Box::pin(ready(Err(StoreError::Unreadable(left_out))));
+        }
+        if let Some(shown) = self.shown_key.lock().unwrap().clone() {
+            return self.faulty(Box::pin(ready(Ok(Some(shown)))));
+        }
         self.faulty(self.inner.find_key(id))
     }
 
-    fn keys(&self) -> BoxFuture<'_, Result<Vec<Versioned<ApiKeyRecord>>, StoreError>> {
+    fn keys(&self) -> BoxFuture<'_, Result<KeyList, StoreError>> {
         self.faulty(self.inner.keys())
     }
 
@@ -152,7 +216,17 @@ impl KeyStore for FaultyStore {
 }
 
 impl Store for FaultyStore {
+    fn config(&self) -> BoxFuture<'_, Result<ConfigSnapshot, StoreError>> {
+        self.snapshots.fetch_add(1, Ordering::SeqCst);
+        let left_out = self.left_out.lock().unwrap().clone();
+        self.faulty(Box::pin(async move {
+            let snapshot = self.inner.config().await?;
+            Ok(ConfigSnapshot { left_out, ..snapshot })
+        }))
+    }
+
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
+        self.checks.fetch_add(1, Ordering::SeqCst);
         self.faulty(self.inner.config_version())
     }
 }

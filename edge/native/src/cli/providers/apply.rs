@@ -1,6 +1,6 @@
 //! `dyad-gateway providers apply`: a file's providers, written into the store.
 
-use catalog::{Provider, ProviderSlug, ProviderStore as _, StoreError, Versioned};
+use catalog::{Provider, ProviderSlug, ProviderStore as _, Store as _, StoreError, Versioned};
 use serde_json::json;
 
 use super::ApplyArgs;
@@ -43,7 +43,7 @@ pub(super) fn run(args: &ApplyArgs) -> Result<(), Failure> {
     let location = locate_for(&store, &args.common).map_err(Failure::Usage)?;
     block_on(async {
         let opened = location.open().await?;
-        let stored = opened.store.providers().await.map_err(|error| opened.error(error))?;
+        let stored = opened.store.config().await.map_err(|error| opened.error(error))?.providers;
         let say = |slug: &ProviderSlug, action: Action| {
             output.object(&json!({"slug": slug.as_str(), "action": action.word(), "dry_run": args.dry_run}));
             output.say(format!("{:<9}  {slug}", action.word()));

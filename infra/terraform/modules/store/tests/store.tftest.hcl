@@ -46,12 +46,12 @@ run "identities" {
   }
 
   assert {
-    condition     = sort(keys(aws_iam_access_key.store)) == tolist(["worker/a", "worker/b"])
+    condition     = toset(keys(aws_iam_access_key.store)) == toset(["worker/a", "worker/b"])
     error_message = "Keys are those that were named."
   }
 
   assert {
-    condition     = keys(aws_iam_instance_profile.store) == tolist(["host"])
+    condition     = toset(keys(aws_iam_instance_profile.store)) == toset(["host"])
     error_message = "EC2 takes a role by an instance profile; nothing else does."
   }
 }

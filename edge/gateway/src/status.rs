@@ -1,0 +1,41 @@
+//! How a gateway stands: what readiness, metrics and administrators are told.
+
+use std::time::Duration;
+
+use catalog::LeftOut;
+
+use crate::Gateway;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether there is a configuration to serve, perhaps an old one.
+    pub is_loaded: bool,
+    /// How old the configuration is: the time since its last check that succeeded.
+    pub config_age: Option<Duration>,
+    /// The class of the store's last error ([`StoreError::code`](catalog::StoreError::code)); `None` while it answers.
+    pub store_failure: Option<&'static str>,
+    /// The class of the error of the runners' registry, likewise.
+    pub registry_failure: Option<&'static str>,
+    /// Models that are served.
+    pub models: usize,
+    /// What the store keeps and this version cannot read: providers and nodes, and API keys that were used.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl Gateway {
+    /// Asks nobody: it is what the last requests and checks found.
+    pub fn status(&self) -> Status {
+        let (config, nodes) = (&self.0.config, &self.0.nodes);
+        let freshness = config.freshness();
+        let mut left_out = config.left_out();
+        left_out.extend(nodes.left_out());
+        Status {
+            is_loaded: freshness.is_loaded(),
+            config_age: freshness.age(&*self.0.host),
+            store_failure: freshness.failure(),
+            registry_failure: nodes.freshness().failure(),
+            models: config.routes().len(),
+            left_out,
+        }
+    }
+}

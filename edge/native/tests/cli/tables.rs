@@ -1,0 +1,115 @@
+//! Where the store is: file, variables and flags; and what is said of a table that cannot be used.
+
+use std::time::{Duration, Instant};
+
+use super::support::{Place, eventually};
+
+#[test]
+fn a_flag_counts_before_a_variable_and_that_before_the_file() {
+    let mut place = Place::with_engine();
+    let file = place.write("a.toml", "[store]\ntable = \"from-file\"\nregion = \"eu-west-1\"\n");
+    let init = |place: &Place, arguments: &[&str]| {
+        let arguments = [&["store", "init", "--json", "--config", &file][..], arguments].concat();
+        let made = place.run(&arguments).expect(0).json();
+        [&made[0]["table"], &made[0]["region"]].map(|value| value.as_str().unwrap().to_owned())
+    };
+    assert_eq!(
+        init(&place, &["--table", "from-flag", "--region", "eu-north-1"]),
+        ["from-flag", "eu-north-1"]
+    );
+    assert_eq!(init(&place, &[]), ["fleet", "eu-central-1"]);
+    place.unset("AWS_REGION");
+    assert_eq!(init(&place, &[]), ["fleet", "eu-west-1"], "each by itself");
+    place.set("DYAD_TABLE", "");
+    assert_eq!(init(&place, &[]), ["from-file", "eu-west-1"], "what is empty is not there");
+}
+
+#[test]
+fn variables_that_aws_has_anyway_name_no_table() {
+    let mut place = Place::new();
+    place.set("AWS_REGION", "eu-central-1");
+    place.set("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:1");
+    place.run(&["keys", "create"]).expect(0);
+    assert!(place.data_dir().exists());
+}
+
+#[test]
+fn the_key_secret_may_be_in_a_file() {
+    let mut place = Place::on_table();
+    let key = place.run(&["keys", "create"]).expect(0).stdout.trim().to_owned();
+    // The end of the line is not part of it.
+    let secret = place.write("key.secret", "a secret that is long enough for tests\n");
+    place.unset("DYAD_KEY_SECRET");
+    let config = place.write("a.toml", &format!("[store]\nkey_secret = \"file:{secret}\"\n"));
+    assert_eq!(place.up(&["--config", &config]).get("/v1/models", &key), 200);
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_starts() {
+    let place = Place::on_table();
+    let file = place.write("a.toml", "[store]\ntable = 7\nkey_secret = \"hunter2\"\ncolour = \"red\"\n");
+    for (change, arguments, code, words) in [
+        (Some(("AWS_REGION", "")), &["up"][..], 2, "AWS_REGION"),
+        (Some(("AWS_REGION", "eu central")), &["up"], 2, "AWS_REGION: must be an AWS region"),
+        (Some(("DYAD_TABLE", "a table")), &["up"], 2, "DYAD_TABLE: must be a table's name"),
+        (None, &["up", "--endpoint", "127.0.0.1:8000"], 2, "--endpoint: must be http://HOST"),
+        (
+            Some(("DYAD_TABLE", "")),
+            &["up", "--region", "eu-central-1"],
+            2,
+            "--region: it says where a table is",
+        ),
+        (Some(("DYAD_KEY_SECRET", "")), &["up"], 2, "DYAD_KEY_SECRET"),
+        (Some(("DYAD_KEY_SECRET", "too short")), &["up"], 2, "fewer than 32 bytes"),
+        (Some(("DYAD_KEEPALIVE_MS", "soon")), &["up"], 2, "DYAD_KEEPALIVE_MS"),
+        (None, &["up", "--config", &file], 2, "store.table"),
+        (None, &["keys", "list", "--config", &file], 2, "store.key_secret: must be \"env:NAME\""),
+        (None, &["keys", "list", "--config", &file], 2, "store.colour: unknown key"),
+        (Some(("DYAD_TABLE", "none")), &["up"], 1, "there is no such table"),
+        (Some(("DYAD_TABLE", "none")), &["keys", "list"], 1, "'dyad-gateway store init' makes it"),
+        (Some(("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:1")), &["keys", "list"], 1, "no connection"),
+    ] {
+        let mut place = place.beside();
+        if let Some((variable, value)) = change {
+            place.set(variable, value);
+        }
+        let began = Instant::now();
+        let ran = place.run(
+            &[arguments, &["--listen", "127.0.0.1:0"][..if arguments[0] == "up" { 2 } else { 0 }]].concat(),
+        );
+        let ran = ran.expect(code);
+        assert!(ran.stderr.contains(words), "{change:?} {arguments:?}: {ran:#?}");
+        for secret in ["hunter2", "too short", "wJalrXUtnFEMI", "long enough"] {
+            assert!(!ran.all_output().contains(secret), "{ran:#?}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(15), "{change:?}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn a_mistake_elsewhere_in_the_file_does_not_keep_a_key_from_being_revoked() {
+    for place in Place::on_each_store() {
+        let id =
+            place.run(&["keys", "create", "--json"]).expect(0).json()[0]["id"].as_str().unwrap().to_owned();
+        let file = place.write("a.toml", "keepalive_ms = \"soon\"\n[runners]\nca = \"/no/such\"\n");
+        place.run(&["up", "--config", &file]).expect(2);
+        place.run(&["keys", "revoke", &id, "--config", &file]).expect(0);
+    }
+}
+
+#[test]
+fn a_key_that_one_gateway_is_given_is_refused_by_all_once_it_is_revoked() {
+    let place = Place::on_table();
+    let gateways = [place.up(&[]), place.beside().up(&[])];
+    let created = &place.beside().run(&["keys", "create", "--json"]).expect(0).json()[0];
+    let (id, key) = (created["id"].as_str().unwrap(), created["api_key"].as_str().unwrap());
+    for gateway in &gateways {
+        assert_eq!(gateway.get("/v1/models", key), 200);
+    }
+    place.beside().run(&["keys", "revoke", id]).expect(0);
+    let revoked = Instant::now();
+    for gateway in &gateways {
+        eventually("the key is refused", || (gateway.get("/v1/models", key) == 401).then_some(()));
+    }
+    assert!(revoked.elapsed() < Duration::from_secs(10), "{:?}", revoked.elapsed());
+}
