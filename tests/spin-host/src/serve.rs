@@ -17,6 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Sleep;
 use wasmtime::component::{Component, ComponentType, GuestTaskId, Linker, Lower, ResourceTable};
 use wasmtime::{Cache, CacheConfig, Config, Engine, Result, Store, StoreContextMut};
@@ -33,15 +34,17 @@ use crate::outbound::Outbound;
 const REQUESTS_PER_INSTANCE: usize = 128;
 const REQUESTS_AT_ONCE: usize = 16;
 
-/// Serves until Ctrl-C.
+/// Serves until Ctrl-C or SIGTERM.
 pub(crate) async fn serve(service: Service, address: SocketAddr) -> Result<()> {
     let handler = ProxyHandler::new(service);
     let listener = TcpListener::bind(address).await?;
+    let mut terminated = signal(SignalKind::terminate())?;
     say(&format!("Serving http://{}", listener.local_addr()?));
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted?,
             interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
+            _ = terminated.recv() => return Ok(()),
         };
         stream.set_nodelay(true)?;
         let handler = handler.clone();
