@@ -112,7 +112,7 @@ impl EmbeddedGateway {
         let mut watch = None;
         if let Some(runners) = runners {
             host = host.with_runners(&runners);
-            registry = runners.registry();
+            registry = if runners.are_in_store() { store.store.clone() } else { runners.registry() };
             runners.refresh().await;
             watch = Some(AbortOnDrop(tokio::spawn(async move { runners.watch().await })));
         }
