@@ -1,6 +1,6 @@
 //! The store: where it is, whether it answers, what it has.
 
-use catalog::{ApiKeyRecord, KeyStore as _, LimitStore as _, StoreError};
+use catalog::{ApiKeyRecord, KeyStore as _, LeftOut, LimitStore as _, Store as _, StoreError};
 use runner_api::{Registry as _, is_node_url};
 use store::StoreAccess;
 
@@ -24,21 +24,14 @@ pub(super) async fn examine(location: &StoreLocation, report: &mut Report) -> bo
         }
     };
     // The first question: whether there is an answer at all.
-    let keys = match opened.store.keys().await {
-        Ok(list) => list,
+    let left_out = match opened.store.config().await {
+        Ok(snapshot) => snapshot.left_out,
         Err(error) => {
             report.add(Verdict::Fails, &error_chain(&opened.error(error)), "");
             return false;
         }
     };
     report.add(Verdict::Works, &location.to_string(), "");
-    for item in &keys.left_out {
-        report.add(
-            Verdict::Hint,
-            &format!("{} cannot be read: {}", item.name, item.reason),
-            "It was written by another version, or is damaged; it is passed over.",
-        );
-    }
     if let StoreLocation::DynamoDb { access, .. } = location {
         table(&opened, access, report).await;
         clock(&opened, report);
@@ -47,8 +40,37 @@ pub(super) async fn examine(location: &StoreLocation, report: &mut Report) -> bo
         }
         runners(&opened, report).await;
     }
-    match keys.keys.iter().filter(|key| is_active(&key.value)).count() {
-        0 if keys.keys.is_empty() => report.add(
+    let mut unreadable = left_out;
+    unreadable.extend(keys(&opened, report).await);
+    for item in unreadable {
+        report.add(
+            Verdict::Hint,
+            &format!("{} cannot be read: {}", item.name, item.reason),
+            "It was written by another version, or is damaged; it is passed over.",
+        );
+    }
+    true
+}
+
+/// Those that cannot be read.
+async fn keys(opened: &OpenedStore, report: &mut Report) -> Vec<LeftOut> {
+    let list = match opened.store.keys().await {
+        Ok(list) => list,
+        Err(StoreError::Denied { .. }) => {
+            report.add(
+                Verdict::Hint,
+                "the credentials may not list the API keys",
+                "Serving does not need it.",
+            );
+            return Vec::new();
+        }
+        Err(error) => {
+            report.add(Verdict::Fails, &error_chain(&opened.error(error)), "");
+            return Vec::new();
+        }
+    };
+    match list.keys.iter().filter(|key| is_active(&key.value)).count() {
+        0 if list.keys.is_empty() => report.add(
             Verdict::Hint,
             "there is no API key",
             "'dyad-gateway up' makes one on its first start; 'keys create' at any time.",
@@ -60,7 +82,7 @@ pub(super) async fn examine(location: &StoreLocation, report: &mut Report) -> bo
         ),
         active => report.add(Verdict::Works, &count(active, "API key"), ""),
     }
-    true
+    list.left_out
 }
 
 fn is_active(key: &ApiKeyRecord) -> bool {
