@@ -62,6 +62,7 @@ mod limits;
 mod native;
 mod registry;
 mod table;
+pub mod transfer;
 
 pub use access::{AccessPart, StoreAccess};
 pub use dynamo::{DynamoOptions, DynamoStore, HostPorts, Timing};
