@@ -1,4 +1,4 @@
-//! The component on Wasmtime, behind an HTTP/1.1 server.
+//! The component on Wasmtime, behind an HTTP server.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::process;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -13,10 +14,11 @@ use std::time::{Duration, Instant};
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Sleep;
 use wasmtime::component::{Component, ComponentType, GuestTaskId, Linker, Lower, ResourceTable};
 use wasmtime::{Cache, CacheConfig, Config, Engine, Result, Store, StoreContextMut};
@@ -33,28 +35,32 @@ use crate::outbound::Outbound;
 const REQUESTS_PER_INSTANCE: usize = 128;
 const REQUESTS_AT_ONCE: usize = 16;
 
-/// Serves until Ctrl-C.
+/// Serves until Ctrl-C or SIGTERM, which end the process at once: an instance that was dropped at its work would count as
+/// one that failed.
 pub(crate) async fn serve(service: Service, address: SocketAddr) -> Result<()> {
     let handler = ProxyHandler::new(service);
     let listener = TcpListener::bind(address).await?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
     say(&format!("Serving http://{}", listener.local_addr()?));
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted?,
-            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
+            _ = interrupted.recv() => process::exit(0),
+            _ = terminated.recv() => process::exit(0),
         };
         stream.set_nodelay(true)?;
         let handler = handler.clone();
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(&handler, request));
+            let service = service_fn(move |request| answer(handler.clone(), request));
             // A client that is gone is no news.
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
 async fn answer(
-    handler: &ProxyHandler<Service>,
+    handler: ProxyHandler<Service>,
     request: http::Request<Incoming>,
 ) -> Result<Response<WasiBody>, Infallible> {
     let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
