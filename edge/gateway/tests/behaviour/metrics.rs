@@ -1,6 +1,6 @@
 //! What is counted, and how it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catalog::{ApiKeyLimits, LeftOut};
 use prometheus_client::encoding::text;
@@ -31,12 +31,24 @@ impl Scrape {
         registry.register_collector(Box::new(test.gateway.metrics()));
         let mut page = String::new();
         text::encode(&mut page, &registry).unwrap();
-        let samples = page.lines().filter(|line| !line.starts_with('#')).map(|line| {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            assert!(name.starts_with("dyad_gateway_"), "{line}");
-            (name.to_owned(), value.strip_suffix(".0").unwrap_or(value).parse().unwrap())
-        });
-        Self(samples.collect())
+        assert!(page.ends_with("# EOF\n"), "{page}");
+        let (mut samples, mut families) = (BTreeMap::new(), BTreeSet::new());
+        let mut family = "";
+        for line in page.lines().take_while(|line| *line != "# EOF") {
+            if let Some(described) = line.strip_prefix("# TYPE ") {
+                family = described.split(' ').next().unwrap();
+                assert!(families.insert(family), "told twice: {line}");
+            } else if !line.starts_with("# ") {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(
+                    name.starts_with("dyad_gateway_") && name.starts_with(family),
+                    "out of place: {line}"
+                );
+                let value = value.strip_suffix(".0").unwrap_or(value).parse().unwrap();
+                assert_eq!(samples.insert(name.to_owned(), value), None, "told twice: {line}");
+            }
+        }
+        Self(samples)
     }
 
     /// 0 for what is not there.
