@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use catalog::StoreError;
 use futures_util::future::{Either, select};
+use runner_api::RegistryError;
 
 use crate::host::{BoxFuture, Host};
 
@@ -50,6 +51,12 @@ pub(crate) struct Failure {
 impl From<&StoreError> for Failure {
     fn from(error: &StoreError) -> Self {
         Self { class: error.code(), reason: error.to_string() }
+    }
+}
+
+impl From<&RegistryError> for Failure {
+    fn from(error: &RegistryError) -> Self {
+        Self { class: "unavailable", reason: error.to_string() }
     }
 }
 

@@ -10,14 +10,13 @@ mod limits;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use catalog::StoreError;
 use openai_wire::Usage;
-use runner_api::RegistryError;
 
 use crate::error::{ApiError, FailureClass};
+use crate::freshness::Failure;
 use crate::host::Host;
 use crate::routes::Target;
 use crate::settle::{Operation, Outcome};
@@ -65,8 +64,6 @@ pub(crate) struct Metrics {
     /// What ended before it had a target.
     unresolved: Arc<Series>,
     series: Mutex<BTreeMap<(String, String), Arc<Series>>>,
-    /// What came when [`MAX_SERIES`] were there.
-    other: Arc<Series>,
     /// Error answers by code.
     errors: Mutex<BTreeMap<&'static str, u64>>,
     /// Those among them for a limit, by which.
@@ -82,7 +79,6 @@ impl Default for Metrics {
             in_flight: AtomicU64::new(0),
             unresolved: Arc::new(Series::new(String::new(), String::new())),
             series: Mutex::default(),
-            other: Arc::new(Series::new("other".to_owned(), "other".to_owned())),
             errors: Mutex::default(),
             limit_refusals: Mutex::default(),
             store_calls: std::array::from_fn(|_| StoreCalls::default()),
@@ -129,12 +125,9 @@ impl Metrics {
     }
 
     pub(crate) fn error_answered(&self, error: &ApiError) {
-        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        *errors.entry(error.label()).or_default() += 1;
-        drop(errors);
+        *locked(&self.errors).entry(error.label()).or_default() += 1;
         if let Some(limit) = error.limit {
-            let mut refusals = self.limit_refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            *refusals.entry(limit.as_str()).or_default() += 1;
+            *locked(&self.limit_refusals).entry(limit.as_str()).or_default() += 1;
         }
     }
 
@@ -143,28 +136,32 @@ impl Metrics {
     }
 
     /// Times a call to the store and counts how it went.
-    pub(crate) async fn store_call<T, E: StoreFailure>(
+    pub(crate) async fn store_call<T, E>(
         &self,
         call: StoreCall,
         host: &dyn Host,
         future: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
+    ) -> Result<T, E>
+    where
+        Failure: for<'a> From<&'a E>,
+    {
         let begun = host.monotonic();
         let result = future.await;
         let calls = &self.store_calls[call as usize];
         calls.duration.observe(host.monotonic().saturating_sub(begun));
-        calls.outcomes[result.as_ref().err().map_or(StoreOutcome::Ok, E::outcome) as usize].add(1);
+        let outcome = result.as_ref().err().map_or("ok", |error| Failure::from(error).class);
+        *locked(&calls.outcomes).entry(outcome).or_default() += 1;
         result
     }
 
     fn series(&self, provider: &str, model: &str) -> Arc<Series> {
-        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (provider.to_owned(), model.to_owned());
+        let mut all = locked(&self.series);
+        let mut name = (provider.to_owned(), model.to_owned());
         if all.len() >= MAX_SERIES && !all.contains_key(&name) {
-            return self.other.clone();
+            name = ("other".to_owned(), "other".to_owned());
         }
-        let new = || Arc::new(Series::new(provider.to_owned(), model.to_owned()));
-        all.entry(name).or_insert_with(new).clone()
+        let (provider, model) = name.clone();
+        all.entry(name).or_insert_with(|| Arc::new(Series::new(provider, model))).clone()
     }
 }
 
@@ -327,58 +324,19 @@ impl StoreCall {
 
 #[derive(Debug)]
 struct StoreCalls {
-    outcomes: [Count; StoreOutcome::ALL.len()],
+    /// `ok`, or the class of the error. A lock does: these calls are few.
+    outcomes: Mutex<BTreeMap<&'static str, u64>>,
     duration: Histogram,
 }
 
 impl Default for StoreCalls {
     fn default() -> Self {
-        Self { outcomes: Default::default(), duration: Histogram::new(STORE_BOUNDS) }
+        Self { outcomes: Mutex::default(), duration: Histogram::new(STORE_BOUNDS) }
     }
 }
 
-/// How a call to the store went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StoreOutcome {
-    Ok,
-    Unavailable,
-    Unusable,
-}
-
-impl StoreOutcome {
-    const ALL: [Self; 3] = [Self::Ok, Self::Unavailable, Self::Unusable];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Unavailable => "unavailable",
-            Self::Unusable => "unusable",
-        }
-    }
-}
-
-pub(crate) trait StoreFailure {
-    fn outcome(&self) -> StoreOutcome;
-}
-
-impl StoreFailure for StoreError {
-    fn outcome(&self) -> StoreOutcome {
-        match self {
-            Self::Unavailable { .. } => StoreOutcome::Unavailable,
-            Self::Conflict { .. }
-            | Self::Refused { .. }
-            | Self::Unreadable(_)
-            | Self::NotSetUp { .. }
-            | Self::Denied { .. }
-            | Self::Broken { .. } => StoreOutcome::Unusable,
-        }
-    }
-}
-
-impl StoreFailure for RegistryError {
-    fn outcome(&self) -> StoreOutcome {
-        StoreOutcome::Unavailable
-    }
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A number that only grows.

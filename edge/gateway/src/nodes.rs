@@ -76,8 +76,7 @@ impl Nodes {
     async fn read(&self, turn: Turn) -> Result<(), RegistryError> {
         let read = self.metrics.store_call(StoreCall::Nodes, &*self.host, self.registry.nodes()).await;
         let read = read.map(|list| self.learn(turn.number, list));
-        let failure = |error: &RegistryError| Failure { class: "unavailable", reason: error.to_string() };
-        turn.end(&*self.host, read.as_ref().copied().map_err(failure));
+        turn.end(&*self.host, read.as_ref().copied().map_err(Failure::from));
         read
     }
 
@@ -92,6 +91,24 @@ impl Nodes {
         for item in new.left_out.iter().filter(|item| !before.left_out.contains(item)) {
             log_left_out(item);
         }
+    }
+
+    /// For metrics: how many nodes there are in each state.
+    pub(crate) fn by_state(&self) -> [(&'static str, u64); 4] {
+        let (now, now_ms) = (self.host.monotonic(), self.host.unix_ms());
+        let avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut states = [("up", 0), ("avoided", 0), ("draining", 0), ("expired", 0)];
+        for node in &self.known.load().nodes {
+            let state = if node.expires_unix_ms <= now_ms {
+                3
+            } else if node.capacity.draining {
+                2
+            } else {
+                usize::from(avoided.get(&node.id).is_some_and(|until| *until > now))
+            };
+            states[state].1 += 1;
+        }
+        states
     }
 
     /// Nodes that take runs now, in no order.

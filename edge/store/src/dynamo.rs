@@ -22,12 +22,13 @@ use crate::error::{RetryCollisions, broken, store_error, unavailable, write_erro
 use crate::item::{
     self, ConfigItem, Item, ItemError, Key, PK, PROVIDER_CHANGES, RECORD_VERSION, SCHEMA_VERSION,
 };
+use crate::registry::SharedClis;
 use crate::sdk::{SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient, SharedTimeSource};
 
 /// Pages of 1 MB that a list may have: it has to fit into the memory of a small instance.
 const MAX_PAGES: usize = 32;
 /// Partitions that are read at once where a list is spread over many. Workers have six connections.
-const PARALLEL: usize = 4;
+pub(crate) const PARALLEL: usize = 4;
 
 /// What the host brings along, so that this crate opens no socket, sleeps on no runtime and reads no clock.
 #[derive(Clone, Debug)]
@@ -72,6 +73,7 @@ pub struct DynamoStore {
     pub(crate) table: String,
     pub(crate) sleep: SharedAsyncSleep,
     pub(crate) clock: FleetClock,
+    pub(crate) clis: SharedClis,
     deadline: Duration,
 }
 
@@ -105,6 +107,7 @@ impl DynamoStore {
             table: options.table,
             sleep: host.sleep,
             clock,
+            clis: SharedClis::default(),
             deadline: options.timing.call,
         }
     }
@@ -133,7 +136,7 @@ impl DynamoStore {
     }
 
     /// One record; `Unreadable` if it cannot be read.
-    async fn find<T>(
+    pub(crate) async fn find<T>(
         &self,
         key: Key,
         read: fn(&Item) -> Result<T, ItemError>,

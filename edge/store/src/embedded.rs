@@ -21,7 +21,7 @@ use dynoxide::{Database, DynoxideError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::sdk::{
     ConnectorError, Credentials, HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings,
@@ -35,6 +35,8 @@ pub const EMBEDDED_TABLE: &str = "dyad-gateway";
 
 /// The engine waits 5 s for another process; an attempt outlasts that, and a call outlasts two of them.
 const TIMING: Timing = Timing { attempt: Duration::from_secs(7), call: Duration::from_secs(15) };
+
+const SWEEP_EVERY: Duration = Duration::from_secs(300);
 
 /// Why a file cannot be used as a store.
 #[derive(Debug, thiserror::Error)]
@@ -56,9 +58,11 @@ impl DynamoStore {
     pub async fn open_embedded(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
         let path = path.into();
         let database = spawn_blocking(move || open_database(&path)).await??;
+        let sweeper = Arc::new(Sweeper::start(database.clone()));
+        let engine = Engine { database, turn: Arc::new(Semaphore::new(1)), _sweeper: sweeper };
         let store = DynamoStore::new(
             HostPorts {
-                http_client: SharedHttpClient::new(Engine { database, turn: Arc::new(Semaphore::new(1)) }),
+                http_client: SharedHttpClient::new(engine),
                 sleep: SharedAsyncSleep::new(TokioSleep::new()),
                 time: SharedTimeSource::new(SystemTimeSource::new()),
             },
@@ -158,6 +162,34 @@ fn keep_others_out(_: &Path) -> io::Result<()> {
 struct Engine {
     database: Database,
     turn: Arc<Semaphore>,
+    _sweeper: Arc<Sweeper>,
+}
+
+/// Removes what has expired, every few minutes, as long as anybody has the store. Reading never relies on it.
+struct Sweeper(JoinHandle<()>);
+
+impl Sweeper {
+    fn start(database: Database) -> Self {
+        Self(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                let database = database.clone();
+                // Requests have their turn between two pages of it.
+                match spawn_blocking(move || database.sweep_ttl()).await {
+                    Ok(Ok(removed)) => tracing::debug!(removed, "expired items removed from the store"),
+                    Ok(Err(error)) => tracing::warn!(%error, "expired items could not be removed"),
+                    // The runtime is shutting down.
+                    Err(_) => return,
+                }
+            }
+        }))
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl std::fmt::Debug for Engine {
@@ -174,7 +206,7 @@ impl HttpClient for Engine {
 
 impl HttpConnector for Engine {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let Self { database, turn } = self.clone();
+        let Self { database, turn, _sweeper } = self.clone();
         HttpConnectorFuture::new(async move {
             let turn =
                 turn.acquire_owned().await.map_err(|closed| ConnectorError::other(closed.into(), None))?;
@@ -196,6 +228,10 @@ fn answer(database: &Database, request: &HttpRequest) -> Result<HttpResponse, Co
     let answered = match operation.map_or("", |(_, operation)| operation) {
         "CreateTable" => run(body, |request| database.create_table(request)),
         "DescribeTable" => run(body, |request| database.describe_table(request)),
+        "DescribeTimeToLive" => run(body, |request| database.describe_time_to_live(request)),
+        "UpdateTimeToLive" => run(body, |request| database.update_time_to_live(request)),
+        "PutItem" => run(body, |request| database.put_item(request)),
+        "DeleteItem" => run(body, |request| database.delete_item(request)),
         "GetItem" => run(body, |request| database.get_item(request)),
         "Query" => run(body, |request| database.query(request)),
         "TransactWriteItems" => run(body, |request| database.transact_write_items(request)),

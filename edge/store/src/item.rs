@@ -1,5 +1,7 @@
 //! Records as items of the table, and back. The crate's documentation lists the attributes.
 
+pub(crate) mod node;
+
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::primitives::Blob;
@@ -14,6 +16,8 @@ pub(crate) type Item = HashMap<String, AttributeValue>;
 pub(crate) const PK: &str = "pk";
 pub(crate) const SK: &str = "sk";
 pub(crate) const SCHEMA_VERSION: &str = "schema_version";
+/// Seconds since the Unix epoch after which whoever sweeps the table may remove the item. Nobody relies on it.
+pub(crate) const TTL: &str = "ttl";
 pub(crate) const RECORD_VERSION: &str = "record_version";
 
 const THIS_SCHEMA: u64 = 1;
@@ -84,6 +88,8 @@ pub(crate) enum ItemError {
     Rules(#[from] catalog::Violations),
     #[error("its slug is not its key")]
     Slug,
+    #[error("{0}")]
+    Node(String),
 }
 
 /// What is told of an item that cannot be read.

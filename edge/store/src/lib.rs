@@ -60,6 +60,7 @@ mod item;
 mod limits;
 #[cfg(feature = "native")]
 mod native;
+mod registry;
 mod table;
 
 pub use access::{AccessPart, StoreAccess};

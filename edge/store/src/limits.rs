@@ -12,11 +12,9 @@ use catalog::{Ask, BoxFuture, Counter, Held, Hold, LimitStore, Period, Quantity,
 
 use crate::DynamoStore;
 use crate::error::{broken, store_error, unavailable};
-use crate::item::{self, Item, PK, SCHEMA_VERSION, SK};
+use crate::item::{self, Item, PK, SCHEMA_VERSION, SK, TTL};
 
 const TAKEN: &str = "taken";
-/// Seconds since the Unix epoch, the table's attribute for time to live.
-const TTL: &str = "ttl";
 /// How many slots all holders have together.
 const HELD: &str = "held";
 /// Before the name of a holder, whose slots and time are a map of its own.

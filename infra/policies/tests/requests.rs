@@ -12,6 +12,7 @@ use catalog::{
     Provider, ProviderStore as _, Quantity, RawProvider, Store as _,
 };
 use recorder::{Recorder, TABLE_ARN};
+use runner_api::{Capacity, NodeRecord, Registry as _};
 use store::DynamoStore;
 use table_policies::{Access, Policy};
 
@@ -69,6 +70,24 @@ async fn read_configuration(store: &DynamoStore) {
     store.find_key(&key_id()).await.unwrap();
 }
 
+/// What a runner does from its start to its end.
+async fn announce(store: &DynamoStore) {
+    store.announce(&node()).await.unwrap();
+    store.announce(&node()).await.unwrap();
+    store.withdraw(&node().id).await.unwrap();
+}
+
+fn node() -> NodeRecord {
+    NodeRecord {
+        id: "n1".to_owned(),
+        url: "https://n1.example:7443".to_owned(),
+        version: "0.1.0".to_owned(),
+        capacity: Capacity::default(),
+        clis: Vec::new(),
+        expires_unix_ms: u64::MAX,
+    }
+}
+
 async fn spend_limits(store: &DynamoStore) {
     let counter = Counter {
         key: key_id(),
@@ -95,6 +114,13 @@ async fn each_may_do_its_own_work() {
     read_configuration(&recorder.store).await;
     assert_eq!(refused(&policy("edge"), &recorder.take()), []);
     spend_limits(&recorder.store).await;
+    assert_eq!(refused(&policy("edge"), &recorder.take()), []);
+    announce(&recorder.store).await;
+    assert_eq!(refused(&policy("runner"), &recorder.take()), []);
+    recorder.store.announce(&node()).await.unwrap();
+    recorder.take();
+    let nodes = recorder.store.nodes().await.unwrap().nodes;
+    assert_eq!(nodes.len(), 1);
     assert_eq!(refused(&policy("edge"), &recorder.take()), []);
 }
 
@@ -128,7 +154,8 @@ async fn a_runner_sees_nothing_of_it() {
 /// What the store does not do, and somebody with the keys of an edge or a runner could.
 #[test]
 fn nothing_else_is_allowed_either() {
-    let partitions = ["CONFIG", "KEY#0", "NODE", "LIMIT#0123456789ab", "AUDIT", "USAGE#0123456789ab"];
+    let partitions =
+        ["CONFIG", "KEY#0", "NODE#0", "CLIS#0", "LIMIT#0123456789ab", "AUDIT", "USAGE#0123456789ab"];
     let with_keys = [
         "GetItem",
         "BatchGetItem",
@@ -170,13 +197,14 @@ fn nothing_else_is_allowed_either() {
     assert_eq!(
         allowed("edge"),
         [
+            "dynamodb:GetItem CLIS#0",
             "dynamodb:GetItem CONFIG",
             "dynamodb:GetItem KEY#0",
             "dynamodb:Query CONFIG",
-            "dynamodb:Query KEY#0",
-            "dynamodb:Query NODE",
+            "dynamodb:Query NODE#0",
             "dynamodb:UpdateItem LIMIT#0123456789ab",
         ]
     );
-    assert_eq!(allowed("runner"), ["dynamodb:DeleteItem NODE", "dynamodb:PutItem NODE"]);
+    let runner = ["dynamodb:DeleteItem NODE#0", "dynamodb:PutItem CLIS#0", "dynamodb:PutItem NODE#0"];
+    assert_eq!(allowed("runner"), runner);
 }

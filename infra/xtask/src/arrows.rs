@@ -48,7 +48,7 @@ const MEMBERS: &[Member] = &[
     native("table-policies", &["catalog", "store", "runner-api"]),
     // Tests see the product from outside.
     native("system-tests", &[]),
-    native("bench", &[]),
+    native("bench", &["system-tests"]),
     native("xtask", &[]),
 ];
 

@@ -25,24 +25,24 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-use crate::wire;
+use crate::{Fault, wire};
 
 /// What to send, and where to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Load {
-    pub(crate) address: SocketAddr,
-    pub(crate) api_key: Option<String>,
+pub struct Load {
+    pub address: SocketAddr,
+    pub api_key: Option<String>,
     /// Asked for, and expected in the answer.
-    pub(crate) model: String,
+    pub model: String,
     /// About how long the request's message is.
-    pub(crate) message_bytes: usize,
-    pub(crate) shape: Shape,
+    pub message_bytes: usize,
+    pub shape: Shape,
 }
 
 /// How the requests follow each other. Each connection is kept alive and carries one request at a time.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Shape {
+pub enum Shape {
     /// Whole answers, the next request as soon as one is there.
     Saturate { connections: usize, requests: usize },
     /// Whole answers, at a fixed rate whatever the answers do.
@@ -55,18 +55,17 @@ pub(crate) enum Shape {
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Report {
-    pub(crate) seconds: f64,
+pub struct Report {
+    pub seconds: f64,
     /// Of whole answers the time to the end, of streams to the first content.
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
 }
 
-type Fault = Box<dyn std::error::Error + Send + Sync>;
 type Times = Vec<Duration>;
 
 /// Runs the load and prints its report as a line of JSON. The first wrong answer ends it.
-pub(crate) async fn run(load: Load) -> Result<(), Fault> {
+pub async fn run(load: Load) -> Result<(), Fault> {
     let started = Instant::now();
     let mut open = JoinSet::new();
     let times = match load.shape {

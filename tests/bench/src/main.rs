@@ -1,25 +1,18 @@
 //! The benchmark: the gateway, nginx and the bare upstream, interleaved.
 
-mod load;
-mod process;
 mod rounds;
 mod server;
 mod table;
-mod upstream;
-mod wire;
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     thread,
 };
 
-use clap::{Parser, Subcommand, ValueEnum};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use bench::{Fault, allow_many_sockets, part::Part};
+use clap::{Parser, ValueEnum};
 use serde_json::json;
-
-/// Why the benchmark cannot go on.
-type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// Compares the gateway with nginx as a plain reverse proxy and with the bare upstream.
 ///
@@ -53,35 +46,12 @@ enum Format {
     Json,
 }
 
-/// What this program is when it starts itself.
-#[derive(Subcommand)]
-#[command(hide = true)]
-enum Part {
-    #[command(hide = true)]
-    Upstream,
-    #[command(hide = true)]
-    Load { load: String },
-}
-
 fn main() -> Result<(), Fault> {
     let bench = Bench::parse();
     match bench.part {
         None => compare(&bench),
-        Some(Part::Upstream) => {
-            // The parent holds the other end for as long as it lives.
-            thread::spawn(|| {
-                let _ = io::stdin().read_to_end(&mut Vec::new());
-                std::process::exit(0);
-            });
-            Ok(runtime()?.block_on(upstream::serve())?)
-        }
-        Some(Part::Load { load }) => runtime()?.block_on(load::run(serde_json::from_str(&load)?)),
+        Some(part) => part.run(),
     }
-}
-
-/// One thread: cheap, and out of the way of what is measured.
-fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 fn compare(bench: &Bench) -> Result<(), Fault> {
@@ -110,10 +80,4 @@ fn compare(bench: &Bench) -> Result<(), Fault> {
         }
     };
     Ok(io::stdout().write_all(text.as_bytes())?)
-}
-
-/// Raises the limit of open files as far as it goes; children inherit it. A shell's is 1,024 as a rule.
-fn allow_many_sockets() -> io::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
 }

@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// What counts as a process's memory.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Memory {
+pub enum Memory {
     /// Every page it has in memory.
     Resident,
     /// The same, a page of n processes counted as an nth: right for sums and for growth.
@@ -23,17 +23,17 @@ pub(crate) enum Memory {
 }
 
 /// A child process that ends with this value.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
 }
 
 impl Process {
-    pub(crate) fn new(child: Child) -> Self {
+    pub fn new(child: Child) -> Self {
         Self { child }
     }
 
     /// CPU time of the process and its descendants so far, user and system.
-    pub(crate) fn cpu_seconds(&self) -> io::Result<f64> {
+    pub fn cpu_seconds(&self) -> io::Result<f64> {
         let mut ticks = 0;
         for pid in self.tree()? {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -47,7 +47,7 @@ impl Process {
     }
 
     /// Memory of the process and its descendants in KiB, summed up.
-    pub(crate) fn memory_kib(&self, memory: Memory) -> io::Result<f64> {
+    pub fn memory_kib(&self, memory: Memory) -> io::Result<f64> {
         let mut sum = 0;
         for pid in self.tree()? {
             let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;

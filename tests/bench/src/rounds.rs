@@ -1,19 +1,21 @@
 //! A round: every workload on every server, one at a time.
 
 use std::{
-    env,
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, Write as _},
     path::Path,
-    process::{Child, Command, Stdio},
+};
+
+use bench::{
+    Fault,
+    generator::Generator,
+    load::{Load, Report, Shape},
+    process::Memory,
+    wire::Behaviour,
 };
 
 use crate::{
-    Fault,
-    load::{Load, Report, Shape},
-    process::Memory,
     server::{Kind, Server},
     table::{Round, Row},
-    wire::Behaviour,
 };
 
 /// How much of each workload makes a round.
@@ -195,8 +197,8 @@ fn memory(round: &mut Round, kind: Kind, streams: usize, gateway: &Path) -> Resu
     // The first request pays for what all share.
     drive(kind, &server, Behaviour::Whole, Shape::Saturate { connections: 8, requests: 80 })?;
     let before = server.process.memory_kib(Memory::Proportional)?;
-    let mut generator =
-        Generator::start(kind, &server, Behaviour::Hold, SMALL_BYTES, Shape::Hold { streams })?;
+    let load = load(kind, &server, Behaviour::Hold, SMALL_BYTES, Shape::Hold { streams });
+    let mut generator = Generator::start(&load)?;
     generator.report()?;
     let grown = server.process.memory_kib(Memory::Proportional)? - before;
     round.record(Row::StreamMemory, kind, grown / as_f64(streams));
@@ -214,49 +216,16 @@ fn drive_with(
     message_bytes: usize,
     shape: Shape,
 ) -> Result<Report, Fault> {
-    let mut generator = Generator::start(kind, server, behaviour, message_bytes, shape)?;
-    generator.report()
+    Generator::start(&load(kind, server, behaviour, message_bytes, shape))?.report()
 }
 
-/// A load generator: this program, once more.
-struct Generator {
-    child: Child,
-    what: String,
-}
-
-impl Generator {
-    fn start(
-        kind: Kind,
-        server: &Server,
-        behaviour: Behaviour,
-        message_bytes: usize,
-        shape: Shape,
-    ) -> Result<Self, Fault> {
-        let load = Load {
-            address: server.address,
-            api_key: server.api_key.clone(),
-            model: kind.model(behaviour).into(),
-            message_bytes,
-            shape,
-        };
-        let mut command = Command::new(env::current_exe()?);
-        command.arg("load").arg(serde_json::to_string(&load)?).stdin(Stdio::piped()).stdout(Stdio::piped());
-        Ok(Self { child: command.spawn()?, what: format!("{kind:?}, {behaviour:?}, {shape:?}") })
-    }
-
-    /// Waits for the report. A wrong answer is why there is none; the generator has said which.
-    fn report(&mut self) -> Result<Report, Fault> {
-        let mut line = String::new();
-        let stdout = self.child.stdout.as_mut().ok_or("stdout is not a pipe")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        serde_json::from_str(&line).map_err(|_| format!("the load failed ({})", self.what).into())
-    }
-}
-
-impl Drop for Generator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+fn load(kind: Kind, server: &Server, behaviour: Behaviour, message_bytes: usize, shape: Shape) -> Load {
+    Load {
+        address: server.address,
+        api_key: server.api_key.clone(),
+        model: kind.model(behaviour).into(),
+        message_bytes,
+        shape,
     }
 }
 

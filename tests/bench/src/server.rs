@@ -2,23 +2,21 @@
 
 use std::{
     env, fs,
-    io::{self, BufRead as _, BufReader},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use serde::Deserialize;
-use tempfile::TempDir;
-
-use crate::{
-    Fault,
+use bench::{
+    Fault, lines,
+    part::start_upstream,
     process::Process,
     wire::{Behaviour, PATH},
 };
+use serde::Deserialize;
+use tempfile::TempDir;
 
 const START: Duration = Duration::from_secs(20);
 
@@ -50,15 +48,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the bare upstream: this program, once more.
+    /// Starts the bare upstream.
     pub(crate) fn bare() -> Result<Self, Fault> {
-        let mut command = Command::new(env::current_exe()?);
-        // It ends when its stdin does.
-        let mut child = command.arg("upstream").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let lines = lines(&mut child)?;
-        let process = Process::new(child);
-        let port = lines.recv_timeout(START)?.parse()?;
-        Ok(Self { address: loopback(port), api_key: None, process, _dir: None })
+        let (process, address) = start_upstream()?;
+        Ok(Self { address, api_key: None, process, _dir: None })
     }
 
     /// Starts nginx as a plain reverse proxy, as many workers as cores.
@@ -213,16 +206,4 @@ fn gateway_config(upstream: SocketAddr) -> String {
 
 fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
-}
-
-/// Lines of a child's stdout, read to its end whether anybody wants them or not.
-fn lines(child: &mut Child) -> io::Result<mpsc::Receiver<String>> {
-    let stdout = child.stdout.take().ok_or_else(|| io::Error::other("stdout is not a pipe"))?;
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            let _ = sender.send(line);
-        }
-    });
-    Ok(receiver)
 }

@@ -35,7 +35,7 @@ struct Answers {
 }
 
 /// Serves until the parent goes away. Prints `PORT\n` once it listens.
-pub(crate) async fn serve() -> std::io::Result<()> {
+pub async fn serve() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{}", listener.local_addr()?.port())?;

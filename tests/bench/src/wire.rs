@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Path of the one endpoint measured.
-pub(crate) const PATH: &str = "/v1/chat/completions";
+pub const PATH: &str = "/v1/chat/completions";
 /// Chunks of a stream: role, content, …, content, finish with usage.
-pub(crate) const CHUNKS: usize = 100;
+pub const CHUNKS: usize = 100;
 /// The chunks among them that carry `content` (the role chunk's is empty).
 const CONTENT_CHUNKS: usize = CHUNKS - 1;
 
 /// What the upstream does, by the model it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Behaviour {
+pub enum Behaviour {
     /// Answers whole, about 1 KB.
     Whole,
     /// Streams [`CHUNKS`] chunks, 10 ms apart.
@@ -27,10 +27,10 @@ pub(crate) enum Behaviour {
 }
 
 impl Behaviour {
-    pub(crate) const ALL: [Self; 4] = [Self::Whole, Self::Paced, Self::Burst, Self::Hold];
+    pub const ALL: [Self; 4] = [Self::Whole, Self::Paced, Self::Burst, Self::Hold];
 
     /// The name by which the gateway's clients know the model.
-    pub(crate) fn public_name(self) -> &'static str {
+    pub fn public_name(self) -> &'static str {
         match self {
             Self::Whole => "bench-whole",
             Self::Paced => "bench-paced",
@@ -40,7 +40,7 @@ impl Behaviour {
     }
 
     /// The name by which the upstream knows it. Of another length: splicing in place would not do.
-    pub(crate) fn upstream_name(self) -> &'static str {
+    pub fn upstream_name(self) -> &'static str {
         match self {
             Self::Whole => "upstream-model-whole",
             Self::Paced => "upstream-model-paced",
@@ -50,7 +50,7 @@ impl Behaviour {
     }
 
     /// The behaviour that a request asks for. Clients of the benchmark send `model` first.
-    pub(crate) fn asked_by(request: &[u8]) -> Option<Self> {
+    pub fn asked_by(request: &[u8]) -> Option<Self> {
         let start = &request[..request.len().min(256)];
         Self::ALL
             .into_iter()
@@ -63,7 +63,7 @@ fn model_member(name: &str) -> String {
 }
 
 /// A request whose one message is about `message_bytes` long: code, as an app builder sends it.
-pub(crate) fn request(model: &str, stream: bool, message_bytes: usize) -> Bytes {
+pub fn request(model: &str, stream: bool, message_bytes: usize) -> Bytes {
     const LINE: &str = "    let answer = \"42\\n\"; // a line of code, \"quoted\"\n";
     let content: String = LINE.chars().cycle().take(message_bytes).collect();
     let message = json!({"role": "user", "content": content}).to_string();
@@ -73,7 +73,7 @@ pub(crate) fn request(model: &str, stream: bool, message_bytes: usize) -> Bytes 
 }
 
 /// The upstream's whole answer.
-pub(crate) fn completion(model: &str) -> Bytes {
+pub fn completion(model: &str) -> Bytes {
     let content = "An answer of ordinary length. ".repeat(20);
     let message = json!({"role": "assistant", "content": content, "refusal": null, "annotations": []});
     let usage = usage();
@@ -86,7 +86,7 @@ pub(crate) fn completion(model: &str) -> Bytes {
 }
 
 /// The upstream's stream, one SSE event each, `[DONE]` included.
-pub(crate) fn events(model: &str) -> Vec<Bytes> {
+pub fn events(model: &str) -> Vec<Bytes> {
     let chunk = |delta: Value, finish_reason: Value, usage: Option<Value>| -> Bytes {
         let usage = usage.map_or_else(String::new, |usage| format!(",\"usage\":{usage}"));
         format!(
@@ -109,7 +109,7 @@ fn usage() -> Value {
 }
 
 /// Says what is wrong with a whole answer that should name `model`.
-pub(crate) fn check_completion(body: &[u8], model: &str) -> Result<(), String> {
+pub fn check_completion(body: &[u8], model: &str) -> Result<(), String> {
     let named = memmem::find(body, model_member(model).as_bytes()).is_some();
     let complete = body.ends_with(b"}") && memmem::find(body, b"\"finish_reason\":\"stop\"").is_some();
     if named && complete { Ok(()) } else { Err(wrong("answer", model, body)) }
@@ -117,7 +117,7 @@ pub(crate) fn check_completion(body: &[u8], model: &str) -> Result<(), String> {
 
 /// Says what is wrong with a stream that should consist of [`CHUNKS`] chunks which name `model`. The proxy may
 /// add one chunk, for usage.
-pub(crate) fn check_stream(body: &[u8], model: &str) -> Result<(), String> {
+pub fn check_stream(body: &[u8], model: &str) -> Result<(), String> {
     let count = |needle: &[u8]| memmem::find_iter(body, needle).count();
     let chunks = count(b"\"chat.completion.chunk\"");
     let right = (CHUNKS..=CHUNKS + 1).contains(&chunks)
@@ -129,12 +129,12 @@ pub(crate) fn check_stream(body: &[u8], model: &str) -> Result<(), String> {
 
 /// Whether a stream has come to its first content: what TTFT counts to. The role alone is none; a proxy may hold
 /// it back, as long as it can still turn to another upstream.
-pub(crate) fn has_content(body: &[u8]) -> bool {
+pub fn has_content(body: &[u8]) -> bool {
     memmem::find(body, b"\"content\":\" token\"").is_some()
 }
 
 /// Says what is wrong with the beginning of a stream that should name `model`.
-pub(crate) fn check_stream_start(body: &[u8], model: &str) -> Result<(), String> {
+pub fn check_stream_start(body: &[u8], model: &str) -> Result<(), String> {
     let named = memmem::find(body, model_member(model).as_bytes()).is_some();
     if body.starts_with(b"data: {") && named { Ok(()) } else { Err(wrong("stream", model, body)) }
 }

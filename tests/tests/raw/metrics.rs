@@ -75,6 +75,11 @@ async fn the_numbers_are_those_of_the_traffic() {
     }
     fixture.upstream_answers(Reply::error(401, "no", "invalid_request_error", None, None));
     assert_eq!(ask(json!({})).await, 403);
+    let labels = format!("provider=\"fake\",model=\"{MODEL}\"");
+    let usage = &Turn::says("hello").completion("m")["usage"];
+    let tokens =
+        scrape(gateway).await[&format!("dyad_gateway_tokens_total{{{labels},direction=\"completion\"}}")];
+    assert_eq!(tokens, 4 * usage["completion_tokens"].as_u64().unwrap());
     // A client leaves in the middle of its stream.
     fixture.upstream.forget();
     fixture.upstream_answers(Reply::turn(Turn::says("one two three")).first_frames(3).then(Step::Stall));
@@ -113,10 +118,6 @@ async fn the_numbers_are_those_of_the_traffic() {
     for (code, count) in [("model_not_found", 1), ("rate_limit_exceeded", 1), ("upstream_auth_failed", 1)] {
         assert_eq!(samples[&format!("dyad_gateway_errors_total{{code=\"{code}\"}}")], count, "{code}");
     }
-    let labels = format!("provider=\"fake\",model=\"{MODEL}\"");
-    let usage = &Turn::says("hello").completion("m")["usage"];
-    let tokens = samples[&format!("dyad_gateway_tokens_total{{{labels},direction=\"completion\"}}")];
-    assert_eq!(tokens, 4 * usage["completion_tokens"].as_u64().unwrap());
     let kind = "operation=\"chat_completion\",streamed=\"false\"";
     assert_eq!(samples[&format!("dyad_gateway_request_duration_seconds_count{{{labels},{kind}}}")], 3);
 }

@@ -1,8 +1,10 @@
 //! The counts as Prometheus reads them.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
@@ -10,10 +12,13 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::limits::{PERIODS, QUANTITIES};
-use super::{Kind, Metrics, Series, StoreCall, StoreOutcome};
+use super::{Kind, Metrics, Series, StoreCall, locked};
 use crate::Gateway;
 use crate::error::FailureClass;
 use crate::settle::Outcome;
+
+/// Items that are named because they cannot be read.
+const MAX_LEFT_OUT: usize = 100;
 
 /// A gateway's metrics, to be registered with `prometheus_client`'s registry: in one without a prefix, as the names
 /// begin with `dyad_gateway_` already. They tell who uses what, so they are nothing for the public.
@@ -54,19 +59,41 @@ impl Collector for GatewayMetrics {
             (status.is_loaded && status.store_failure.is_none()).into(),
         )?;
         page.gauge(
-            "dyad_gateway_left_out",
-            "Items of the store that cannot be read; the log names them",
+            "dyad_gateway_registry_up",
+            "1 unless the runners' registry did not answer when last asked",
+            status.registry_failure.is_none().into(),
+        )?;
+        if let Some(age) = status.config_age {
+            page.seconds(
+                "dyad_gateway_config_age",
+                "Time since the configuration was last checked with success",
+                age,
+            )?;
+        }
+        page.gauge("dyad_gateway_models", "Models that are served", status.models as u64)?;
+        let mut family = page.gauges("dyad_gateway_runner_nodes", "Nodes of the registry, by state")?;
+        for (state, count) in inner.nodes.by_state() {
+            family.gauge(&[("state", state)], count)?;
+        }
+        page.gauge(
+            "dyad_gateway_left_out_items",
+            "Items of the store that cannot be read",
             status.left_out.len() as u64,
         )?;
-        page.gauge("dyad_gateway_models", "Models that are served", status.models as u64)
+        let mut family =
+            page.gauges("dyad_gateway_left_out", "1 for an item of the store that cannot be read")?;
+        let names: BTreeSet<_> = status.left_out.iter().map(|item| item.name.as_str()).collect();
+        for name in names.into_iter().take(MAX_LEFT_OUT) {
+            family.gauge(&[("item", name)], 1)?;
+        }
+        Ok(())
     }
 }
 
 impl Metrics {
     /// All that have a name, and then those that have none.
     fn all_series(&self) -> Vec<Arc<Series>> {
-        let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        series.values().cloned().chain([self.other.clone(), self.unresolved.clone()]).collect()
+        locked(&self.series).values().cloned().chain([self.unresolved.clone()]).collect()
     }
 
     fn encode_requests(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -121,12 +148,12 @@ impl Metrics {
             "Requests that were admitted and have not ended",
             self.in_flight.load(Ordering::Relaxed),
         )?;
-        let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let errors = locked(&self.errors).clone();
         let mut family = page.counter("dyad_gateway_errors", "Error answers, by code")?;
         for (code, count) in errors {
             family.count(&[("code", code)], count)?;
         }
-        let refusals = self.limit_refusals.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let refusals = locked(&self.limit_refusals).clone();
         let mut family = page.counter("dyad_gateway_limit_refusals", "Requests over a limit of their key")?;
         for (limit, count) in refusals {
             family.count(&[("limit", limit)], count)?;
@@ -177,11 +204,8 @@ impl Metrics {
     fn encode_store(&self, page: &mut Page<'_>) -> fmt::Result {
         let mut family = page.counter("dyad_gateway_store_calls", "Calls to the store, by how they went")?;
         for call in StoreCall::ALL {
-            for outcome in StoreOutcome::ALL {
-                let count = self.store_calls[call as usize].outcomes[outcome as usize].get();
-                if count > 0 {
-                    family.count(&[("call", call.as_str()), ("outcome", outcome.as_str())], count)?;
-                }
+            for (outcome, count) in locked(&self.store_calls[call as usize].outcomes).clone() {
+                family.count(&[("call", call.as_str()), ("outcome", outcome)], count)?;
             }
         }
         let mut family =
@@ -246,6 +270,15 @@ impl Page<'_> {
         self.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
     }
 
+    fn gauges<'s>(&'s mut self, name: &'s str, help: &str) -> Result<Samples<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, help, None, MetricType::Gauge).map(Samples)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, value: Duration) -> fmt::Result {
+        let mut encoder = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        encoder.encode_gauge(&value.as_secs_f64())
+    }
+
     /// Of seconds.
     fn histogram<'s>(&'s mut self, name: &'s str, help: &str) -> Result<Samples<'s>, fmt::Error> {
         self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram).map(Samples)
@@ -257,6 +290,10 @@ struct Samples<'a>(MetricEncoder<'a>);
 impl Samples<'_> {
     fn of<'s>(&'s mut self, labels: &'s impl EncodeLabelSet) -> Result<MetricEncoder<'s>, fmt::Error> {
         self.0.encode_family(labels)
+    }
+
+    fn gauge(&mut self, labels: &impl EncodeLabelSet, value: u64) -> fmt::Result {
+        self.of(labels)?.encode_gauge(&value)
     }
 
     fn count(&mut self, labels: &impl EncodeLabelSet, value: u64) -> fmt::Result {

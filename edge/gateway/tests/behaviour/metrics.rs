@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use catalog::ApiKeyLimits;
+use catalog::{ApiKeyLimits, LeftOut};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -207,6 +207,7 @@ fn a_node_that_fails_is_counted() {
     assert_ne!(test.chat(&json!({})).status, 200);
     let scrape = Scrape::of(&test);
     assert_eq!(scrape.get("runner_node_failures_total"), 1);
+    assert_eq!(scrape.family("runner_nodes"), [(r#"state="avoided""#, 1)]);
     assert_eq!(scrape.get(r#"store_calls_total{call="nodes",outcome="ok"}"#), 1);
 }
 
@@ -264,6 +265,24 @@ fn the_stores_answers_are_counted() {
     assert_eq!(calls("unavailable", "version"), 1);
     assert_eq!(Scrape::of(&test).get("store_up"), 0);
     assert_eq!(Scrape::of(&test).get(r#"store_call_duration_seconds_count{call="version"}"#), 1);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let test = setup().provider("alpha", &json!({})).build();
+    let item = |name: &str| LeftOut::new(name, "it is damaged");
+    test.store.leaves_out(&[item("CONFIG/PROVIDER#beta"), item("CONFIG/PROVIDER#\"gamma\"")]);
+    test.get("/v1/models");
+    let scrape = Scrape::of(&test);
+    assert_eq!(scrape.get("left_out_items"), 2);
+    let named = [(r#"item="CONFIG/PROVIDER#\"gamma\"""#, 1), (r#"item="CONFIG/PROVIDER#beta""#, 1)];
+    assert_eq!(scrape.family("left_out"), named);
+    test.store.leaves_out(&(0..150).map(|i| item(&format!("CONFIG/PROVIDER#{i}"))).collect::<Vec<_>>());
+    test.advance(secs(11));
+    test.put_provider(&provider("delta", &json!({})), None);
+    test.get("/v1/models");
+    let scrape = Scrape::of(&test);
+    assert_eq!((scrape.get("left_out_items"), scrape.family("left_out").len()), (150, 100));
 }
 
 #[test]

@@ -11,3 +11,4 @@ mod http_client;
 mod items;
 mod limits;
 mod records;
+mod registry;

@@ -1,5 +1,5 @@
 # A table in Europe with a replica in America, and an edge in each. An edge is told its region by AWS_REGION.
-# Limits hold in each region by itself: read "Several regions" in infra/README.md before.
+# Limits of a key that is used in both at once do not hold: read "Several regions" in infra/README.md before.
 
 terraform {
   required_version = ">= 1.7"

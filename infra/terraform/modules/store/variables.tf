@@ -45,7 +45,7 @@ variable "kms_key_arn" {
 }
 
 variable "replica_regions" {
-  description = "Further regions with a replica of the table (a global table). Limits then hold in each region by itself: see infra/README.md first."
+  description = "Further regions with a replica of the table (a global table). Limits of a key that is used in two regions at once then do not hold: see \"Several regions\" in infra/README.md first."
   type        = set(string)
   default     = []
 }

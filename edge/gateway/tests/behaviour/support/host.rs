@@ -21,6 +21,10 @@ pub(crate) const START_MS: u64 = 1_700_000_040_000;
 
 pub(crate) struct FakeHost {
     clock: Arc<Mutex<Clock>>,
+    /// How far its wall clock is ahead of the truth.
+    ahead_ms: i64,
+    /// What the gateway's own mark is made of.
+    mark: u8,
     state: Mutex<State>,
 }
 
@@ -60,7 +64,12 @@ impl Recorded {
 
 impl FakeHost {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { clock: Arc::default(), state: Mutex::default() })
+        Arc::new(Self { clock: Arc::default(), ahead_ms: 0, mark: 7, state: Mutex::default() })
+    }
+
+    /// Another machine, on which time passes as on this one.
+    pub(crate) fn another(&self, mark: u8, ahead_ms: i64) -> Arc<Self> {
+        Arc::new(Self { clock: self.clock.clone(), ahead_ms, mark, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -70,6 +79,11 @@ impl FakeHost {
     /// The provider's next call that has no reply yet ends this way.
     pub(crate) fn reply(&self, slug: &str, reply: Reply) {
         self.state().replies.entry(format!("{slug}.example")).or_default().push_back(reply);
+    }
+
+    /// What was to be answered, and was not asked.
+    pub(crate) fn forget_replies(&self) {
+        self.state().replies.clear();
     }
 
     /// All calls so far.
@@ -125,7 +139,8 @@ impl FakeHost {
 
 impl Host for FakeHost {
     fn unix_ms(&self) -> u64 {
-        START_MS + u64::try_from(self.monotonic().as_millis()).unwrap()
+        let now_ms = START_MS + u64::try_from(self.monotonic().as_millis()).unwrap();
+        now_ms.saturating_add_signed(self.ahead_ms)
     }
 
     fn monotonic(&self) -> Duration {
@@ -136,13 +151,13 @@ impl Host for FakeHost {
         Box::pin(Sleep { clock: self.clock.clone(), until: self.monotonic() + duration })
     }
 
-    /// Sevens for the gateway's own mark, and then something else each time, always the same in a test.
+    /// One number over and over for the gateway's own mark, and then something else each time, always the same in a test.
     fn fill_random(&self, bytes: &mut [u8]) {
         let mut state = self.state();
         for byte in bytes.iter_mut() {
             // An LCG of Knuth's; its upper bits are as good as a test needs.
             state.randomness = state.randomness.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            *byte = if state.is_marked { state.randomness.to_be_bytes()[0] } else { 7 };
+            *byte = if state.is_marked { state.randomness.to_be_bytes()[0] } else { self.mark };
         }
         state.is_marked = true;
     }

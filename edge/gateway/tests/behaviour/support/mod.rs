@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::{
-    ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, MemoryStore, Provider,
+    ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, LimitStore, Provider,
     ProviderStore as _, Secret, Versioned,
 };
 use gateway::{Body, Gateway, GatewayParts, Settings, full};
@@ -118,11 +118,12 @@ impl Setup {
             host: host.clone(),
             store: store.clone(),
             hasher: hasher.clone(),
-            limits: Arc::new(MemoryStore::default()),
+            limits: store.clone(),
             runners: runners.clone(),
-            settings: self.settings,
+            settings: self.settings.clone(),
         });
-        let mut test = TestGateway { host, store, runners, gateway, hasher, key: String::new() };
+        let settings = self.settings;
+        let mut test = TestGateway { host, store, runners, gateway, settings, hasher, key: String::new() };
         for provider in &self.providers {
             test.put_provider(provider, None);
         }
@@ -142,6 +143,7 @@ pub(crate) struct TestGateway {
     pub(crate) store: Arc<FaultyStore>,
     pub(crate) runners: Arc<FaultyRegistry>,
     pub(crate) gateway: Gateway,
+    settings: Settings,
     hasher: ApiKeyHasher,
     /// A valid API key.
     pub(crate) key: String,
@@ -191,6 +193,34 @@ impl Answer {
 }
 
 impl TestGateway {
+    /// Another instance on the same store, on a machine whose clock is ahead by so much; `limits` may be another way to
+    /// the store's.
+    pub(crate) fn another(&self, mark: u8, ahead_ms: i64, limits: Option<Arc<dyn LimitStore>>) -> Self {
+        let host = self.host.another(mark, ahead_ms);
+        let gateway = Gateway::new(GatewayParts {
+            host: host.clone(),
+            store: self.store.clone(),
+            hasher: self.hasher.clone(),
+            limits: limits.unwrap_or_else(|| self.store.clone()),
+            runners: self.runners.clone(),
+            settings: self.settings.clone(),
+        });
+        Self {
+            host,
+            store: self.store.clone(),
+            runners: self.runners.clone(),
+            gateway,
+            settings: self.settings.clone(),
+            hasher: self.hasher.clone(),
+            key: self.key.clone(),
+        }
+    }
+
+    /// Changes the limits of the valid key.
+    pub(crate) fn set_limits(&self, limits: ApiKeyLimits) {
+        self.put_key(&ApiKey::parse(&self.key).unwrap(), |record| record.limits = limits);
+    }
+
     pub(crate) fn put_provider(&self, provider: &Provider, expected: Option<u64>) {
         run::ready(self.store.inner.put_provider(provider, expected)).unwrap();
     }
@@ -292,6 +322,10 @@ impl TestGateway {
 
 pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+pub(crate) const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
 }
 
 /// A whole completion, as OpenAI answers it.

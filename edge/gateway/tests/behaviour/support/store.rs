@@ -1,13 +1,14 @@
 //! A store that can fail.
 
 use std::future::{pending, poll_fn, ready};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use catalog::{
-    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore, LeftOut,
-    MemoryStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Versioned,
+    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Hold, KeyList, KeyStore,
+    LeftOut, LimitStore, MemoryStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken,
+    Versioned,
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(crate) struct FaultyStore {
     pub(super) inner: MemoryStore,
     mood: Arc<Mutex<Mood>>,
     key_look_ups: AtomicUsize,
+    limit_calls: Mutex<Vec<String>>,
+    offset_ms: AtomicI64,
     snapshots: AtomicUsize,
     checks: AtomicUsize,
     left_out: Mutex<Vec<LeftOut>>,
@@ -62,6 +65,30 @@ impl FaultyStore {
     /// How often a key was looked up.
     pub(crate) fn key_look_ups(&self) -> usize {
         self.key_look_ups.load(Ordering::SeqCst)
+    }
+
+    /// What was asked of limits since the last time, failed or not: `take 3+2`, `charge 5`, `give back 1`, `hold 2`.
+    pub(crate) fn limit_calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.limit_calls.lock().unwrap())
+    }
+
+    /// How far its clock is ahead of the gateway's.
+    pub(crate) fn is_ahead_by_ms(&self, offset_ms: i64) {
+        self.offset_ms.store(offset_ms, Ordering::SeqCst);
+    }
+
+    /// A call that takes effect only where the store is well, or slow.
+    fn limit<'a, T: Send + 'a>(
+        &'a self,
+        named: String,
+        call: impl FnOnce() -> BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        self.limit_calls.lock().unwrap().push(named);
+        let mood = *self.mood.lock().unwrap();
+        match mood {
+            Mood::Well | Mood::Slow => self.faulty(call()),
+            Mood::Down | Mood::NotSetUp | Mood::Denied | Mood::Hangs => self.faulty(Box::pin(pending())),
+        }
     }
 
     /// How often the whole configuration was read.
@@ -201,5 +228,33 @@ impl Store for FaultyStore {
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
         self.checks.fetch_add(1, Ordering::SeqCst);
         self.faulty(self.inner.config_version())
+    }
+}
+
+impl LimitStore for FaultyStore {
+    fn take<'a>(
+        &'a self,
+        counter: &'a Counter,
+        ask: Ask,
+        limit: u64,
+    ) -> BoxFuture<'a, Result<Taken, StoreError>> {
+        let named = format!("take {}+{}", ask.need, ask.extra);
+        self.limit(named, || self.inner.take(counter, ask, limit))
+    }
+
+    fn charge<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.limit(format!("charge {amount}"), || self.inner.charge(counter, amount))
+    }
+
+    fn give_back<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.limit(format!("give back {amount}"), || self.inner.give_back(counter, amount))
+    }
+
+    fn hold<'a>(&'a self, hold: Hold<'a>) -> BoxFuture<'a, Result<u32, StoreError>> {
+        self.limit(format!("hold {}", hold.wanted.slots), || self.inner.hold(hold))
+    }
+
+    fn clock_offset_ms(&self) -> i64 {
+        self.offset_ms.load(Ordering::SeqCst)
     }
 }
