@@ -59,7 +59,7 @@ pub struct Provider {
     rank: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<String>,
-    timeouts: Timeouts,
+    pub timeouts: Timeouts,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     models: Vec<Value>,
 }

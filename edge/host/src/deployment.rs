@@ -6,7 +6,6 @@ use std::time::Duration;
 use catalog::{ApiKeyHasher, Secret, Violation, Violations};
 use gateway::{Cors, Gateway, GatewayParts, Host, OnStoreFailure, Settings};
 use http::HeaderValue;
-use runner_api::node::MemoryRegistry;
 use store::{AccessPart, DynamoOptions, DynamoStore, StoreAccess, Timing, sdk};
 
 use crate::ports::store_ports;
@@ -112,9 +111,9 @@ impl Deployment {
         Gateway::new(GatewayParts {
             host,
             limits: store.clone(),
+            runners: store.clone(),
             store,
             hasher: self.hasher,
-            runners: Arc::new(MemoryRegistry::default()),
             settings: self.settings,
         })
     }

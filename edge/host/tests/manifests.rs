@@ -18,7 +18,8 @@ fn variables() -> BTreeSet<String> {
 
 fn manifest(name: &str) -> Table {
     let path = format!("{}/../../{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(path).unwrap().parse().unwrap()
+    let text = std::fs::read_to_string(path).expect("the repository has it");
+    text.parse().expect("it is TOML")
 }
 
 #[test]

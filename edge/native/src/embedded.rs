@@ -149,16 +149,19 @@ impl EmbeddedGateway {
     }
 
     /// Makes a key if none was ever made, as otherwise nobody could use the gateway. Of several instances that begin on
-    /// one store at the same time, one makes it.
+    /// one store at the same time, one makes it. None either where this gateway may not: it has the policy of an edge
+    /// (infra/terraform), and keys are made by an administrator.
     pub async fn create_first_key(&self, new: NewApiKey) -> Result<Option<ApiKey>, CreateKeyError> {
-        if self.has_keys().await? {
-            return Ok(None);
+        match self.has_keys().await {
+            Ok(false) => {}
+            Ok(true) | Err(StoreError::Denied { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
         }
         let id = ApiKeyId::parse(FIRST_KEY).expect("it has 12 letters and digits");
         let key = ApiKey::with_id(id, &random()?);
         match store_key(&self.store.store, &self.hasher, &key, new).await {
             Ok(()) => Ok(Some(key)),
-            Err(CreateKeyError::Store(StoreError::Conflict { .. })) => Ok(None),
+            Err(CreateKeyError::Store(StoreError::Conflict { .. } | StoreError::Denied { .. })) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -249,3 +249,6 @@ fn get_number(item: &Item, name: &'static str) -> Result<u64, ItemError> {
 fn get_limit(item: &Item, name: &'static str) -> Result<Option<u32>, ItemError> {
     get_optional_number(item, name)?.map(u32::try_from).transpose().map_err(|_| ItemError::Attribute(name))
 }
+
+#[cfg(test)]
+mod tests;

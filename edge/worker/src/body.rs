@@ -5,6 +5,7 @@ use std::str::FromStr as _;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures_channel::oneshot;
 use futures_util::Stream;
 use gateway::{Body, BoxError, full};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
@@ -19,17 +20,27 @@ use worker::send::SendWrapper;
 
 use crate::fetch::AbortOnDrop;
 
-/// The client's request. Its body is read as the gateway asks for it.
-pub(crate) fn request(request: &web_sys::Request) -> Result<http::Request<Body>, JsValue> {
+/// The client's request, whose body is read as the gateway asks for it, and the end of that reading.
+pub(crate) fn request(
+    request: &web_sys::Request,
+) -> Result<(http::Request<Body>, oneshot::Receiver<()>), JsValue> {
     let headers = header_map(&request.headers())?;
     let length = content_length(&headers);
-    let body = request.body().map_or_else(|| full(""), |stream| incoming(stream, length, None));
+    let (done, read) = oneshot::channel();
+    let body =
+        request.body().map_or_else(|| full(""), |stream| incoming(stream, length, Held::UntilRead(done)));
     let mut converted = http::Request::new(body);
     *converted.method_mut() = Method::from_str(&request.method()).map_err(|error| text(&error))?;
-    // An address that is none here, though it is one in a browser, leads nowhere.
-    *converted.uri_mut() = Uri::from_str(&request.url()).unwrap_or_default();
+    *converted.uri_mut() = target(&request.url());
     *converted.headers_mut() = headers;
-    Ok(converted)
+    Ok((converted, read))
+}
+
+/// Path and query alone: the rest is the address of this Worker, as far as it is one. What is no path leads nowhere.
+fn target(url: &str) -> Uri {
+    let (_, from_host) = url.split_once("://").unwrap_or_default();
+    let path = from_host.find('/').map_or("/", |at| &from_host[at..]);
+    Uri::from_str(path).unwrap_or_default()
 }
 
 /// An upstream's response. `guard` ends the call when the body is dropped before its end.
@@ -40,7 +51,7 @@ pub(crate) fn response(
     let headers = header_map(&response.headers())?;
     let body = if let Some(stream) = response.body() {
         // Its content may have been decoded on the way: the length is that of what was sent.
-        incoming(stream, None, Some(guard))
+        incoming(stream, None, Held::Call(guard))
     } else {
         guard.disarm();
         full("")
@@ -104,9 +115,9 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn incoming(stream: web_sys::ReadableStream, length: Option<u64>, guard: Option<AbortOnDrop>) -> Body {
+fn incoming(stream: web_sys::ReadableStream, length: Option<u64>, held: Held) -> Body {
     let stream = ReadableStream::from_raw(stream.unchecked_into()).into_stream();
-    Incoming(SendWrapper::new(Source { stream, left: length, guard })).boxed_unsync()
+    Incoming(SendWrapper::new(Source { stream, left: length, held: Some(held) })).boxed_unsync()
 }
 
 /// A body that comes in. Dropping it gives its stream up.
@@ -116,7 +127,16 @@ struct Source {
     stream: IntoStream<'static>,
     /// Bytes that are still to come, where that was announced.
     left: Option<u64>,
-    guard: Option<AbortOnDrop>,
+    /// Let go when all is read, dropped with the body before.
+    held: Option<Held>,
+}
+
+/// What a body holds as long as it is read.
+enum Held {
+    /// The call whose answer it is.
+    Call(AbortOnDrop),
+    /// Whoever waits for the end of the reading: dropping is telling.
+    UntilRead(#[expect(dead_code, reason = "is there to be dropped")] oneshot::Sender<()>),
 }
 
 impl http_body::Body for Incoming {
@@ -136,7 +156,7 @@ impl http_body::Body for Incoming {
             }
             Some(Err(_)) => Poll::Ready(Some(Err("the body broke off".into()))),
             None => {
-                if let Some(guard) = &mut source.guard {
+                if let Some(Held::Call(mut guard)) = source.held.take() {
                     guard.disarm();
                 }
                 Poll::Ready(None)

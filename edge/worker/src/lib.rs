@@ -33,12 +33,16 @@ thread_local! {
 #[event(fetch)]
 async fn fetch(request: web_sys::Request, env: Env, context: Context) -> worker::Result<web_sys::Response> {
     let signal = request.signal();
-    let request = body::request(&request)?;
+    let (request, read) = body::request(&request)?;
     let answer = async move {
-        match GATEWAY.with(|cell| cell.get().cloned()).map_or_else(|| open(env), Ok) {
+        let response = match GATEWAY.with(|cell| cell.get().cloned()).map_or_else(|| open(env), Ok) {
             Ok(gateway) => gateway.handle(request).await,
             Err(response) => response,
-        }
+        };
+        // A refusal may come before the body was read. The gateway reads what it has no use for, within bounds: a
+        // connection that is closed while the client still sends takes the answer with it. An error is the end.
+        let _ = read.await;
+        response
     };
     Exchange::run(Rc::new(Scope::new(context)), answer, signal).await
 }

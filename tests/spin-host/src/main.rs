@@ -61,5 +61,7 @@ async fn main() -> Result<()> {
     let idle = Duration::from_millis(arguments.idle_instance_timeout_ms);
     let service = serve::Service::new(component, application.variables, outbound, idle)
         .with_context(|| format!("the component {}", component.display()))?;
-    serve::serve(service, arguments.listen).await
+    serve::serve(service, arguments.listen).await?;
+    // At once, as Spin ends: what the runtime would still do is to complain about instances that did not finish.
+    std::process::exit(0)
 }

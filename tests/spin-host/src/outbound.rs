@@ -30,7 +30,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use crate::manifest::{Application, ClientTls, RuntimeConfig};
 
 /// Spin's, for all three of a request's timeouts.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(600);
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(10);
 
 type HttpClient = Client<Bounded<HttpsConnector<HttpConnector>>, WasiBody>;
 
@@ -222,7 +222,7 @@ fn classify(error: &hyper_util::client::legacy::Error) -> Error {
         }
         // TLS errors travel inside I/O errors, whose source skips them.
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+        if inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
             return Error::TlsProtocolError;
         }
         cause = error.source();

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::process;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -34,17 +35,19 @@ use crate::outbound::Outbound;
 const REQUESTS_PER_INSTANCE: usize = 128;
 const REQUESTS_AT_ONCE: usize = 16;
 
-/// Serves until Ctrl-C or SIGTERM.
+/// Serves until Ctrl-C or SIGTERM, which end the process at once: an instance that was dropped at its work would count as
+/// one that failed.
 pub(crate) async fn serve(service: Service, address: SocketAddr) -> Result<()> {
     let handler = ProxyHandler::new(service);
     let listener = TcpListener::bind(address).await?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
     say(&format!("Serving http://{}", listener.local_addr()?));
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted?,
-            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
-            _ = terminate.recv() => return Ok(()),
+            _ = interrupted.recv() => process::exit(0),
+            _ = terminated.recv() => process::exit(0),
         };
         stream.set_nodelay(true)?;
         let handler = handler.clone();

@@ -226,31 +226,34 @@ async fn contract_33_an_end_without_a_finish_reason_is_an_error() {
 }
 
 #[tokio::test]
-async fn contract_34_an_abort_of_the_client_reaches_the_upstream() {
+async fn contract_34_an_abort_of_a_stream_reaches_the_upstream() {
     let fixture = Fixture::start().await;
-    let streaming = Reply::turn(Turn::says("one two three")).first_frames(3).then(Step::Stall);
-    let silent = Reply::turn(Turn::says("one")).before_head(Step::Stall);
+    let job = Job::chat_stream(&fixture.gateway, chat_body(json!({})));
     for client in Client::ALL {
-        // In the middle of a stream.
         fixture.upstream.forget();
-        fixture.upstream_answers(streaming.clone());
-        let job =
-            Job { abort_after_chunks: Some(2), ..Job::chat_stream(&fixture.gateway, chat_body(json!({}))) };
-        assert!(fixture.clients.run(client, &job).await.aborted, "{client:?}");
+        fixture.upstream_answers(Reply::turn(Turn::says("one two three")).first_frames(3).then(Step::Stall));
+        let answer = fixture.clients.run(client, &Job { abort_after_chunks: Some(2), ..job.clone() }).await;
+        assert!(answer.aborted, "{client:?}: {answer:?}");
         fixture.upstream.request(1).await.peer_left(ABORT_BOUND).await;
-
-        // While nothing has come yet: streamed, and not.
-        for job in [
-            Job::chat_stream(&fixture.gateway, chat_body(json!({}))),
-            Job::chat(&fixture.gateway, chat_body(json!({}))),
-        ] {
-            fixture.upstream.forget();
-            fixture.upstream_answers(silent.clone());
-            let answer = fixture.clients.run(client, &Job { abort_after_ms: Some(500), ..job }).await;
-            assert!(answer.aborted, "{client:?}: {answer:?}");
-            fixture.upstream.request(1).await.peer_left(ABORT_BOUND).await;
-        }
+        abort_before_anything_came(&fixture, client, &job).await;
     }
+}
+
+#[tokio::test]
+async fn contract_34_an_abort_of_a_whole_answer_reaches_the_upstream() {
+    let fixture = Fixture::start().await;
+    let job = Job::chat(&fixture.gateway, chat_body(json!({})));
+    for client in Client::ALL {
+        abort_before_anything_came(&fixture, client, &job).await;
+    }
+}
+
+async fn abort_before_anything_came(fixture: &Fixture, client: Client, job: &Job) {
+    fixture.upstream.forget();
+    fixture.upstream_answers(Reply::turn(Turn::says("one")).before_head(Step::Stall));
+    let answer = fixture.clients.run(client, &Job { abort_after_ms: Some(500), ..job.clone() }).await;
+    assert!(answer.aborted, "{client:?}: {answer:?}");
+    fixture.upstream.request(1).await.peer_left(ABORT_BOUND).await;
 }
 
 #[tokio::test]

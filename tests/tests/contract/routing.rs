@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 use system_tests::clients::{Client, Job};
-use system_tests::config::UPSTREAM_CREDENTIAL;
+use system_tests::config::{Timeouts, UPSTREAM_CREDENTIAL};
 use system_tests::dyad;
 use system_tests::fixture::{Fixture, MODEL, UPSTREAM_MODEL, chat_body};
 use system_tests::raw::{Connection, Request};
@@ -115,7 +115,9 @@ async fn contract_03_headers_of_the_client_are_not_forwarded() {
 
 #[tokio::test]
 async fn contract_04_twenty_megabytes_are_accepted_and_more_than_the_limit_is_413() {
-    let fixture = Fixture::start().await;
+    // A busy machine takes its time for so much.
+    let patient = Timeouts { first_byte_ms: 20_000, ..Timeouts::default() };
+    let fixture = Fixture::start_with(|config| config.provider[0].timeouts = patient).await;
     fixture.upstream_answers(Turn::says("that was long"));
     let body = chat_body(json!({"messages": [{"role": "user", "content": dyad::codebase(18_000_000)}]}));
     let bytes = body.to_string();

@@ -74,7 +74,7 @@ async fn a_client_that_does_not_read_holds_the_upstream_back() {
     .await;
     assert!(rest < 32 << 20, "{rest} bytes are under way");
     let grown = fixture.gateway.resident_bytes().saturating_sub(before);
-    assert!(grown < 16 << 20, "the gateway grew by {grown} bytes");
+    assert!(grown < 32 << 20, "the gateway grew by {grown} bytes");
     // When it reads on, more comes.
     let mut read = 0;
     while read <= rest {

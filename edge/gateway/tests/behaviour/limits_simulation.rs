@@ -202,8 +202,10 @@ impl Instance {
     }
 }
 
-/// Tokens that every answer is said to have used: no more than was reserved.
+/// Tokens that every answer in one piece is said to have used: no more than was reserved.
 const USED: u64 = 40;
+/// That a stream uses at least: what its end says.
+const USED_BY_STREAM: u64 = 7;
 const MAX_TOKENS: u64 = 50;
 
 fn completion() -> Value {
@@ -221,6 +223,8 @@ struct Simulation {
     born: u8,
     /// By window.
     admitted: BTreeMap<u64, u64>,
+    /// Requests that the store left without an answer, by window.
+    unanswered: BTreeMap<u64, u64>,
     tokens: BTreeMap<(Period, u64), u64>,
     /// Windows in which a request was refused for want of requests.
     refused: Vec<u64>,
@@ -231,7 +235,8 @@ struct Simulation {
 impl Simulation {
     fn new(plan: &Plan) -> Self {
         let base = setup()
-            .provider("alpha", &json!({}))
+            // Streams say nothing for as long as they are open.
+            .provider("alpha", &json!({"timeouts": {"idle_ms": 86_400_000, "total_ms": 86_400_000}}))
             .limits(plan.limits)
             .settings(|settings| {
                 // What would be counted by nobody cannot be compared with a limit.
@@ -247,6 +252,7 @@ impl Simulation {
             clocks: plan.clocks.clone(),
             born: 0,
             admitted: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             tokens: BTreeMap::new(),
             refused: Vec::new(),
             admitted_at_refusal: BTreeMap::new(),
@@ -278,26 +284,32 @@ impl Simulation {
         } else {
             gateway.host.reply("alpha", Reply::json(200, &completion()));
         }
-        let before = gateway.host.calls().len();
         let answer = gateway.chat(&json!({"stream": stream, "max_tokens": MAX_TOKENS}));
-        if gateway.host.calls().len() == before {
-            gateway.host.forget_replies();
-        }
+        gateway.host.forget_replies();
         let minute = instance.window(Period::Minute);
         match answer.status {
             StatusCode::OK => {
                 *self.admitted.entry(minute).or_default() += 1;
+                let used = if stream { USED_BY_STREAM } else { USED };
                 for period in [Period::Minute, Period::Day] {
-                    *self.tokens.entry((period, instance.window(period))).or_default() += USED;
+                    *self.tokens.entry((period, instance.window(period))).or_default() += used;
                 }
                 if stream {
                     instance.streams.push((answer, feed));
                 }
                 Some(true)
             }
-            StatusCode::SERVICE_UNAVAILABLE => None,
+            StatusCode::SERVICE_UNAVAILABLE => {
+                // Perhaps only for its tokens, and then its request counts.
+                *self.unanswered.entry(minute).or_default() += 1;
+                None
+            }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::FORBIDDEN => {
                 let message = answer.json()["error"]["message"].to_string();
+                if message.contains("This one may need") {
+                    // Its request counts, though there are no tokens for it.
+                    *self.admitted.entry(minute).or_default() += 1;
+                }
                 if message.contains("requests per minute") && !self.refused.contains(&minute) {
                     self.refused.push(minute);
                     let admitted = self.admitted.get(&minute).copied().unwrap_or_default();
@@ -375,7 +387,7 @@ fn limits() -> impl Strategy<Value = ApiKeyLimits> {
 
 fn event() -> impl Strategy<Value = Event> {
     let kind = prop_oneof![
-        8 => (1..40_u8).prop_map(Kind::Requests),
+        8 => (1..30_u8).prop_map(Kind::Requests),
         4 => Just(Kind::OpenStream),
         3 => any::<bool>().prop_map(|left| Kind::EndStream { left }),
         1 => Just(Kind::Crash),
@@ -396,8 +408,8 @@ fn plan(faults: bool) -> impl Strategy<Value = Plan> {
                 limits(),
                 proptest::collection::vec((-300_000..300_000_i64, any::<bool>()), instances),
                 proptest::collection::vec(any::<u8>(), dice.clone()),
-                proptest::collection::vec(event(), 60..120),
-                proptest::option::weighted(0.3, (0..60_usize, limits())),
+                proptest::collection::vec(event(), 40..80),
+                proptest::option::weighted(0.3, (0..40_usize, limits())),
             )
         })
         .prop_map(move |(limits, clocks, dice, events, other_limits)| {
@@ -452,7 +464,8 @@ fn check(plan: &Plan) -> Result<(), TestCaseError> {
         };
         for (window, admitted) in &simulation.admitted_at_refusal {
             // The bound that edge/gateway/src/admit/lease.rs derives.
-            let used = admitted + lost(*window);
+            let unanswered = simulation.unanswered.get(window).copied().unwrap_or_default();
+            let used = admitted + unanswered + lost(*window);
             prop_assert!(70 * used >= 61 * limit, "refused after {used} of {limit} requests in {window}");
         }
     }
@@ -460,7 +473,7 @@ fn check(plan: &Plan) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn no_limit_is_passed_and_little_is_wasted(plan in plan(false)) {

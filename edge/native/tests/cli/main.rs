@@ -7,6 +7,7 @@ mod config;
 mod credentials;
 mod integrated;
 mod keys;
+mod least_privilege;
 mod life_cycle;
 mod metrics;
 mod programs;

@@ -72,6 +72,12 @@ impl Place {
         self.emulator.as_ref().expect("this place has an engine")
     }
 
+    /// Where this place's engine listens.
+    pub(crate) fn engine_address(&self) -> SocketAddr {
+        let endpoint = self.engine().ready["endpoint"].as_str().unwrap();
+        endpoint.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

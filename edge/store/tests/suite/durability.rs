@@ -5,12 +5,15 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use catalog::{ApiKeyRecord, KeyStore, Store};
+use dynoxide::Database;
+use serde_json::json;
 use store::DynamoStore;
 use tokio::task::JoinSet;
 
-use crate::backend::scratch_file;
+use crate::backend::{get_raw, put_raw, scratch_file};
 use crate::records::key;
 
 const PATH: &str = "STORE_TEST_PATH";
@@ -165,4 +168,29 @@ async fn what_is_not_a_store_is_refused_and_left_alone() {
     let below_a_file = file.join("store.db");
     assert!(matches!(DynamoStore::open_embedded(&below_a_file).await, Err(store::OpenError::File { .. })));
     assert!(!path.exists());
+}
+
+/// Time to live in the background: nobody has to call anything.
+#[tokio::test(start_paused = true)]
+async fn expired_items_are_swept() {
+    let (_directory, path) = scratch_file();
+    let store = DynamoStore::open_embedded(&path).await.unwrap();
+    store.put_key(&key(1), None).await.unwrap();
+    let engine = Database::new(path.to_str().unwrap()).unwrap();
+    for (sk, ttl) in [("expired", "1000"), ("lives", "4000000000")] {
+        let item = json!({ "pk": { "S": "LIMIT#x" }, "sk": { "S": sk }, "ttl": { "N": ttl } });
+        put_raw(&engine, &item);
+    }
+    let is_there = |sk: &str| !get_raw(&engine, "LIMIT#x", sk).is_null();
+    assert!(is_there("expired"));
+    // The clock is put forward as long as nothing goes on, so it does not pass while the engine sweeps.
+    tokio::time::timeout(Duration::from_secs(3_600), async {
+        while is_there("expired") {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    })
+    .await
+    .expect("it is swept within the hour");
+    assert!(is_there("lives"));
+    assert_eq!(store.keys().await.unwrap().keys.len(), 1);
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +16,8 @@ pub(crate) enum Fault {
     None,
     /// Closes the connection before anything was said.
     HangUp,
+    /// Passes request and answer on, after this time.
+    Slow(Duration),
     /// Reads the request and never answers.
     Silence,
     /// Passes the request on, and never the answer.
@@ -39,6 +42,8 @@ pub(crate) struct FaultProxy {
 struct Shared {
     server: SocketAddr,
     requests: AtomicUsize,
+    /// Such as `GetItem`, of those that were passed on.
+    operations: Mutex<Vec<String>>,
     plan: Mutex<Plan>,
 }
 
@@ -53,7 +58,8 @@ impl FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let plan = Mutex::new(Plan { first: VecDeque::new(), then: Fault::None });
-        let shared = Arc::new(Shared { server, requests: AtomicUsize::new(0), plan });
+        let shared =
+            Arc::new(Shared { server, requests: AtomicUsize::new(0), operations: Mutex::default(), plan });
         let served = shared.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -68,6 +74,11 @@ impl FaultProxy {
         let plan = Plan { first: first.into_iter().collect(), then };
         *self.shared.plan.lock().unwrap_or_else(PoisonError::into_inner) = plan;
         self.shared.requests.store(0, Ordering::SeqCst);
+    }
+
+    /// The operations that were passed on since the last time that they were asked for.
+    pub(crate) fn take_operations(&self) -> Vec<String> {
+        std::mem::take(&mut *self.shared.operations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Since the last plan.
@@ -88,10 +99,14 @@ async fn serve(shared: Arc<Shared>, mut client: TcpStream) -> io::Result<()> {
     }
     let request = read_request(&mut client).await?;
     let (status, body, announced) = match fault {
-        Fault::None | Fault::LostAnswer => {
+        Fault::None | Fault::LostAnswer | Fault::Slow(_) => {
+            if let Fault::Slow(time) = fault {
+                tokio::time::sleep(time).await;
+            }
+            shared.operations.lock().unwrap_or_else(PoisonError::into_inner).push(operation(&request));
             let mut server = TcpStream::connect(shared.server).await?;
             server.write_all(&request).await?;
-            if matches!(fault, Fault::None) {
+            if !matches!(fault, Fault::LostAnswer) {
                 tokio::io::copy(&mut server, &mut client).await?;
                 return Ok(());
             }
@@ -114,6 +129,15 @@ async fn serve(shared: Arc<Shared>, mut client: TcpStream) -> io::Result<()> {
 async fn until_closed(client: &mut TcpStream) -> io::Result<()> {
     tokio::io::copy(client, &mut tokio::io::sink()).await?;
     Ok(())
+}
+
+/// `x-amz-target: DynamoDB_20120810.GetItem`
+fn operation(request: &[u8]) -> String {
+    let request = String::from_utf8_lossy(request);
+    let target = request.lines().find_map(|line| line.strip_prefix("x-amz-target:"));
+    target
+        .and_then(|target| target.split_once('.'))
+        .map_or_else(String::new, |(_, name)| name.trim().to_owned())
 }
 
 async fn read_request(client: &mut TcpStream) -> io::Result<Vec<u8>> {

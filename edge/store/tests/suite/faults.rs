@@ -228,3 +228,12 @@ async fn cancelled_transactions_are_told_apart() {
     assert!(matches!(error, StoreError::Broken { .. }), "{error}");
     assert_eq!(proxy.requests(), 1);
 }
+
+#[tokio::test]
+async fn a_slow_answer_is_waited_for() {
+    let (store, proxy) = faulty_store().await;
+    proxy.plan([], Fault::Slow(TIMING.attempt / 4));
+    assert_eq!(store.put_key(&key(1), None).await.unwrap(), 1);
+    assert_eq!(key_writes(&store).await, 1);
+    assert_eq!(proxy.requests(), 2);
+}
