@@ -57,7 +57,7 @@ impl Gateway {
         let table = Table::start(config).await;
         let variables = hosts::variables(&table.variables(), config);
         let (child, origin) = match Host::under_test() {
-            Host::Worker => worker::launch(directory.path(), &variables).await,
+            Host::Worker => worker::launch(directory.path(), &variables, &worker::Options::default()).await,
             _ => spin::launch(directory.path(), &variables, &spin::Options::default()).await,
         };
         let mut gateway = Self::of_process(child, directory, &origin, table.api_key.clone());

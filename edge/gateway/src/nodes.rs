@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use catalog::LeftOut;
-use runner_api::{NodeList, NodeRecord, Registry, RegistryError};
+use runner_api::{NodeList, NodeRecord, Registry, RegistryError, is_node_url};
 
 use crate::config::log_left_out;
 use crate::freshness::{Failure, Freshness, Turn};
@@ -81,10 +81,14 @@ impl Nodes {
     }
 
     fn learn(&self, turn: u64, list: NodeList) {
-        let mut nodes: Vec<_> = list.nodes.into_iter().map(Arc::new).collect();
+        // Whoever can write to the registry must not choose where prompts go in the clear, or to which paths.
+        let (usable, astray): (Vec<_>, Vec<_>) =
+            list.nodes.into_iter().partition(|node| is_node_url(&node.url));
+        let mut nodes: Vec<_> = usable.into_iter().map(Arc::new).collect();
         nodes.truncate(MAX_NODES);
-        let left_out = list.unreadable.iter().map(|node| LeftOut::new(&node.name, &node.reason));
-        let left_out: Vec<_> = left_out.take(MAX_NODES).collect();
+        let unreadable = list.unreadable.iter().map(|node| LeftOut::new(&node.name, &node.reason));
+        let astray = astray.iter().map(|node| LeftOut::new(&node.id, "its url is not https://HOST[:PORT]"));
+        let left_out: Vec<_> = unreadable.chain(astray).take(MAX_NODES).collect();
         let new = Arc::new(Known { turn, nodes, left_out });
         // A later reading may have been faster.
         let before = self.known.rcu(|known| if known.turn > turn { known.clone() } else { new.clone() });

@@ -112,7 +112,7 @@ impl EmbeddedGateway {
         let mut watch = None;
         if let Some(runners) = runners {
             host = host.with_runners(&runners);
-            registry = runners.registry();
+            registry = if runners.are_in_store() { store.store.clone() } else { runners.registry() };
             runners.refresh().await;
             watch = Some(AbortOnDrop(tokio::spawn(async move { runners.watch().await })));
         }
@@ -149,12 +149,11 @@ impl EmbeddedGateway {
     }
 
     /// Makes a key if none was ever made, as otherwise nobody could use the gateway. Of several instances that begin on
-    /// one store at the same time, one makes it. None either where this gateway may not: it has the policy of an edge
-    /// (infra/terraform), and keys are made by an administrator.
+    /// one store at the same time, one makes it. None is made where a table does not let this gateway do so.
     pub async fn create_first_key(&self, new: NewApiKey) -> Result<Option<ApiKey>, CreateKeyError> {
         match self.has_keys().await {
-            Ok(false) => {}
             Ok(true) | Err(StoreError::Denied { .. }) => return Ok(None),
+            Ok(false) => {}
             Err(error) => return Err(error.into()),
         }
         let id = ApiKeyId::parse(FIRST_KEY).expect("it has 12 letters and digits");

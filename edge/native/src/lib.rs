@@ -35,6 +35,6 @@ pub use gateway;
 pub use embedded::{CreateKeyError, EmbeddedGateway, NewApiKey, OpenError};
 pub use host::NativeHost;
 pub use router::gateway_router;
-pub use runners::{IdentityError, RunnerIdentity, Runners, RunnersConfig};
+pub use runners::{IdentityError, RunnerIdentity, RunnerNodes, Runners, RunnersConfig};
 pub use store::StoreAccess;
 pub use store_location::StoreLocation;

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use crate::ca::{CaError, LocalCertificates};
 use crate::data_dir::DataDir;
 use crate::error_chain::error_chain;
-use crate::runners::{IdentityError, RunnerIdentity, RunnersConfig};
+use crate::runners::{IdentityError, RunnerIdentity, RunnerNodes, RunnersConfig};
 
 use file::Machine;
 pub(crate) use file::{Checked, NotLocal, docker_socket};
@@ -96,7 +96,7 @@ impl Plan {
         let identity =
             RunnerIdentity { client_cert: edge.clone(), client_key: edge, ca: authority, crl: None };
         // The runner announces itself.
-        RunnersConfig { identity, nodes: Vec::new() }
+        RunnersConfig { identity, nodes: RunnerNodes::Listed(Vec::new()) }
     }
 
     /// Whether sandboxes can be made at all.
@@ -185,7 +185,13 @@ fn checked(
     certificates: &LocalCertificates,
 ) -> Result<Checked, LocalRunnerError> {
     let wrong = |lines| LocalRunnerError::Config { path: data_dir.runner_file(), lines };
-    let mut table = text.parse().map_err(|error: toml::de::Error| wrong(vec![error.to_string()]))?;
+    let mut table: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| wrong(vec![error.to_string()]))?;
+    if table.contains_key("registry") {
+        return Err(wrong(vec![
+            "registry: this runner serves its own gateway alone; leave it out".to_owned(),
+        ]));
+    }
     // Sockets are named to the Docker engine, which knows nothing of our working directory.
     let folder = std::path::absolute(data_dir.path()).map_err(|error| wrong(vec![error.to_string()]))?;
     let state_dir = state_dir::choose(&folder, id);

@@ -5,7 +5,7 @@ use gateway::{ProviderCheck, Settings};
 
 use crate::cli::{CommonArgs, Failure, ProviderArgs, StoreArgs};
 use crate::embedded::EmbeddedGateway;
-use crate::runners::{Runners, RunnersConfig};
+use crate::runners::{RunnerNodes, Runners, RunnersConfig};
 use crate::store_location::{self, StoreLocation, variable};
 use crate::{config, credential, discovery};
 
@@ -30,6 +30,13 @@ pub(crate) fn gather(args: &ProviderArgs, store: &StoreArgs, common: &CommonArgs
     let location = location.map_err(|lines| problems.extend(lines)).ok();
     let settings = edge_host::settings_from_variables(variable, file.settings);
     let settings = settings.map_err(|wrong| problems.extend(wrong.0.iter().map(ToString::to_string))).ok();
+    if let (Some(StoreLocation::DataDir(_)), Some(RunnersConfig { nodes: RunnerNodes::InStore, .. })) =
+        (&location, &file.runners)
+    {
+        problems.push(
+            "[runners]: write each node as [[runners.node]] with its url, or name a table in which nodes announce themselves ([store] table)".to_owned(),
+        );
+    }
     let mut providers = file.providers;
     for (index, argument) in args.upstreams.iter().enumerate() {
         match discovery::upstream(argument, index) {

@@ -1,5 +1,5 @@
 //! Runners, as this host reaches them: mutual TLS to the nodes of the configuration, which are asked every few seconds
-//! what they run and how busy they are.
+//! what they run and how busy they are, or to those that announce themselves in the store.
 
 mod client;
 mod config;
@@ -23,7 +23,7 @@ use crate::error_chain::error_chain;
 
 pub(crate) use client::RunnerClient;
 pub(crate) use config::check;
-pub use config::{RunnerIdentity, RunnersConfig};
+pub use config::{RunnerIdentity, RunnerNodes, RunnersConfig};
 pub use identity::IdentityError;
 
 /// How often nodes are asked.
@@ -37,8 +37,11 @@ const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// The nodes of a configuration.
 pub struct Runners {
     client: Arc<RunnerClient>,
+    /// Those that are asked.
     nodes: Vec<Node>,
+    /// What they said.
     registry: Arc<MemoryRegistry>,
+    are_in_store: bool,
 }
 
 struct Node {
@@ -77,17 +80,26 @@ impl Runners {
     pub fn new(config: RunnersConfig) -> Result<Self, IdentityError> {
         let client = Arc::new(RunnerClient::new(config.identity)?);
         let node = |url: String| Node { url, answers: Mutex::default() };
-        let nodes = config.nodes.into_iter().map(node).collect();
-        Ok(Self { client, nodes, registry: Arc::default() })
+        let (urls, are_in_store) = match config.nodes {
+            RunnerNodes::Listed(urls) => (urls, false),
+            RunnerNodes::InStore => (Vec::new(), true),
+        };
+        let nodes = urls.into_iter().map(node).collect();
+        Ok(Self { client, nodes, registry: Arc::default(), are_in_store })
     }
 
     pub(crate) fn client(&self) -> Arc<RunnerClient> {
         self.client.clone()
     }
 
-    /// What the nodes said of themselves, for [`gateway::GatewayParts`].
+    /// What the listed nodes said of themselves, for [`gateway::GatewayParts`].
     pub fn registry(&self) -> Arc<dyn Registry> {
         self.registry.clone()
+    }
+
+    /// Whether the store's registry has the nodes, and not [this one](Self::registry).
+    pub fn are_in_store(&self) -> bool {
+        self.are_in_store
     }
 
     /// Asks every node once. Takes no longer than a few seconds.

@@ -271,6 +271,3 @@ pub(crate) fn locate_for(args: &StoreArgs, common: &CommonArgs) -> Result<StoreL
 pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
-
-#[cfg(test)]
-mod tests;

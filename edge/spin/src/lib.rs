@@ -11,6 +11,7 @@ mod message;
 mod service;
 mod variables;
 
+use gateway::Host as _;
 use spin_sdk::http::IntoResponse as _;
 use spin_sdk::wasip3::exports::http::handler::Guest;
 use spin_sdk::wasip3::http::types::{ErrorCode, Request, Response};
@@ -25,7 +26,9 @@ impl Guest for Component {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
         let response = match (service::gateway(), http_from_wasi_request(request)) {
             (Ok(gateway), Ok(request)) => gateway.handle(message::from_wasi(request)).await,
-            (Err(violations), _) => edge_host::not_configured(&violations),
+            (Err(violations), _) => {
+                edge_host::not_configured(&violations, |bytes| host::SpinHost.fill_random(bytes))
+            }
             (_, Err(error)) => {
                 tracing::info!(%error, "a request was refused that cannot be read");
                 message::malformed()

@@ -17,15 +17,8 @@ pub(crate) fn gateway() -> Result<Gateway, Violations> {
     if let Some(gateway) = GATEWAY.get() {
         return Ok(gateway.clone());
     }
-    JsonLog { unix_ms, write: |_, line| write_line(line) }.start();
-    match make() {
-        Ok(gateway) => Ok(GATEWAY.get_or_init(|| gateway).clone()),
-        Err(violations) => {
-            let reasons: Vec<String> = violations.0.iter().map(ToString::to_string).collect();
-            tracing::error!(reason = reasons.join("; "), "the variables of the application are not right");
-            Err(violations)
-        }
-    }
+    JsonLog { host: "spin", unix_ms, write: |_, line| write_line(line) }.start();
+    make().map(|gateway| GATEWAY.get_or_init(|| gateway).clone())
 }
 
 fn make() -> Result<Gateway, Violations> {

@@ -15,8 +15,8 @@ pub struct TableState {
     pub is_active: bool,
     /// Whether its keys are those that this crate needs.
     pub has_our_keys: bool,
-    /// The attribute by which items expire, if any do.
-    pub ttl_attribute: Option<String>,
+    /// Whether its time to live removes what has expired.
+    pub items_expire: bool,
 }
 
 impl DynamoStore {
@@ -35,12 +35,10 @@ impl DynamoStore {
                 }
                 Err(error) => return Err(store_error(&error)),
             };
-            let answer = self.client.describe_time_to_live().table_name(&self.table).send().await;
-            let ttl = answer.map_err(|error| store_error(&error))?.time_to_live_description;
             Ok(Some(TableState {
                 is_active: table.table_status == Some(TableStatus::Active),
                 has_our_keys: has_our_keys(&table),
-                ttl_attribute: ttl.and_then(|ttl| ttl.attribute_name),
+                items_expire: self.items_expire().await?,
             }))
         })
     }

@@ -55,14 +55,23 @@ impl DynamoStore {
             .current()
             .await
             .map_err(|error| NoCredentials { access: access.clone(), reason: reason(&error) })?;
+        Ok(Self::on_table(ports, access, SharedCredentialsProvider::new(credentials)))
+    }
+
+    /// The same with credentials that are at hand.
+    pub fn connect_with(access: &StoreAccess, credentials: SharedCredentialsProvider) -> Self {
+        Self::on_table(ports(), access, credentials)
+    }
+
+    fn on_table(ports: HostPorts, access: &StoreAccess, credentials: SharedCredentialsProvider) -> Self {
         let options = DynamoOptions {
             table: access.table.clone(),
             region: access.region.clone(),
             endpoint_url: access.endpoint_url.clone(),
-            credentials: SharedCredentialsProvider::new(credentials),
+            credentials,
             timing: Timing::default(),
         };
-        Ok(Self::new(ports, options))
+        Self::new(ports, options)
     }
 }
 

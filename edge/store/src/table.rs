@@ -56,7 +56,7 @@ impl DynamoStore {
         }
     }
 
-    async fn items_expire(&self) -> Result<bool, StoreError> {
+    pub(crate) async fn items_expire(&self) -> Result<bool, StoreError> {
         let answer = self.client.describe_time_to_live().table_name(&self.table).send().await;
         let description = answer.map_err(|error| store_error(&error))?.time_to_live_description;
         Ok(description.is_some_and(|ttl| {

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use edge_host::{Deployment, not_configured};
-use gateway::{Body, Gateway};
+use gateway::{Body, Gateway, Host as _};
 use worker::{Context, Env, event};
 
 use crate::exchange::Exchange;
@@ -53,9 +53,6 @@ fn open(env: Env) -> Result<Gateway, http::Response<Body>> {
     let host = Arc::new(WorkerHost::new(env));
     match Deployment::from_variables(|name| host.variable(name)) {
         Ok(deployment) => Ok(GATEWAY.with(|cell| cell.get_or_init(|| deployment.into_gateway(host)).clone())),
-        Err(violations) => {
-            tracing::error!(%violations, "the variables are not right");
-            Err(not_configured(&violations))
-        }
+        Err(violations) => Err(not_configured(&violations, |bytes| host.fill_random(bytes))),
     }
 }

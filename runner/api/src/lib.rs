@@ -16,7 +16,9 @@ pub mod refusal;
 pub mod request;
 
 pub use event::{ErrorClass, FinishReason, RunEvent, RunUsage};
-pub use node::{Capacity, CliInfo, Isolation, NodeList, NodeRecord, Registry, RegistryError, UnreadableNode};
+pub use node::{
+    Capacity, CliInfo, Isolation, NodeList, NodeRecord, Registry, RegistryError, UnreadableNode, is_node_url,
+};
 pub use refusal::{Refusal, RefusalCode};
 pub use request::{Message, Part, Role, RunRequest};
 

@@ -59,6 +59,27 @@ pub struct Capacity {
     pub draining: bool,
 }
 
+/// Whether a node may be reached by this: `https://HOST[:PORT]`, and nothing else in it. Records come from wherever nodes
+/// announce themselves, and requests go to where they say.
+pub fn is_node_url(url: &str) -> bool {
+    let Some(authority) = url.strip_prefix("https://") else { return false };
+    let (host, port) = match authority.rsplit_once(':') {
+        // The colon of an IPv6 address in brackets.
+        Some((_, rest)) if rest.ends_with(']') => (authority, None),
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0) && !port.starts_with('+');
+    let is_ipv6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+    let is_name = !host.is_empty()
+        && host.len() <= 253
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    (is_ipv6 || is_name) && port.is_none_or(is_port)
+}
+
 /// A node as the registry has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {

@@ -230,3 +230,38 @@ fn the_memory_registry_keeps_the_last_word() {
     registry.withdraw("n").now_or_never().unwrap().unwrap();
     assert_eq!(registry.nodes().now_or_never().unwrap().unwrap().nodes, []);
 }
+
+#[test]
+fn a_nodes_url_is_an_https_origin() {
+    for url in [
+        "https://runner-1.example.com:7443",
+        "https://localhost",
+        "https://10.0.0.1:1",
+        "https://[::1]:7443",
+        "https://[::1]",
+    ] {
+        assert!(runner_api::is_node_url(url), "{url}");
+    }
+    for url in [
+        "",
+        "https://",
+        "http://localhost",
+        "HTTPS://localhost",
+        "https://localhost/",
+        "https://localhost/path",
+        "https://localhost?x",
+        "https://localhost#x",
+        "https://me@localhost",
+        "https://localhost:",
+        "https://localhost:0",
+        "https://localhost:+1",
+        "https://localhost:70000",
+        "https://local host",
+        "https://[::1",
+        "https://[x]:1",
+        "https://::1",
+        "https://a\r\nb",
+    ] {
+        assert!(!runner_api::is_node_url(url), "{url:?}");
+    }
+}

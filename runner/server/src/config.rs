@@ -11,6 +11,7 @@ mod fields;
 mod image;
 pub mod model;
 mod node;
+mod registry;
 mod template;
 mod units;
 
@@ -118,6 +119,7 @@ fn config(fields: &mut Fields<'_>) -> Option<RunnerConfig> {
     }
     let node = fields.required_table("node", |fields| node::node(fields, listen)).flatten();
     let tls = fields.required_table("tls", node::tls).flatten();
+    let registry = fields.table("registry", registry::registry);
     let engine = fields.table_or_empty("engine", engine);
     let clis = clis(fields, engine.as_ref());
     let capacity = capacity::capacity(fields, &clis);
@@ -126,6 +128,7 @@ fn config(fields: &mut Fields<'_>) -> Option<RunnerConfig> {
         listen: listen?,
         metrics_listen,
         tls: tls?,
+        registry: registry.flatten(),
         state_dir,
         capacity: capacity?,
         engine: engine?,

@@ -134,8 +134,9 @@ fn the_example_tells_the_defaults() {
     let is_setting = |line: &str| {
         line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
     };
-    // A runtime and an authority have no default but the engine's and the system's.
-    let has_default = |line: &str| !line.starts_with("#runtime") && !line.starts_with("#ca ");
+    // A runtime, an authority and an endpoint have no default but the engine's, the system's and AWS's.
+    let has_default =
+        |line: &str| !["#runtime", "#ca ", "#endpoint"].iter().any(|name| line.starts_with(name));
     let lines =
         EXAMPLE.lines().map(|line| if is_setting(line) && has_default(line) { &line[1..] } else { line });
     let spelled_out = lines.collect::<Vec<_>>().join("\n");

@@ -42,6 +42,7 @@ impl TestNode {
             node: Node { id: format!("pool-{name}"), url: "https://localhost:1".to_owned() },
             listen: ([127, 0, 0, 1], 0).into(),
             metrics_listen: None,
+            registry: None,
             tls: Tls {
                 certificate: unused.clone(),
                 key: unused.clone(),

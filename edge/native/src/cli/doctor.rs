@@ -1,6 +1,8 @@
 //! `dyad-gateway doctor`: what works, what does not, what to do.
 
-use catalog::{Adapter, ApiKeyRecord, KeyStore as _};
+mod store;
+
+use catalog::Adapter;
 use clap::Args;
 use dyad_runner::sandbox::SandboxError;
 use serde_json::json;
@@ -8,12 +10,11 @@ use serde_json::json;
 use super::{CommonArgs, Failure, ProviderArgs, StoreArgs, block_on};
 use crate::data_dir::DataDir;
 use crate::discovery;
-use crate::embedded::now_ms;
 use crate::error_chain::error_chain;
 use crate::local_runner::Plan;
 use crate::output::{Output, count};
 use crate::providers::{gather, open_gateway, reason};
-use crate::store_location::{StoreLocation, locate_for};
+use crate::store_location::locate_for;
 
 /// Descriptors below which a busy gateway runs out: two per stream.
 const WANTED_DESCRIPTORS: u64 = 8_192;
@@ -68,46 +69,14 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     }
 }
 
-fn is_active(key: &ApiKeyRecord) -> bool {
-    key.revoked_at_ms.is_none() && key.expires_at_ms.is_none_or(|at| at > now_ms())
-}
-
 async fn examine(args: &DoctorArgs, report: &mut Report) {
     let data_dir = DataDir::locate(args.common.data_dir.as_deref());
     let location = match locate_for(&args.store, &args.common) {
         Ok(location) => location,
         Err(lines) => return lines.iter().for_each(|line| report.add(Verdict::Fails, line, "")),
     };
-    match location.open().await {
-        Err(error) => {
-            let advice = match &location {
-                StoreLocation::DataDir(_) => "Give another directory with --data-dir, or mend this one.",
-                StoreLocation::DynamoDb { .. } => "",
-            };
-            return report.add(Verdict::Fails, &error_chain(&error), advice);
-        }
-        Ok(opened) => {
-            report.add(Verdict::Works, &location.to_string(), "");
-            match opened.store.keys().await {
-                Ok(list) if list.keys.iter().any(|key| is_active(&key.value)) => {
-                    let active = list.keys.iter().filter(|key| is_active(&key.value)).count();
-                    report.add(Verdict::Works, &count(active, "API key"), "");
-                }
-                Ok(list) if !list.keys.is_empty() => report.add(
-                    Verdict::Hint,
-                    "every API key is revoked or expired",
-                    "'dyad-gateway keys create' makes another.",
-                ),
-                Ok(_) => report.add(
-                    Verdict::Hint,
-                    "there is no API key",
-                    "'dyad-gateway up' makes one on its first start; 'keys create' at any time.",
-                ),
-                Err(error) => {
-                    report.add(Verdict::Fails, &format!("the API keys cannot be read: {error}"), "");
-                }
-            }
-        }
+    if !store::examine(&location, report).await {
+        return;
     }
     match rlimit::Resource::NOFILE.get() {
         Ok((_, hard)) if hard < WANTED_DESCRIPTORS => report.add(

@@ -3,8 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use catalog::StoreError;
 use clap::{Args, Subcommand};
 use edge_host::variables;
 use serde_json::json;
@@ -20,6 +21,8 @@ use crate::output::Output;
 use crate::store_location::{OpenedStore, StoreLocation, locate_for};
 use crate::{logging, random};
 
+/// For a table to be made.
+const MAKE_WITHIN: Duration = Duration::from_secs(120);
 const SERVE_THREADS: usize = 4;
 /// For requests under way when the emulator is to end.
 const SERVE_GRACE: Duration = Duration::from_secs(3);
@@ -40,7 +43,7 @@ pub(crate) enum StoreCommand {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct InitArgs {
-    /// Make the table on AWS too; Terraform makes it there otherwise
+    /// Make the table, and turn on its time to live, on AWS too, where Terraform does so otherwise
     #[arg(long)]
     create: bool,
     /// Write a new secret for hashing API keys into this file, which must not be there yet
@@ -115,7 +118,7 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
                 }
                 output.object(&json!({
                     "table": access.table, "region": access.region, "endpoint": access.endpoint_url, "created": made,
-                    "ttl_attribute": state.ttl_attribute, "key_secret": args.new_key_secret, "ready": true,
+                    "items_expire": state.items_expire, "key_secret": args.new_key_secret, "ready": true,
                 }));
                 output.say(format!("{} {access}; it is ready.", if made { "Made" } else { "Found" }));
                 if let Some(path) = &args.new_key_secret {
@@ -131,18 +134,28 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
     })?
 }
 
-/// Whether it had to be made.
+/// Makes the table, or what an existing one lacks, where that is for us to do. Whether there was none.
 async fn make_table(opened: &OpenedStore, access: &StoreAccess, create: bool) -> Result<bool, Failure> {
-    if opened.store.table_state().await.map_err(|error| opened.error(error))?.is_some() {
-        return Ok(false);
+    let found = opened.store.table_state().await.map_err(|error| opened.error(error))?;
+    let is_ours_to_make = create || !access.is_aws();
+    match &found {
+        None if !is_ours_to_make => {
+            return Err(Failure::Failed(format!(
+                "{access} is not there: on AWS Terraform makes it (infra/terraform), or this command with --create"
+            )));
+        }
+        Some(state) if !is_ours_to_make || !state.has_our_keys || state.items_expire => return Ok(false),
+        None | Some(_) => {}
     }
-    if access.is_aws() && !create {
-        return Err(Failure::Failed(format!(
-            "{access} is not there: on AWS Terraform makes it (infra/terraform), or this command with --create"
-        )));
+    let began = Instant::now();
+    loop {
+        match opened.store.create_table().await {
+            Ok(()) => return Ok(found.is_none()),
+            // AWS takes longer than any other call; one that is begun again goes on where it was.
+            Err(StoreError::Unavailable { .. }) if began.elapsed() < MAKE_WITHIN => {}
+            Err(error) => return Err(opened.error(error).into()),
+        }
     }
-    opened.store.create_table().await.map_err(|error| opened.error(error))?;
-    Ok(true)
 }
 
 /// The state of a table that can serve.

@@ -39,7 +39,12 @@ fn one_entry_that_is_wrong_leaves_the_others_as_they_are() {
 fn what_is_wrong_with_the_file_as_a_whole_is_said() {
     let place = tempfile::tempdir().unwrap();
     let data_dir = DataDir::locate(Some(place.path()));
-    for (text, what) in [("[capacity]\nrunz = 1\n", "capacity.runz"), ("cli = 1", "cli"), ("[", "TOML")] {
+    for (text, what) in [
+        ("[capacity]\nrunz = 1\n", "capacity.runz"),
+        ("cli = 1", "cli"),
+        ("[", "TOML"),
+        ("[registry]\n", "registry: "),
+    ] {
         fs::write(data_dir.runner_file(), text).unwrap();
         let error = Plan::make(&data_dir).err().unwrap().to_string();
         assert!(error.contains(what) && error.contains("runner.toml"), "{error}");

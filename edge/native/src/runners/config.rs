@@ -15,8 +15,17 @@ const KNOWN: [&str; 5] = ["client_cert", "client_key", "ca", "crl", "node"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunnersConfig {
     pub identity: RunnerIdentity,
-    /// `https://HOST[:PORT]`, without a slash at the end. The host is what the node's certificate must be for.
-    pub nodes: Vec<String>,
+    pub nodes: RunnerNodes,
+}
+
+/// From where the nodes are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunnerNodes {
+    /// They are asked every few seconds what they run. `https://HOST[:PORT]`, without a slash at the end; the host is
+    /// what the node's certificate must be for.
+    Listed(Vec<String>),
+    /// They announce themselves in the store.
+    InStore,
 }
 
 /// PEM files, read again when they change.
@@ -55,7 +64,10 @@ pub(crate) fn check(value: Value, violations: &mut Violations) -> Option<Runners
     };
     let [client_cert, client_key, ca] = ["client_cert", "client_key", "ca"].map(|name| file(name, true));
     let crl = file("crl", false);
-    let nodes = check_nodes(table.remove("node"), &mut note);
+    let nodes = match table.remove("node") {
+        Some(listed) => check_nodes(listed, &mut note).map(RunnerNodes::Listed),
+        None => Some(RunnerNodes::InStore),
+    };
     for name in table.keys() {
         note(&format!("runners.{name}"), &format!("unknown key; known are {}", KNOWN.join(", ")));
     }
@@ -67,19 +79,15 @@ pub(crate) fn check(value: Value, violations: &mut Violations) -> Option<Runners
     Some(RunnersConfig { identity, nodes: nodes? })
 }
 
-fn check_nodes(value: Option<Value>, note: &mut impl FnMut(&str, &str)) -> Option<Vec<String>> {
+fn check_nodes(value: Value, note: &mut impl FnMut(&str, &str)) -> Option<Vec<String>> {
     let entries = match value {
-        Some(Value::Array(entries)) if entries.len() <= MAX_NODES => entries,
-        Some(Value::Array(_)) => {
+        Value::Array(entries) if entries.len() <= MAX_NODES => entries,
+        Value::Array(_) => {
             note("runners.node", &format!("has too many entries; at most {MAX_NODES} are allowed"));
             return None;
         }
-        Some(_) => {
-            note("runners.node", "must be a list: write each node as [[runners.node]]");
-            return None;
-        }
-        None => {
-            note("runners.node", "is required: write each node as [[runners.node]] with its url");
+        _ => {
+            note("runners.node", "must be a list: write each node as [[runners.node]] with its url");
             return None;
         }
     };
@@ -154,7 +162,9 @@ mod tests {
             "[runners]\n{lines}\nnode = [{{ url = \"https://One.example:4200/\" }}, {{ url = \"https://[::1]\" }}]"
         ))
         .unwrap();
-        assert_eq!(config.nodes, ["https://one.example:4200", "https://[::1]"]);
+        let nodes = ["https://one.example:4200", "https://[::1]"].map(str::to_owned).to_vec();
+        assert!(nodes.iter().all(|url| runner_api::is_node_url(url)));
+        assert_eq!(config.nodes, RunnerNodes::Listed(nodes));
         assert_eq!(config.identity.client_key, directory.path().join("a.key"));
     }
 
@@ -195,10 +205,10 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!(checked("runners = 5").unwrap_err(), ["runners: must be a table: write [runners]"]);
         let (_directory, lines) = files();
-        for node in ["", "node = 5"] {
-            let found = checked(&format!("[runners]\n{lines}\n{node}")).unwrap_err();
-            assert!(found.len() == 1 && found[0].starts_with("runners.node: "), "{found:?}");
-        }
+        let found = checked(&format!("[runners]\n{lines}\nnode = 5")).unwrap_err();
+        assert!(found.len() == 1 && found[0].starts_with("runners.node: "), "{found:?}");
+        let without_list = checked(&format!("[runners]\n{lines}")).unwrap();
+        assert_eq!(without_list.nodes, RunnerNodes::InStore);
     }
 
     #[test]

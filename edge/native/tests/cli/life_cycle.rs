@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use super::support::{Place, SOON, exchange};
@@ -77,4 +78,22 @@ fn a_reader_that_leaves_does_not_end_the_gateway() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && running, "{answer}");
+}
+
+#[test]
+fn a_docker_engine_that_hangs_keeps_nobody_waiting() {
+    let mut place = Place::new();
+    let socket = place.path("hung.sock");
+    // Takes connections, and nobody ever reads from them.
+    let _hung = UnixListener::bind(&socket).unwrap();
+    place.set("DOCKER_HOST", &format!("unix://{}", socket.display()));
+    place.set("DYAD_GATEWAY_NO_RUNNER", "false");
+    let began = Instant::now();
+    let gateway = place.up(&[]);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let unusable = gateway.ready["unusable_providers"].to_string();
+    assert!(unusable.contains("hung.sock does not answer"), "{unusable}");
+    drop(gateway);
+    let doctor = place.run(&["doctor", "--no-discovery"]);
+    assert!(doctor.stdout.contains("Restart Docker") && !doctor.stdout.contains("apt-get"), "{doctor:#?}");
 }

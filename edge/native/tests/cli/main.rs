@@ -5,6 +5,7 @@ mod ca;
 mod clis;
 mod config;
 mod credentials;
+mod fleet;
 mod integrated;
 mod keys;
 mod least_privilege;

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use dyad_gateway::ca::{CertificateAuthority, CertificateRequest, SubjectAltName, Usage};
 use dyad_gateway::gateway::{CallError, Host as _, full};
-use dyad_gateway::{IdentityError, NativeHost, RunnerIdentity, Runners, RunnersConfig};
+use dyad_gateway::{IdentityError, NativeHost, RunnerIdentity, RunnerNodes, Runners, RunnersConfig};
 use http_body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runner_api::{ErrorClass, FinishReason, RunEvent, VERSION, VERSION_HEADER};
@@ -29,20 +29,20 @@ use tokio_rustls::TlsAcceptor;
 use super::support::{Place, SOON, Served, eventually};
 
 /// An authority with its files in a folder of the place.
-struct Authority {
+pub(crate) struct Authority {
     authority: CertificateAuthority,
     folder: String,
 }
 
 impl Authority {
-    fn new(place: &Place, folder: &str) -> Self {
+    pub(crate) fn new(place: &Place, folder: &str) -> Self {
         let directory = place.path(folder);
         let authority = CertificateAuthority::create(&directory, folder, 30, SystemTime::now()).unwrap();
         Self { authority, folder: folder.to_owned() }
     }
 
     /// Certificate and key for a DNS name, in one file.
-    fn issue(&self, place: &Place, name: &str) -> String {
+    pub(crate) fn issue(&self, place: &Place, name: &str) -> String {
         let request = CertificateRequest {
             name: name.to_owned(),
             names: vec![SubjectAltName::Dns(name.to_owned())],
@@ -56,7 +56,7 @@ impl Authority {
         )
     }
 
-    fn file(&self, place: &Place) -> String {
+    pub(crate) fn file(&self, place: &Place) -> String {
         place.path(&format!("{}/ca.pem", self.folder)).to_str().unwrap().to_owned()
     }
 }
@@ -234,15 +234,18 @@ fn configuration(identity: &str, ca: &str, url: &str) -> String {
 
 /// Sends a chat for a stream and gives what reads its answer.
 fn chat(gateway: &Served) -> BufReader<TcpStream> {
+    chat_by(gateway, gateway.first_key())
+}
+
+pub(crate) fn chat_by(gateway: &Served, key: &str) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(gateway.address()).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     let body = json!({"model": "sonnet", "stream": true, "messages": [{"role": "user", "content": "Hi"}]})
         .to_string();
     write!(
         stream,
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n\
          content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        gateway.first_key(),
         body.len()
     )
     .unwrap();
@@ -250,7 +253,7 @@ fn chat(gateway: &Served) -> BufReader<TcpStream> {
 }
 
 /// Reads on until a line has this in it.
-fn read_until(reader: &mut BufReader<TcpStream>, word: &str) -> String {
+pub(crate) fn read_until(reader: &mut BufReader<TcpStream>, word: &str) -> String {
     let mut all = String::new();
     while !all.contains(word) {
         let read = reader.read_line(&mut all).unwrap();
@@ -318,7 +321,7 @@ async fn a_chat_goes_through_mutual_tls_to_a_node_and_back() {
 fn runners(identity: &str, ca: &str, crl: Option<PathBuf>) -> Result<Runners, IdentityError> {
     let identity =
         RunnerIdentity { client_cert: identity.into(), client_key: identity.into(), ca: ca.into(), crl };
-    Runners::new(RunnersConfig { identity, nodes: Vec::new() })
+    Runners::new(RunnersConfig { identity, nodes: RunnerNodes::Listed(Vec::new()) })
 }
 
 /// `call_runner` of a host.

@@ -1,12 +1,8 @@
 //! `dyad-gateway store …`: a table and what it takes, and an engine that is served.
 
-#![expect(clippy::unwrap_used, reason = "an answer that cannot be read ends its test")]
-
-use std::net::TcpStream;
-
 use serde_json::json;
 
-use super::support::{Place, Served, exchange, mode};
+use super::support::{Place, Served, mode};
 
 #[test]
 fn a_table_is_made_once_and_found_from_then_on() {
@@ -15,6 +11,7 @@ fn a_table_is_made_once_and_found_from_then_on() {
     let arguments = ["store", "init", "--new-key-secret", secret.to_str().unwrap(), "--json"];
     let made = &place.run(&arguments).expect(0).json()[0];
     assert_eq!((&made["created"], &made["table"]), (&json!(true), &json!("fleet")));
+    assert_eq!(made["items_expire"], true);
     assert_eq!(mode(&secret), 0o600);
     let first = std::fs::read_to_string(&secret).unwrap();
     assert_eq!(first.len(), 64);
@@ -37,6 +34,26 @@ fn a_data_directory_is_set_up_too() {
 }
 
 #[test]
+fn a_table_that_keeps_what_has_expired_is_found_and_mended() {
+    let place = Place::with_engine();
+    let table = json!({
+        "TableName": "fleet", "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [
+            {"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "S"},
+        ],
+        "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    });
+    place.engine_call("CreateTable", &table);
+    let doctor = place.run(&["doctor", "--no-discovery"]);
+    assert!(doctor.stdout.contains("hint  what has expired stays in the table"), "{doctor:#?}");
+    let found = &place.run(&["store", "init", "--json"]).expect(0).json()[0];
+    assert_eq!((&found["created"], &found["items_expire"]), (&json!(false), &json!(true)));
+    let doctor = place.run(&["doctor", "--no-discovery"]);
+    assert!(doctor.stdout.contains("ok    the table's keys and its time to live"), "{doctor:#?}");
+    assert!(doctor.stdout.contains("ok    this machine's clock is the store's"), "{doctor:#?}");
+}
+
+#[test]
 fn another_kind_of_table_is_left_alone() {
     let place = Place::with_engine();
     let table = json!({
@@ -44,23 +61,11 @@ fn another_kind_of_table_is_left_alone() {
         "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
         "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
     });
-    let answer = call(place.engine(), "CreateTable", &table.to_string());
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    place.engine_call("CreateTable", &table);
     let ran = place.run(&["store", "init"]).expect(1);
     assert!(ran.stderr.contains("another kind of table") && ran.stderr.contains("pk"), "{ran:#?}");
-}
-
-/// An operation, past the gateway.
-fn call(engine: &Served, operation: &str, body: &str) -> String {
-    let address = engine.ready["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap();
-    let request = format!(
-        "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.0\r\n\
-         x-amz-target: DynamoDB_20120810.{operation}\r\nx-amz-date: 20260101T000000Z\r\n\
-         authorization: AWS4-HMAC-SHA256 Credential=a/20260101/r/dynamodb/aws4_request, SignedHeaders=host, Signature=a\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    exchange(TcpStream::connect(address).unwrap(), request.as_bytes())
+    let doctor = place.run(&["doctor", "--no-discovery"]).expect(1);
+    assert!(doctor.stdout.contains("FAIL"), "{doctor:#?}");
 }
 
 #[test]

@@ -11,11 +11,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use store::sdk::{Credentials, SharedCredentialsProvider};
+use store::{DynamoStore, StoreAccess};
 use tempfile::TempDir;
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// Where the tests' table is said to be. Its engine looks at no region.
+/// The tests' table, and where it is said to be: its engine looks at no region.
+pub(crate) const TABLE: &str = "fleet";
 const REGION: &str = "eu-central-1";
 
 /// A place for one test: a data directory, a configuration file, and an environment with nothing in it.
@@ -38,7 +41,7 @@ impl Place {
         let endpoint = emulator.ready["endpoint"].as_str().unwrap().to_owned();
         place.emulator = Some(Arc::new(emulator));
         for (variable, value) in [
-            ("DYAD_TABLE", "fleet"),
+            ("DYAD_TABLE", TABLE),
             ("AWS_REGION", REGION),
             ("AWS_ENDPOINT_URL_DYNAMODB", &endpoint),
             ("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE"),
@@ -66,6 +69,34 @@ impl Place {
     pub(crate) fn beside(&self) -> Self {
         let (environment, emulator) = (self.environment.clone(), self.emulator.clone());
         Self { directory: tempfile::tempdir().unwrap(), environment, emulator }
+    }
+
+    /// This place's table, for who goes past the gateway.
+    pub(crate) fn table(&self) -> DynamoStore {
+        let access = StoreAccess {
+            table: TABLE.to_owned(),
+            region: REGION.to_owned(),
+            endpoint_url: self.engine().ready["endpoint"].as_str().map(str::to_owned),
+        };
+        let credentials = Credentials::from_keys("AKIAEXAMPLE", "wJalrXUtnFEMI", None);
+        DynamoStore::connect_with(&access, SharedCredentialsProvider::new(credentials))
+    }
+
+    /// An operation of the engine, past the store; its answer.
+    pub(crate) fn engine_call(&self, operation: &str, request: &Value) -> Value {
+        let address = self.engine().ready["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap();
+        let body = request.to_string();
+        let request = format!(
+            "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.0\r\n\
+             x-amz-target: DynamoDB_20120810.{operation}\r\nx-amz-date: 20260101T000000Z\r\n\
+             authorization: AWS4-HMAC-SHA256 Credential=a/20260101/r/dynamodb/aws4_request, SignedHeaders=host, Signature=a\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = exchange(TcpStream::connect(address).unwrap(), request.as_bytes());
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{operation}: {answer}");
+        serde_json::from_str(body).unwrap()
     }
 
     pub(crate) fn engine(&self) -> &Served {

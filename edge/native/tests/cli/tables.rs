@@ -1,8 +1,12 @@
 //! Where the store is: file, variables and flags; and what is said of a table that cannot be used.
 
+#![expect(clippy::unwrap_used, reason = "a fixture that cannot be made ends its test")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::support::{Place, eventually};
+use super::support::{Place, SOON, eventually, exchange};
 
 #[test]
 fn a_flag_counts_before_a_variable_and_that_before_the_file() {
@@ -112,4 +116,71 @@ fn a_key_that_one_gateway_is_given_is_refused_by_all_once_it_is_revoked() {
         eventually("the key is refused", || (gateway.get("/v1/models", key) == 401).then_some(()));
     }
     assert!(revoked.elapsed() < Duration::from_secs(10), "{:?}", revoked.elapsed());
+}
+
+/// An engine that lets its callers do what a gateway's role may (`infra/terraform`), and nothing else: for tables of
+/// this one.
+fn with_a_gateways_role(place: &mut Place) {
+    let engine =
+        place.engine().ready["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    place.set("AWS_ENDPOINT_URL_DYNAMODB", &format!("http://{}", listener.local_addr().unwrap()));
+    // The thread ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let _ = pass_on(stream, &engine);
+        }
+    });
+}
+
+/// One request.
+fn pass_on(mut stream: TcpStream, engine: &str) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(SOON))?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut head, mut line, mut length) = (String::new(), String::new(), 0);
+    while reader.read_line(&mut line)? > 2 {
+        let (name, value) = line.split_once(':').unwrap_or_default();
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().unwrap();
+        }
+        if !name.eq_ignore_ascii_case("connection") {
+            head.push_str(&line);
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let body = String::from_utf8(body).unwrap();
+    let is_to = |operation: &str| head.contains(&format!("DynamoDB_20120810.{operation}\r\n"));
+    let is_allowed = is_to("GetItem")
+        || (is_to("Query") && !body.contains("KEY#"))
+        || (is_to("UpdateItem") && body.contains("LIMIT#"));
+    let answer = if is_allowed {
+        exchange(TcpStream::connect(engine)?, format!("{head}connection: close\r\n\r\n{body}").as_bytes())
+    } else {
+        let denied =
+            r#"{"__type":"com.amazon.coral.service#AccessDeniedException","Message":"not authorized"}"#;
+        format!(
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.0\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{denied}",
+            denied.len()
+        )
+    };
+    stream.write_all(answer.as_bytes())
+}
+
+#[test]
+fn a_gateway_may_have_no_other_rights_than_it_needs() {
+    let place = Place::on_table();
+    let mut served = place.beside();
+    with_a_gateways_role(&mut served);
+    let gateway = served.up(&[]);
+    assert!(gateway.ready.get("api_key").is_none(), "it could not be stored: {}", gateway.ready);
+    let key = place.run(&["keys", "create"]).expect(0).stdout.trim().to_owned();
+    assert_eq!(gateway.get("/v1/models", &key), 200);
+    let doctor = served.run(&["doctor", "--no-discovery"]);
+    for words in ["may not describe the table", "may not list the API keys"] {
+        assert!(doctor.stdout.contains(&format!("hint  the credentials {words}")), "{doctor:#?}");
+    }
+    let refused = served.run(&["keys", "create"]).expect(1);
+    assert!(refused.stderr.contains("AccessDeniedException"), "{refused:#?}");
 }

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use runner_api::Registry;
 use runner_api::node::MemoryRegistry;
 use serde_json::json;
+use store::DynamoStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, Failure, LogArgs, block_on};
+use crate::config::model::RunnerConfig;
 use crate::output::Output;
 use crate::runner::{Runner, RunningRunner, StartError};
 
@@ -30,12 +33,15 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let signals = Signals::new();
         let mut signals = signals.map_err(|error| Failure::failed("signals cannot be handled", &error))?;
         let grace = config.capacity.drain_grace;
-        let start = Runner::start(config, Arc::new(MemoryRegistry::default()));
-        let node = tokio::select! {
-            started = start => started.map_err(|error| match error {
+        let start = async {
+            let registry = registry(&config).await?;
+            Runner::start(config, registry).await.map_err(|error| match error {
                 StartError::Credentials(missing) => args.config.usage(&missing),
                 error => Failure::Failed(error.lines()),
-            })?,
+            })
+        };
+        let node = tokio::select! {
+            started = start => started?,
             // Dropping the start ends what it has begun.
             signal = signals.next() => return Err(Failure::Failed(vec![format!("{signal}: stopped while starting")])),
         };
@@ -50,6 +56,14 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         );
         stop(node, grace, &mut signals).await
     })
+}
+
+/// Where the node announces itself; one of this process alone, if nowhere. A table that does not answer is asked again
+/// for as long as the node runs.
+async fn registry(config: &RunnerConfig) -> Result<Arc<dyn Registry>, Failure> {
+    let Some(access) = &config.registry else { return Ok(Arc::new(MemoryRegistry::default())) };
+    let store = DynamoStore::connect(access).await;
+    Ok(Arc::new(store.map_err(|error| Failure::failed("[registry]", &error))?))
 }
 
 /// Drains, but not for ever, and ends what is left.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cli_dialect::{Kind, Settings};
+use store::StoreAccess;
 
 #[derive(Clone, Debug)]
 pub struct RunnerConfig {
@@ -15,6 +16,8 @@ pub struct RunnerConfig {
     /// Where `/metrics`, `/healthz` and `/ready` are answered without a certificate too: a loopback address.
     pub metrics_listen: Option<SocketAddr>,
     pub tls: Tls,
+    /// The table in which the node announces itself. None: edges have it in their configuration.
+    pub registry: Option<StoreAccess>,
     /// For sockets, the program that is mounted into sandboxes, and nothing that must outlive the process.
     pub state_dir: PathBuf,
     pub capacity: CapacityLimits,

@@ -4,6 +4,7 @@
 mod check;
 mod config;
 mod embedded;
+mod registry;
 mod run;
 mod serve;
 mod support;

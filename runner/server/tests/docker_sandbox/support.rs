@@ -38,6 +38,7 @@ impl TestNode {
                 allowed_clients: Vec::new(),
             },
             metrics_listen: None,
+            registry: None,
             state_dir: state_dir.path().to_owned(),
             capacity: CapacityLimits {
                 runs: 8,
