@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use system_tests::gateway::{Gateway, gateway_binary, runner_binary};
+use system_tests::table::Table;
 use system_tests::{SOON, within};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -23,17 +24,28 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// A node `localhost` that lets in `edge.test`, and a certificate `edge` for that name.
     pub(crate) async fn start() -> Self {
+        Self::start_node(0, None).await
+    }
+
+    /// The same, with a node that announces itself in the table.
+    pub(crate) async fn start_in(table: &Table) -> Self {
+        // It has to know its port before it listens. That nobody else takes it meanwhile is likely enough.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self::start_node(port, Some(table)).await
+    }
+
+    async fn start_node(port: u16, table: Option<&Table>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = |arguments: &[&str]| ca(&directory, "ca", arguments);
         ca(&["init"]);
         ca(&["issue", "node", "--server", "--san", "localhost", "--out", directory.path().to_str().unwrap()]);
         ca(&["issue", "edge", "--client", "--san", "edge.test", "--out", directory.path().to_str().unwrap()]);
         let file = r#"
-            listen = "127.0.0.1:0"
+            listen = "127.0.0.1:PORT"
             state_dir = "state"
             [node]
             id = "NODE"
-            url = "https://localhost:0"
+            url = "https://localhost:PORT"
             [tls]
             certificate = "node.pem"
             key = "node.key"
@@ -50,11 +62,18 @@ impl Fleet {
         let id =
             directory.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_lowercase();
         let path = directory.path().join("runner.toml");
-        fs::write(&path, file.replace("NODE", &id)).unwrap();
+        let variables = table.map(Table::variables).unwrap_or_default();
+        let registry = table.map_or_else(String::new, |_| {
+            let (name, region) = (&variables["DYAD_TABLE"], &variables["AWS_REGION"]);
+            let endpoint = &variables["AWS_ENDPOINT_URL_DYNAMODB"];
+            format!("[registry]\ntable = {name:?}\nregion = {region:?}\nendpoint = {endpoint:?}\n")
+        });
+        let file = file.replace("NODE", &id).replace("PORT", &port.to_string());
+        fs::write(&path, file + &registry).unwrap();
         let log = File::create(directory.path().join("log")).unwrap();
         let mut command = tokio::process::Command::new(runner_binary());
         command.args(["serve", "--json", "--log", "info", "--config"]).arg(path);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        command.envs(variables).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
         let mut node = command.spawn().unwrap();
         let mut lines = BufReader::new(node.stdout.take().unwrap()).lines();
         let ready = within(SOON * 3, "the node is ready", async {
