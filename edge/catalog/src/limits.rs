@@ -150,7 +150,8 @@ pub trait LimitStore: Send + Sync {
     fn give_back<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Makes an instance the holder of as many slots as it wants, or of as many as are free: what others hold counts
-    /// until its time has passed. Answers how many it holds now. Where others are in the way, this is a few requests.
+    /// until its time has passed. What it holds already it may keep, though the limit be lower by now: its requests
+    /// are running. Answers how many it holds now. Where others are in the way, this is a few requests.
     fn hold<'a>(&'a self, hold: Hold<'a>) -> BoxFuture<'a, Result<u32, StoreError>>;
 
     /// What to add to this instance's wall clock to get the store's, which is the fleet's: all instances must agree on

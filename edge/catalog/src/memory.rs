@@ -153,7 +153,8 @@ impl LimitStore for MemoryStore {
         holders.retain(|holder, held| holder == hold.holder || held.until_ms > hold.now_ms);
         let others = holders.iter().filter(|(holder, _)| *holder != hold.holder);
         let others = others.map(|(_, held)| held.slots).fold(0, u32::saturating_add);
-        let slots = hold.wanted.slots.min(hold.limit.saturating_sub(others));
+        let own = holders.get(hold.holder).map_or(0, |held| held.slots);
+        let slots = hold.wanted.slots.min(hold.limit.saturating_sub(others).max(own));
         if slots == 0 {
             holders.remove(hold.holder);
         } else {

@@ -60,7 +60,8 @@ const STORE_BOUNDS: &[Duration] = &[
 
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    in_flight: AtomicU64,
+    /// Requests that were admitted.
+    begun: Count,
     /// What ended before it had a target.
     unresolved: Arc<Series>,
     series: Mutex<BTreeMap<(String, String), Arc<Series>>>,
@@ -76,7 +77,7 @@ pub(crate) struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
-            in_flight: AtomicU64::new(0),
+            begun: Count::default(),
             unresolved: Arc::new(Series::new(String::new(), String::new())),
             series: Mutex::default(),
             errors: Mutex::default(),
@@ -103,11 +104,10 @@ pub(crate) struct Ended<'a> {
 
 impl Metrics {
     pub(crate) fn request_began(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.begun.add(1);
     }
 
     pub(crate) fn request_ended(&self, ended: &Ended<'_>) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let series = ended.target.map_or(&*self.unresolved, |target| target.series.get(target));
         let requests = &series.requests[Kind::of(ended.operation, ended.streamed) as usize];
         requests.outcomes[ended.outcome.index()].add(1);
@@ -115,8 +115,8 @@ impl Metrics {
         if ended.outcome == Outcome::Ok {
             requests.duration.observe(ended.duration);
         }
-        if let Some(first_output) = ended.first_output {
-            requests.first_output.observe(first_output);
+        if let Some(first_output) = ended.first_output.filter(|_| ended.streamed) {
+            series.first_output.observe(first_output);
         }
         if let Some(usage) = ended.usage {
             series.prompt_tokens.add(usage.prompt_tokens);
@@ -188,6 +188,8 @@ pub(crate) struct Series {
     provider: String,
     model: String,
     requests: [Requests; Kind::ALL.len()],
+    /// Of streams.
+    first_output: Histogram,
     prompt_tokens: Count,
     completion_tokens: Count,
     /// Calls that committed, and then those that failed before, by class.
@@ -204,6 +206,7 @@ impl Series {
             provider,
             model,
             requests: std::array::from_fn(|_| Requests::default()),
+            first_output: Histogram::new(REQUEST_BOUNDS),
             prompt_tokens: Count::default(),
             completion_tokens: Count::default(),
             calls_ok: Count::default(),
@@ -243,16 +246,11 @@ impl Series {
 struct Requests {
     outcomes: [Count; Outcome::COUNT],
     duration: Histogram,
-    first_output: Histogram,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        Self {
-            outcomes: Default::default(),
-            duration: Histogram::new(REQUEST_BOUNDS),
-            first_output: Histogram::new(REQUEST_BOUNDS),
-        }
+        Self { outcomes: Default::default(), duration: Histogram::new(REQUEST_BOUNDS) }
     }
 }
 

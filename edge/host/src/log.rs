@@ -11,9 +11,11 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
-/// Where lines go, and what time it is.
+/// Whose lines they are, what time it is, and where they go.
 #[derive(Clone, Copy, Debug)]
 pub struct JsonLog {
+    /// Which host writes: lines of several may end in one place.
+    pub host: &'static str,
     /// Milliseconds since the Unix epoch.
     pub unix_ms: fn() -> u64,
     /// Gets one line at a time, without an end of line.
@@ -26,7 +28,7 @@ impl JsonLog {
         let _ = tracing::subscriber::set_global_default(self);
     }
 
-    /// `{"timestamp", "level", "message", …}`, as the native host's log has them.
+    /// `{"timestamp", "level", "host", "message", …}`: as the native host's log has them, and the host.
     fn line(&self, event: &Event<'_>) -> Result<String, serde_json::Error> {
         let mut line = Vec::with_capacity(256);
         let mut serializer = serde_json::Serializer::new(&mut line);
@@ -36,6 +38,7 @@ impl JsonLog {
             map.serialize_entry("timestamp", &time)?;
         }
         map.serialize_entry("level", event.metadata().level().as_str())?;
+        map.serialize_entry("host", self.host)?;
         let mut members = Members { map, failure: None };
         event.record(&mut members);
         if let Some(error) = members.failure {
@@ -141,6 +144,7 @@ mod tests {
     #[test]
     fn an_event_is_a_line_of_json() {
         let log = JsonLog {
+            host: "worker",
             unix_ms: || 1_700_000_000_123,
             write: |_, line| LINES.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned()),
         };
@@ -167,6 +171,7 @@ mod tests {
         let expected = json!({
             "timestamp": "2023-11-14T22:13:20.123Z",
             "level": "WARN",
+            "host": "worker",
             "message": "said so",
             "key": "quoted \"\n",
             "count": 3,

@@ -17,7 +17,7 @@ pub(crate) fn gateway() -> Result<Gateway, Violations> {
     if let Some(gateway) = GATEWAY.get() {
         return Ok(gateway.clone());
     }
-    JsonLog { unix_ms, write: |_, line| write_line(line) }.start();
+    JsonLog { host: "spin", unix_ms, write: |_, line| write_line(line) }.start();
     make().map(|gateway| GATEWAY.get_or_init(|| gateway).clone())
 }
 

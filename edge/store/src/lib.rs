@@ -3,34 +3,91 @@
 //!
 //! # The table
 //!
-//! One table, partition key `pk` and sort key `sk` (both strings), on-demand capacity, no index, no time to live.
-//! Every item has `schema_version` (number): this crate writes 1 and reads 1. A list leaves out an item of another
-//! schema version, or one that it cannot read, and logs its key; one bad item must not take all the others away. A
-//! read of that one item alone fails as `Broken`.
+//! One table, partition key `pk` and sort key `sk` (both strings), on-demand capacity, no index, time to live by the
+//! attribute `ttl`. Every item has `schema_version` (number): this crate writes 1 and reads 1. An item of another
+//! schema version, or one that cannot be read, is left out and named: one bad item must not take all the others away.
+//! Attributes that are not known are passed over.
 //!
 //! | item | `pk` | `sk` | attributes |
 //! |---|---|---|---|
-//! | configuration version | `CONFIG` | `VERSION` | `config_version` N: how many writes there were |
-//! | provider | `PROVIDER` | its slug | `record_version` N, `body` S: JSON in the form of `catalog::RawProvider` |
-//! | API key | `KEY` | its id | `record_version` N, `key_hash` B (32 bytes), `label` S, `created_at_ms` N, and where set: `expires_at_ms` N, `revoked_at_ms` N, `allowed_models` L of S, `requests_per_minute` N, `concurrent_requests` N |
+//! | configuration version | `CONFIG` | `VERSION` | `providers` N: writes of providers, `keys_c` N: writes of API keys whose ids begin with the character `c` (none: 0) |
+//! | provider | `CONFIG` | `PROVIDER#` and its slug | `record_version` N, `body` S: JSON in the form of `catalog::RawProvider` |
+//! | API key | `KEY#` and the first character of its id | its id | `record_version` N, `key_hash` B (32 bytes), `label` S, `created_at_ms` N, and where set: `expires_at_ms` N, `revoked_at_ms` N, `allowed_models` L of S, `requests_per_minute`, `concurrent_requests`, `tokens_per_minute`, `tokens_per_day`, `tokens_per_month` N |
+//! | limit in a window | `LIMIT#` and the key's id | quantity, period and start: `TOKENS#DAY#1767225600000` | `taken` N, `ttl` N |
+//! | slots of concurrent requests | `LIMIT#` and the key's id | `SLOTS` | `held` N, `holder_x` M for each holder `x`, `ttl` N |
+//! | node | `NODE#` and 0 to 3, by the hash of its id | its id | `url`, `version` S, `slots`, `running`, `queued`, `queue_limit`, `parked` N, `draining` BOOL, `clis` S: the hash of what it runs, `expires_unix_ms` N by the store's clock, `ttl` N |
+//! | what nodes run | `CLIS#` and its hash | `CLIS` | `body` S: JSON of a list of `runner_api::CliInfo`, `ttl` N |
+//!
+//! `ttl` (seconds since the Unix epoch) is later than the end of what an item says, and nobody relies on it: `DynamoDB`
+//! removes such items within days, the embedded engine is swept every five minutes. A table that an unreleased build
+//! made has its providers under `PROVIDER` and its keys under `KEY`: nobody reads those any more, and they can go.
 //!
 //! | port call | requests |
 //! |---|---|
-//! | `config_version` | `GetItem` of the configuration version |
-//! | `providers`, `keys` | `Query` of one `pk`, page by page (1 MB each) |
-//! | `provider`, `find_key` | `GetItem` |
-//! | `put_provider`, `put_key` | `TransactWriteItems`: `Put` if the record is at the expected `record_version` (or absent), and `ADD` 1 to `config_version` |
+//! | `config` | `Query` of `CONFIG`, page by page (1 MB each, 32 at most) |
+//! | `config_version`, `provider`, `find_key` | `GetItem` |
+//! | `keys` | `Query` of each of the 62 partitions, four at once: for administrators |
+//! | `put_provider`, `put_key` | `TransactWriteItems`: `Put` if the record is at the expected `record_version` (or absent), and `ADD` 1 to its count in the configuration version |
 //! | `delete_provider` | `TransactWriteItems`: `Delete` on the same condition, and the same `ADD` |
+//! | `announce` | `PutItem` of the node; of what it runs too, the first time and every six hours |
+//! | `withdraw` | `DeleteItem` |
+//! | `nodes` | `Query` of the four partitions, and a `GetItem` for each hash that is new |
+//! | limits | one `UpdateItem` each, see `limits.rs` |
 //!
-//! **Consistency.** All reads are strongly consistent. A reader that sees a configuration version must also see the
-//! writes that it counts, or it would keep an old list under a new version until the next write; and a revoked key is
-//! refused from its next look-up on.
+//! # Consistency
 //!
-//! **Why a partition per kind.** Lists come ordered and consistent from the base table; an index would be neither
-//! consistent nor free. The partitions do not run hot: requests are served from the gateway's cache, so that what
-//! arrives here is one small read per instance and refresh, single reads of keys that no cache knows, and an
-//! administrator's writes. A partition gives 3,000 consistent reads and 1,000 writes a second, the transactional
-//! counter 500 writes, and DynamoDB splits a partition that stays busy by sort key.
+//! Strongly consistent are the version (or nobody could promise that a revocation is effective within seconds), the
+//! configuration, keys, and lists for administrators. Eventually consistent, at half the price, are nodes: the next
+//! announcement is seconds away, and a node that has gone refuses by itself.
+//!
+//! A transaction's parts become visible one by one: between a [`Query` or several `GetItem`s and a
+//! transaction][isolation] there is no more than read-committed isolation, so a reader may see the new count and the
+//! old record. That is why the gateway reads what a new count concerns once more when it has seen that count again, a
+//! second or more later.
+//!
+//! [isolation]: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/transaction-apis.html#transaction-isolation
+//!
+//! # What it costs
+//!
+//! In `DynamoDB`'s units: a strongly consistent read of up to 4 KB is one read unit, an eventually consistent one half, a
+//! write of up to 1 KB one write unit, twice that in a transaction; a `Query` is rounded up as a whole. On demand, a
+//! million read units cost $0.125 and a million write units $0.625 (list price of us-east-1, without storage). The
+//! version item stays below 1 KB and a key below 4 KB, so each read of one is a unit.
+//!
+//! An instance reads the configuration and a key at its start (two requests), every further key when it is first
+//! used, all of that once more after its first check, and from then on one unit every two seconds in which it has
+//! requests, however many. `edge/host/tests/store/cost.rs` counts that where it goes by. For a million requests by keys
+//! without limits, which are written nowhere:
+//!
+//! | requests a second and instance | read units | |
+//! |---|---|---|
+//! | 100 | 5,000 | $0.0006 |
+//! | 10 | 50,000 | $0.006 |
+//! | 1 | 500,000 | $0.06 |
+//! | fewer than one in two seconds | 1,000,000 | $0.13 |
+//! | each 1,000 cold starts among them, with 20 providers of 2 KB | 22,000 | $0.003 |
+//!
+//! A node that announces itself every three seconds writes 864,000 units in 30 days: $0.54. An edge that looks for
+//! nodes every two seconds reads two units each time for up to 60 nodes (an item has about 250 bytes) and 32 for 1,000.
+//!
+//! # No partition runs hot
+//!
+//! A partition gives 3,000 read units and 1,000 write units a second.
+//!
+//! - `CONFIG`: half a unit a second for each instance with requests, so 6,000 instances; beyond, check less often
+//!   (`config_refresh`; 5 s are good for 15,000). A change of a provider makes each instance read the partition
+//!   twice, at its own time within two seconds each: with 20 providers of 2 KB, 600 instances at once. More are
+//!   throttled, tried again after random pauses, and serve what they know meanwhile. Every change takes two write units
+//!   here for its count, a provider's those of its item besides: 500 changes of keys a second.
+//! - `KEY#c`: a change of one key moves one of 62 counts. Each instance then reads again, twice, the keys of that group
+//!   that it is asked for: no more than one in 62 of its requests, and each key once. 1,000 instances with 1,000 keys
+//!   each in use read 16 keys each instead of 1,000, and at 100,000 requests a second no more than 1,600 units in any.
+//!   Random ids spread the keys evenly; unknown ones are looked up 200 times a second and instance at most.
+//! - `NODE#n`: 1,000 nodes that announce themselves every three seconds are 83 writes a second in each of four
+//!   partitions. A look at them reads eight units of each, so 375 looks a second, those of 750 edges that serve CLI
+//!   models at that moment; with 60 nodes it is half a unit, and 12,000 edges.
+//! - `CLIS#h`: read once by each edge.
+//! - `LIMIT#k`: a partition for each key.
 //!
 //! # Failures
 //!
@@ -43,7 +100,10 @@
 //! - `Conflict`: the record was not at the expected version;
 //! - `Unavailable`: no answer in time, no connection, throttled, or a 5xx. A write may have taken place all the same;
 //! - `Refused`: the record breaks a rule of `catalog`; nothing was sent;
-//! - `Broken`: everything else, such as no such table, no permission, or an answer that cannot be read.
+//! - `Unreadable`: the one item that was asked for cannot be read;
+//! - `NotSetUp`: there is no such table;
+//! - `Denied`: the credentials are wrong, have expired, or do not allow this;
+//! - `Broken`: everything else, such as an answer that cannot be read.
 //!
 //! Messages carry error codes and our own words, never what the other side wrote.
 
@@ -62,6 +122,7 @@ mod limits;
 mod native;
 mod registry;
 mod table;
+pub mod transfer;
 
 pub use access::{AccessPart, StoreAccess};
 pub use dynamo::{DynamoOptions, DynamoStore, HostPorts, Timing};

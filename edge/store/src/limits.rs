@@ -75,8 +75,7 @@ impl DynamoStore {
             conditions.push("#own = :known".to_owned());
             request = request.expression_attribute_values(":known", from_held(seen.own));
         }
-        // Where the others are known, fewer slots than before fit whatever the limit.
-        if wanted > seen.own.slots || (wanted > 0 && !seen.is_read) {
+        if wanted > seen.own.slots {
             // Nothing is freed in an item that is not there.
             let is_new = seen.own.slots == 0 && expired.is_empty();
             let unless_new = if is_new { "attribute_not_exists(#held) OR " } else { "" };
@@ -116,8 +115,9 @@ impl DynamoStore {
         if hold.holder.is_empty() || !hold.holder.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(StoreError::Refused { reason: "a holder's name has letters and digits".to_owned() });
         }
-        let mut seen = Slots { is_read: false, own: hold.known, others: 0, expired: Vec::new() };
-        let mut wanted = hold.wanted.slots.min(hold.limit);
+        // As it would be if the holder were right, and nobody in the way.
+        let mut seen = Slots { own: hold.known, others: 0, expired: Vec::new() };
+        let mut wanted = seen.grantable(&hold);
         for _ in 0..MAX_TRIES {
             if wanted == 0 && seen.own.slots == 0 {
                 return Ok(0);
@@ -133,7 +133,7 @@ impl DynamoStore {
                 }
                 Updated::Refused(item) => {
                     seen = Slots::read(&item, &hold)?;
-                    wanted = hold.wanted.slots.min(hold.limit.saturating_sub(seen.others));
+                    wanted = seen.grantable(&hold);
                 }
             }
         }
@@ -272,8 +272,6 @@ fn unreadable(key: &str, sk: &str, attribute: &str) -> StoreError {
 /// Who holds a key's slots.
 #[derive(Debug)]
 struct Slots {
-    /// From the item; otherwise `own` is what the holder believes, and the rest nobody knows.
-    is_read: bool,
     own: Held,
     others: u32,
     expired: Vec<Expired>,
@@ -299,9 +297,14 @@ fn to_held(value: &AttributeValue) -> Option<Held> {
 }
 
 impl Slots {
+    /// As many as are wanted and free, or held already.
+    fn grantable(&self, hold: &Hold<'_>) -> u32 {
+        hold.wanted.slots.min(hold.limit.saturating_sub(self.others).max(self.own.slots))
+    }
+
     fn read(item: &Item, hold: &Hold<'_>) -> Result<Self, StoreError> {
         let broken = |attribute: &str| unreadable(hold.key.as_str(), SLOTS, attribute);
-        let mut slots = Self { is_read: true, own: Held::default(), others: 0, expired: Vec::new() };
+        let mut slots = Self { own: Held::default(), others: 0, expired: Vec::new() };
         let mut all = 0_u64;
         for (attribute, value) in item {
             let Some(name) = attribute.strip_prefix(HOLDER) else { continue };

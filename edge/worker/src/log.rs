@@ -19,7 +19,7 @@ pub(crate) fn start() {
     if STARTED.replace(true) {
         return;
     }
-    JsonLog { unix_ms, write }.start();
+    JsonLog { host: "worker", unix_ms, write }.start();
     // A panic ends all requests of the isolate; the next one finds a new instance.
     let former = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

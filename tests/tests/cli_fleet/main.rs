@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "all of it is test code, which clippy sees only in test functions")]
 
 mod fleet;
+mod spin;
 mod worker;
 
 use std::process::Command;

@@ -13,9 +13,9 @@
 //! are used** when a request is refused, even if every instance but one falls silent or crashes just after it fetched
 //! its reserve. One that falls silent and lives gives its reserve back after two seconds.
 //!
-//! **Few calls.** At a steady rate the reserve is worth 1/32 to 1/16 of what the instance spends in a window: about 25
-//! calls per window, whatever the rate. Where a window begins from nothing, each of the first 31 requests may need a
-//! call, and from there on `s` grows by 1/16 with each.
+//! **Few calls.** At a steady rate the reserve is worth 1/32 to 1/16 of what the instance spends in a window: about 30
+//! calls per window, whatever the rate. Where a window begins from nothing, each of the first 16 requests needs a call,
+//! and from there on `s` grows by 1/16 with each.
 
 use std::time::Duration;
 
@@ -260,5 +260,96 @@ impl Lease {
         self.roll(window);
         let free = self.unspent(limit).saturating_add(self.left.unwrap_or(limit));
         free.min(limit.saturating_sub(self.spent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u64 = 100_000;
+
+    fn at(minute: u64, seconds: u64) -> Now {
+        let start_ms = minute * 60_000;
+        let window = Window { start_ms, end_ms: start_ms + 60_000 };
+        Now { monotonic: Duration::from_secs(minute * 60 + seconds), window }
+    }
+
+    fn granted(lease: &mut Lease, call: &Call, now: Now) {
+        let Ask { need, extra } = call.ask;
+        let taken = Taken { granted: need + extra, counted: need + extra, left: LIMIT };
+        lease.answered(call, taken, now.monotonic);
+        lease.asked(call);
+    }
+
+    /// Spends one at a time, with a store that grants all that is asked for; how often it was asked.
+    fn spend(lease: &mut Lease, count: u64, now: Now) -> usize {
+        let mut calls = 0;
+        for _ in 0..count {
+            let mut step = lease.step(1, LIMIT, now, false);
+            if let Step::Ask(call) = step {
+                calls += 1;
+                granted(lease, &call, now);
+                step = lease.step(1, LIMIT, now, false);
+            }
+            let Step::Spent { refill } = step else { panic!("{step:?}") };
+            if let Some(call) = refill {
+                calls += 1;
+                granted(lease, &call, now);
+            }
+            let pace = lease.spent.max(lease.previous / 2);
+            assert!(2 * RESERVE_SHARE * (lease.granted - lease.spent) <= 3 * pace, "{lease:?}");
+        }
+        calls
+    }
+
+    /// The numbers in this module's documentation.
+    #[test]
+    fn calls_are_few_and_reserves_are_small() {
+        let mut lease = Lease::default();
+        assert_eq!(spend(&mut lease, 16, at(1, 0)), 16);
+        assert!(spend(&mut lease, 10_000 - 16, at(1, 30)) <= 110);
+        for minute in 2..5 {
+            let calls = spend(&mut lease, 10_000, at(minute, 0));
+            assert!((20..=32).contains(&calls), "{calls}");
+        }
+        assert!(spend(&mut lease, 10, at(9, 0)) > 1, "what was long ago says nothing");
+    }
+
+    #[test]
+    fn a_refusal_holds_for_a_second() {
+        let mut lease = Lease::default();
+        let now = at(1, 0);
+        let Step::Ask(call) = lease.step(5, LIMIT, now, false) else { panic!("{lease:?}") };
+        lease.answered(&call, Taken { granted: 0, counted: 0, left: 4 }, now.monotonic);
+        lease.asked(&call);
+        assert_eq!(lease.step(5, LIMIT, now, false), Step::Refused);
+        assert!(matches!(lease.step(4, LIMIT, now, false), Step::Ask(_)), "so much is there");
+        lease.asked(&call);
+        assert!(matches!(lease.step(5, LIMIT, at(1, 1), false), Step::Ask(_)));
+    }
+
+    #[test]
+    fn an_answer_for_another_window_changes_nothing() {
+        let mut lease = Lease::default();
+        let Step::Ask(call) = lease.step(5, LIMIT, at(1, 59), false) else { panic!("{lease:?}") };
+        lease.asked(&call);
+        lease.step(5, LIMIT, at(2, 0), true);
+        granted(&mut lease, &call, at(2, 0));
+        lease.settle(call.start_ms, 5, 900, at(2, 0).monotonic);
+        assert_eq!((lease.granted, lease.spent, lease.take_debt()), (0, 0, None));
+    }
+
+    #[test]
+    fn a_debt_is_charged_once_and_kept_if_it_cannot_be() {
+        let mut lease = Lease::default();
+        let now = at(1, 0);
+        assert!(lease.spend_uncounted(7, 10, now));
+        assert!(!lease.spend_uncounted(4, 10, now));
+        assert_eq!(lease.take_debt(), Some((60_000, 7)));
+        assert_eq!(lease.take_debt(), None);
+        lease.keep_debt(60_000, 7);
+        assert_eq!(lease.take_debt(), Some((60_000, 7)));
+        assert!(!lease.is_open(now.window));
     }
 }

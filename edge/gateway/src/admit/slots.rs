@@ -187,3 +187,76 @@ impl Slots {
         self.usable > self.running
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000);
+
+    fn held(slots: u32) -> Held {
+        Held { slots, until_ms: 1 }
+    }
+
+    fn asked(step: Step) -> Call {
+        let Step::Hold(call) = step else { panic!("{step:?}") };
+        call
+    }
+
+    /// An instance that holds so many and runs as many.
+    fn running(slots: u32, limit: u32) -> Slots {
+        let mut one = Slots::default();
+        for _ in 0..slots {
+            let call = asked(one.step(limit, NOW, false));
+            one.answered(&call, held(call.wanted), NOW);
+            one.called(&call);
+            assert_eq!(one.step(limit, NOW, false), Step::Taken);
+        }
+        one
+    }
+
+    /// The store may have heard of it, though no answer came.
+    #[test]
+    fn what_was_let_go_is_not_used_again() {
+        let mut slots = running(3, 5);
+        slots.release();
+        slots.release();
+        assert_eq!(slots.let_go(NOW), None, "they were needed a moment ago");
+        let call = slots.let_go(NOW).unwrap();
+        assert_eq!((call.known, call.wanted), (held(3), 1));
+        slots.failed(NOW, None);
+        slots.called(&call);
+        assert_eq!(asked(slots.step(5, NOW, false)).known, held(3));
+    }
+
+    #[test]
+    fn slots_whose_time_is_nearly_over_are_not_used() {
+        let mut slots = running(1, 5);
+        slots.release();
+        assert_eq!(slots.step(5, NOW + HELD_FOR - MARGIN - Duration::from_millis(1), false), Step::Taken);
+        slots.release();
+        asked(slots.step(5, NOW + HELD_FOR - MARGIN, false));
+    }
+
+    #[test]
+    fn one_asks_for_all_that_wait() {
+        let mut slots = running(1, 5);
+        let first = asked(slots.step(5, NOW, false));
+        for _ in 0..2 {
+            assert_eq!(slots.step(5, NOW, false), Step::Wait);
+            slots.waits();
+        }
+        // Whoever asked is gone without a word.
+        slots.called(&first);
+        assert_eq!(asked(slots.step(5, NOW, false)).wanted, 4);
+        assert_eq!(slots.step(5, NOW + PATIENCE / 2, false), Step::Wait);
+        assert_eq!(asked(slots.step(5, NOW + PATIENCE, false)).wanted, 4, "even if nobody says that it is");
+    }
+
+    #[test]
+    fn all_there_are_need_no_call() {
+        let mut slots = running(2, 2);
+        assert_eq!(slots.step(2, NOW, false), Step::Refused);
+        assert_eq!(slots.step(1, NOW, true), Step::Refused, "a lowered limit");
+    }
+}

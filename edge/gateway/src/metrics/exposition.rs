@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -12,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::limits::{PERIODS, QUANTITIES};
-use super::{Kind, Metrics, Series, StoreCall, locked};
+use super::{Count, Kind, Metrics, Series, StoreCall, locked};
 use crate::Gateway;
 use crate::error::FailureClass;
 use crate::settle::Outcome;
@@ -98,6 +97,8 @@ impl Metrics {
 
     fn encode_requests(&self, page: &mut Page<'_>) -> fmt::Result {
         let all = self.all_series();
+        // Before those that have begun are counted: no request ends more often than it begins.
+        let ended = all.iter().map(|series| series.ended()).sum();
         let kinds = || all.iter().flat_map(|series| Kind::ALL.map(|kind| (series, kind)));
 
         let mut family = page.counter(
@@ -125,13 +126,10 @@ impl Metrics {
         }
         let mut family = page.histogram(
             "dyad_gateway_first_output",
-            "From a request's arrival to the first content on its way to the client",
+            "From the arrival of a request for a stream to the first content on its way to the client",
         )?;
-        for (series, kind) in kinds() {
-            let first_output = &series.requests[kind as usize].first_output;
-            if !first_output.is_empty() {
-                first_output.encode(family.of(&(series.labels(), kind.labels()))?)?;
-            }
+        for series in all.iter().filter(|series| !series.first_output.is_empty()) {
+            series.first_output.encode(family.of(&(series.labels(), Kind::Stream.labels()))?)?;
         }
         let mut family = page.counter("dyad_gateway_tokens", "Tokens of answers, reported or estimated")?;
         for series in &all {
@@ -146,7 +144,7 @@ impl Metrics {
         page.gauge(
             "dyad_gateway_requests_in_flight",
             "Requests that were admitted and have not ended",
-            self.in_flight.load(Ordering::Relaxed),
+            self.begun.get().saturating_sub(ended),
         )?;
         let errors = locked(&self.errors).clone();
         let mut family = page.counter("dyad_gateway_errors", "Error answers, by code")?;
@@ -242,6 +240,10 @@ impl Metrics {
 }
 
 impl Series {
+    fn ended(&self) -> u64 {
+        self.requests.iter().flat_map(|requests| &requests.outcomes).map(Count::get).sum()
+    }
+
     fn labels(&self) -> [(&'static str, &str); 2] {
         [("provider", &self.provider), ("model", &self.model)]
     }

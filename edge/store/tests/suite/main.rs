@@ -12,3 +12,4 @@ mod items;
 mod limits;
 mod records;
 mod registry;
+mod transfer;

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use runner_api::{Capacity, CliInfo, Isolation, NodeRecord, Registry};
 use serde_json::{Value, json};
+use store::sdk::{SharedTimeSource, TimeSource};
 use store::{DynamoStore, Timing};
 
-use crate::backend::{get_raw, over_http, put_raw, scratch_file, serve};
+use crate::backend::{get_raw, over_http, over_http_at, put_raw, scratch_file, serve};
 
 fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
@@ -198,4 +199,47 @@ async fn an_announcement_is_one_request_and_a_look_four() {
     assert_eq!(proxy.take_operations(), ["Query", "Query", "Query", "Query", "GetItem"]);
     assert_eq!(listed(&edge).await.len(), 2);
     assert_eq!(proxy.take_operations(), ["Query"; 4]);
+}
+
+/// A clock that is wrong by so many milliseconds.
+#[derive(Clone, Debug)]
+struct Wrong(i64);
+
+impl Wrong {
+    fn now_ms(&self) -> u64 {
+        now_ms().saturating_add_signed(self.0)
+    }
+}
+
+impl TimeSource for Wrong {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.now_ms())
+    }
+}
+
+/// Records expire by the store's clock, whatever those of node and edge say.
+#[tokio::test]
+async fn clocks_that_are_minutes_off_make_nobody_seem_gone() {
+    const FIVE_MINUTES_MS: i64 = 300_000;
+    let (address, _engine) = serve().await;
+    for (of_node, of_edge) in [(-FIVE_MINUTES_MS, FIVE_MINUTES_MS), (FIVE_MINUTES_MS, -FIVE_MINUTES_MS)] {
+        let [of_node, of_edge] = [Wrong(of_node), Wrong(of_edge)];
+        let open =
+            |clock: &Wrong| over_http_at(address, Timing::default(), SharedTimeSource::new(clock.clone()));
+        let (node_side, edge_side) = (open(&of_node), open(&of_edge));
+        // The store's clock is known from its first answer on.
+        node_side.create_table().await.unwrap();
+        assert_eq!(edge_side.nodes().await.unwrap().nodes, []);
+        let lives = NodeRecord { expires_unix_ms: of_node.now_ms() + 10_000, ..node("lives") };
+        node_side.announce(&lives).await.unwrap();
+        let gone = NodeRecord { expires_unix_ms: of_node.now_ms() - 10_000, ..node("gone") };
+        node_side.announce(&gone).await.unwrap();
+        let nodes = listed(&edge_side).await;
+        let [found] = &nodes[..] else { panic!("{nodes:?}") };
+        assert_eq!(found.id, "lives");
+        // The edge compares with its own clock.
+        let left = found.expires_unix_ms.saturating_sub(of_edge.now_ms());
+        assert!((5_000..=12_000).contains(&left), "{left}");
+        node_side.withdraw("lives").await.unwrap();
+    }
 }

@@ -1,0 +1,329 @@
+//! All configuration and API keys as lines of JSON: to keep them, or to move from one store to another.
+//!
+//! ```text
+//! {"format":"dyad-gateway-store","version":1}
+//! {"provider":{…}}                              in the form of catalog::RawProvider, by slug
+//! {"key":{"id":…,"hash":…,"label":…,…}}         by id; the hash in hexadecimal digits
+//! {"end":{"providers":2,"keys":17}}
+//! ```
+//!
+//! There is no secret in it but the hashes of the keys, which are of use only with the secret under which they were
+//! made: whoever imports them needs the same one. Limits that were used and the registry of nodes stay where they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, BufRead, Read as _, Write};
+
+use catalog::{
+    ApiKeyId, ApiKeyLimits, ApiKeyRecord, LeftOut, Provider, RawProvider, Store, StoreError, Violations,
+};
+use serde::{Deserialize, Serialize};
+
+const FORMAT: &str = "dyad-gateway-store";
+const VERSION: u32 = 1;
+/// No record that a store keeps is longer.
+const MAX_LINE_BYTES: u64 = 2 << 20;
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    pub providers: usize,
+    pub keys: usize,
+    /// What the store keeps and this version cannot read: it is not in the file.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// What an import did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    pub created: usize,
+    pub replaced: usize,
+    /// It was there already, and the same.
+    pub unchanged: usize,
+}
+
+/// What becomes of records that the store has, and that differ from those of the file. Records that are not in the
+/// file are left alone in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing is written at all.
+    Refuse,
+    Replace,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    #[error("the file cannot be read or written")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Nothing was written.
+    #[error("line {line}: {reason}")]
+    Line { line: usize, reason: String },
+    /// Nothing was written.
+    #[error("the store has others than the file: {}", .0.join(", "))]
+    Differs(Vec<String>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format: String,
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Provider(serde_json::Value),
+    Key(Box<KeyLine>),
+    End(Counts),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counts {
+    providers: usize,
+    keys: usize,
+}
+
+/// An API key; members as in `catalog::ApiKeyRecord`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyLine {
+    id: ApiKeyId,
+    hash: String,
+    label: String,
+    created_at_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revoked_at_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    allowed_models: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requests_per_minute: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    concurrent_requests: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokens_per_minute: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokens_per_day: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokens_per_month: Option<u64>,
+}
+
+impl From<ApiKeyRecord> for KeyLine {
+    fn from(record: ApiKeyRecord) -> Self {
+        let ApiKeyRecord {
+            id,
+            hash,
+            label,
+            created_at_ms,
+            expires_at_ms,
+            revoked_at_ms,
+            allowed_models,
+            limits,
+        } = record;
+        let [high, low] = [&hash[..16], &hash[16..]].map(|half| {
+            let half = half.try_into().expect("half of 32 bytes has 16");
+            format!("{:032x}", u128::from_be_bytes(half))
+        });
+        Self {
+            id,
+            hash: high + &low,
+            label,
+            created_at_ms,
+            expires_at_ms,
+            revoked_at_ms,
+            allowed_models,
+            requests_per_minute: limits.requests_per_minute,
+            concurrent_requests: limits.concurrent_requests,
+            tokens_per_minute: limits.tokens_per_minute,
+            tokens_per_day: limits.tokens_per_day,
+            tokens_per_month: limits.tokens_per_month,
+        }
+    }
+}
+
+impl KeyLine {
+    fn into_record(self) -> Result<ApiKeyRecord, String> {
+        let record = ApiKeyRecord {
+            hash: parse_hash(&self.hash).ok_or("key.hash: is not 64 hexadecimal digits")?,
+            id: self.id,
+            label: self.label,
+            created_at_ms: self.created_at_ms,
+            expires_at_ms: self.expires_at_ms,
+            revoked_at_ms: self.revoked_at_ms,
+            allowed_models: self.allowed_models,
+            limits: ApiKeyLimits {
+                requests_per_minute: self.requests_per_minute,
+                concurrent_requests: self.concurrent_requests,
+                tokens_per_minute: self.tokens_per_minute,
+                tokens_per_day: self.tokens_per_day,
+                tokens_per_month: self.tokens_per_month,
+            },
+        };
+        record.check().map_err(|violations| named(violations, "key"))?;
+        Ok(record)
+    }
+}
+
+fn parse_hash(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let (high, low) = text.split_at(32);
+    let mut hash = [0; 32];
+    hash[..16].copy_from_slice(&u128::from_str_radix(high, 16).ok()?.to_be_bytes());
+    hash[16..].copy_from_slice(&u128::from_str_radix(low, 16).ok()?.to_be_bytes());
+    Some(hash)
+}
+
+fn named(violations: Violations, member: &str) -> String {
+    violations.under(member).to_string().replace('\n', "; ")
+}
+
+/// Writes everything that can be read.
+pub async fn export(store: &dyn Store, out: &mut (dyn Write + Send)) -> Result<Exported, TransferError> {
+    let config = store.config().await?;
+    let list = store.keys().await?;
+    let counts = Counts { providers: config.providers.len(), keys: list.keys.len() };
+    write_line(out, &Header { format: FORMAT.to_owned(), version: VERSION })?;
+    for provider in config.providers {
+        let raw = provider.value.to_raw();
+        let raw = raw.map_err(|error| StoreError::Refused { reason: error.to_string() })?;
+        write_line(out, &Line::Provider(raw))?;
+    }
+    for key in list.keys {
+        write_line(out, &Line::Key(Box::new(key.value.into())))?;
+    }
+    write_line(out, &Line::End(counts))?;
+    out.flush()?;
+    let left_out = [config.left_out, list.left_out].concat();
+    Ok(Exported { providers: counts.providers, keys: counts.keys, left_out })
+}
+
+fn write_line(out: &mut (dyn Write + Send), line: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
+}
+
+/// What is in a file.
+#[derive(Default)]
+struct Content {
+    providers: Vec<Provider>,
+    keys: Vec<ApiKeyRecord>,
+}
+
+/// Writes what the file has, once all of it has been read and found to be in order. Each record is written on the
+/// condition that it is still as it was at the start; an import that broke off can be repeated.
+pub async fn import(
+    store: &dyn Store,
+    file: &mut (dyn BufRead + Send),
+    existing: Existing,
+) -> Result<Imported, TransferError> {
+    let content = read(file)?;
+    let stored: BTreeMap<_, _> = {
+        let providers = store.config().await?.providers.into_iter();
+        providers.map(|provider| (provider.value.slug.clone(), provider)).collect()
+    };
+    let stored_keys: BTreeMap<_, _> = {
+        let keys = store.keys().await?.keys.into_iter();
+        keys.map(|key| (key.value.id.clone(), key)).collect()
+    };
+    if existing == Existing::Refuse {
+        let providers = content
+            .providers
+            .iter()
+            .filter(|provider| stored.get(&provider.slug).is_some_and(|stored| stored.value != **provider));
+        let providers = providers.map(|provider| format!("provider {}", provider.slug));
+        let keys = content
+            .keys
+            .iter()
+            .filter(|key| stored_keys.get(&key.id).is_some_and(|stored| stored.value != **key));
+        let differing: Vec<_> = providers.chain(keys.map(|key| format!("API key {}", key.id))).collect();
+        if !differing.is_empty() {
+            return Err(TransferError::Differs(differing));
+        }
+    }
+    let mut imported = Imported::default();
+    for provider in &content.providers {
+        let known = stored.get(&provider.slug);
+        if known.is_some_and(|known| known.value == *provider) {
+            imported.unchanged += 1;
+            continue;
+        }
+        store.put_provider(provider, known.map(|known| known.version)).await?;
+        *if known.is_some() { &mut imported.replaced } else { &mut imported.created } += 1;
+    }
+    for key in &content.keys {
+        let known = stored_keys.get(&key.id);
+        if known.is_some_and(|known| known.value == *key) {
+            imported.unchanged += 1;
+            continue;
+        }
+        store.put_key(key, known.map(|known| known.version)).await?;
+        *if known.is_some() { &mut imported.replaced } else { &mut imported.created } += 1;
+    }
+    Ok(imported)
+}
+
+fn read(file: &mut (dyn BufRead + Send)) -> Result<Content, TransferError> {
+    let mut content = Content::default();
+    let (mut slugs, mut ids) = (BTreeSet::new(), BTreeSet::new());
+    let mut number = 0;
+    let mut line = Vec::new();
+    let mut end = None;
+    loop {
+        number += 1;
+        line.clear();
+        (&mut *file).take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+        let refused = |reason: String| TransferError::Line { line: number, reason };
+        if line.is_empty() {
+            break;
+        }
+        if line.len() as u64 == MAX_LINE_BYTES {
+            return Err(refused(format!("it has {MAX_LINE_BYTES} bytes or more")));
+        }
+        if number == 1 {
+            let header: Header = serde_json::from_slice(&line)
+                .ok()
+                .filter(|header: &Header| header.format == FORMAT)
+                .ok_or_else(|| refused("this is no export of a store".to_owned()))?;
+            if header.version != VERSION {
+                let reason =
+                    format!("it is of version {}; this program reads version {VERSION}", header.version);
+                return Err(refused(reason));
+            }
+            continue;
+        }
+        if end.is_some() {
+            return Err(refused("there is something after the end".to_owned()));
+        }
+        let parsed: Line = serde_json::from_slice(&line).map_err(|error| refused(error.to_string()))?;
+        match parsed {
+            Line::Provider(raw) => {
+                let provider = Provider::check(&RawProvider::from(raw))
+                    .map_err(|violations| refused(named(violations, "provider")))?;
+                if !slugs.insert(provider.slug.clone()) {
+                    return Err(refused(format!("provider {} is there twice", provider.slug)));
+                }
+                content.providers.push(provider);
+            }
+            Line::Key(key) => {
+                let key = key.into_record().map_err(refused)?;
+                if !ids.insert(key.id.clone()) {
+                    return Err(refused(format!("API key {} is there twice", key.id)));
+                }
+                content.keys.push(key);
+            }
+            Line::End(counts) => end = Some(counts),
+        }
+    }
+    let found = Counts { providers: content.providers.len(), keys: content.keys.len() };
+    if end != Some(found) {
+        let reason = "the file was cut off: its last line does not count what is in it".to_owned();
+        return Err(TransferError::Line { line: number, reason });
+    }
+    Ok(content)
+}

@@ -1,0 +1,166 @@
+//! From one store to another, by way of a file.
+
+use std::io::Cursor;
+
+use catalog::{ApiKeyLimits, ApiKeyRecord, CredentialRef, Provider, Store};
+use serde_json::{Value, json};
+use store::transfer::{Existing, Imported, TransferError, export, import};
+
+use crate::backend::{Backend, put_raw};
+use crate::records::{cli_provider, key, provider};
+
+async fn exported(store: &dyn Store) -> String {
+    let mut file = Vec::new();
+    export(store, &mut file).await.unwrap();
+    String::from_utf8(file).unwrap()
+}
+
+async fn imported(store: &dyn Store, file: &str, existing: Existing) -> Result<Imported, TransferError> {
+    import(store, &mut Cursor::new(file), existing).await
+}
+
+/// With all that records can have.
+async fn fill(store: &dyn Store) {
+    let with_credential = Provider { credential: CredentialRef::Env("KEY".to_owned()), ..provider("Ollama") };
+    for provider in [&with_credential, &cli_provider("claude")] {
+        store.put_provider(provider, None).await.unwrap();
+    }
+    let hash = std::array::from_fn(|index| u8::try_from(index).unwrap());
+    let full = ApiKeyRecord {
+        hash,
+        label: "Jürgens Laptop ☕".to_owned(),
+        expires_at_ms: Some(u64::MAX),
+        revoked_at_ms: Some(3),
+        allowed_models: Some(vec!["vendor/model:free".to_owned(), "ü".to_owned()]),
+        limits: ApiKeyLimits {
+            requests_per_minute: Some(1),
+            concurrent_requests: Some(2),
+            tokens_per_minute: Some(3),
+            tokens_per_day: Some(4),
+            tokens_per_month: Some(5),
+        },
+        ..key(2)
+    };
+    for key in [&key(1), &full, &ApiKeyRecord { allowed_models: Some(Vec::new()), ..key(3) }] {
+        store.put_key(key, None).await.unwrap();
+    }
+}
+
+async fn content(store: &dyn Store) -> (Vec<Provider>, Vec<ApiKeyRecord>) {
+    let providers = store.config().await.unwrap().providers.into_iter().map(|provider| provider.value);
+    let keys = store.keys().await.unwrap().keys.into_iter().map(|key| key.value);
+    (providers.collect(), keys.collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_exported_is_imported_from_any_engine_to_any() {
+    for from in [Backend::memory().await, Backend::embedded().await, Backend::over_http().await] {
+        fill(&*from.store).await;
+        let file = exported(&*from.store).await;
+        for to in [Backend::memory().await, Backend::embedded().await, Backend::over_http().await] {
+            let done = imported(&*to.store, &file, Existing::Refuse).await.unwrap();
+            assert_eq!(done, Imported { created: 5, ..Imported::default() });
+            assert_eq!(content(&*to.store).await, content(&*from.store).await);
+            assert_eq!(exported(&*to.store).await, file);
+            let again = imported(&*to.store, &file, Existing::Refuse).await.unwrap();
+            assert_eq!(again, Imported { unchanged: 5, ..Imported::default() });
+        }
+    }
+}
+
+/// Files outlive the version that wrote them: a change here needs a new version in the header.
+#[tokio::test]
+async fn the_form_stays_as_it_is() {
+    let store = Backend::memory().await.store;
+    fill(&*store).await;
+    let file = exported(&*store).await;
+    let lines: Vec<Value> = file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0], json!({"format": "dyad-gateway-store", "version": 1}));
+    assert_eq!(
+        (&lines[1]["provider"]["slug"], &lines[2]["provider"]["slug"]),
+        (&json!("claude"), &json!("ollama"))
+    );
+    assert_eq!(lines[2]["provider"]["credential"], "env:KEY");
+    let full = lines[3..6].iter().find(|line| line["key"]["revoked_at_ms"] == 3).unwrap();
+    let expected = json!({
+        "id": key(2).id.as_str(), "hash": "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+        "label": "Jürgens Laptop ☕", "created_at_ms": 1_000, "expires_at_ms": u64::MAX, "revoked_at_ms": 3,
+        "allowed_models": ["vendor/model:free", "ü"], "requests_per_minute": 1, "concurrent_requests": 2,
+        "tokens_per_minute": 3, "tokens_per_day": 4, "tokens_per_month": 5,
+    });
+    assert_eq!(full["key"], expected);
+    assert_eq!(lines[6], json!({"end": {"providers": 2, "keys": 3}}));
+}
+
+#[tokio::test]
+async fn what_is_there_is_replaced_on_request_only() {
+    let from = Backend::memory().await.store;
+    fill(&*from).await;
+    let file = exported(&*from).await;
+    let to = Backend::memory().await.store;
+    let (other, extra) = (Provider { rank: 7, ..provider("Ollama") }, provider("extra"));
+    to.put_provider(&other, None).await.unwrap();
+    to.put_provider(&extra, None).await.unwrap();
+    to.put_key(&ApiKeyRecord { label: "another".to_owned(), ..key(1) }, None).await.unwrap();
+    let before = (content(&*to).await, to.config_version().await.unwrap());
+
+    let error = imported(&*to, &file, Existing::Refuse).await.unwrap_err();
+    let TransferError::Differs(names) = &error else { panic!("{error}") };
+    assert_eq!(*names, ["provider ollama".to_owned(), format!("API key {}", key(1).id)]);
+    assert_eq!((content(&*to).await, to.config_version().await.unwrap()), before, "nothing was written");
+
+    let done = imported(&*to, &file, Existing::Replace).await.unwrap();
+    assert_eq!(done, Imported { created: 3, replaced: 2, unchanged: 0 });
+    let (mut providers, keys) = content(&*to).await;
+    providers.retain(|provider| provider.slug != extra.slug);
+    assert_eq!((providers, keys), content(&*from).await);
+    assert_eq!(to.provider(&other.slug).await.unwrap().unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_in_order_changes_nothing() {
+    let from = Backend::memory().await.store;
+    fill(&*from).await;
+    let good = exported(&*from).await;
+    let lines: Vec<&str> = good.lines().collect();
+    let without = |line: usize| [&lines[..line], &lines[line + 1..]].concat().join("\n");
+    let with = |line: usize, text: &str| {
+        let mut lines = lines.clone();
+        lines[line] = text;
+        lines.join("\n")
+    };
+    let fat = format!("{{\"provider\":\"{}\"}}", "x".repeat(3 << 20));
+    for (file, line, word) in [
+        (String::new(), 1, "cut off"),
+        ("{\"provider\":{}}\n".to_owned(), 1, "no export"),
+        (with(0, r#"{"format":"dyad-gateway-store","version":2}"#), 1, "version 2"),
+        (without(1), 7, "cut off"),
+        (without(6), 7, "cut off"),
+        (with(1, "{"), 2, "EOF"),
+        (with(1, r#"{"provider":{"name":"x"}}"#), 2, "provider.type: is required"),
+        (with(1, r#"{"audit":{}}"#), 2, "audit"),
+        (with(1, lines[2]), 3, "ollama is there twice"),
+        (with(3, lines[4]), 5, "is there twice"),
+        (with(3, &lines[3].replace("\"hash\":\"", "\"hash\":\"x")), 4, "hexadecimal"),
+        (with(3, &lines[3].replace("\"label\":", "\"surprise\":1,\"label\":")), 4, "surprise"),
+        (with(3, r#"{"key":{"id":"short","hash":"","label":"","created_at_ms":0}}"#), 4, "12 characters"),
+        (format!("{good}{}\n", lines[1]), 8, "after the end"),
+        (with(1, &fat), 2, "bytes or more"),
+    ] {
+        let to = Backend::memory().await.store;
+        let error = imported(&*to, &file, Existing::Replace).await.unwrap_err();
+        let TransferError::Line { line: found, reason } = &error else { panic!("{error}") };
+        assert!((*found, reason.contains(word)) == (line, true), "{line} {word}: {error}");
+        assert_eq!(content(&*to).await, (vec![], vec![]));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_told() {
+    let backend = Backend::embedded().await;
+    fill(&*backend.store).await;
+    put_raw(&backend.engine.unwrap(), &json!({ "pk": { "S": "KEY#a" }, "sk": { "S": "a" } }));
+    let mut file = Vec::new();
+    let done = export(&*backend.store, &mut file).await.unwrap();
+    assert_eq!((done.providers, done.keys, &*done.left_out[0].name), (2, 3, "KEY#a/a"));
+}
