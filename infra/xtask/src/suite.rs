@@ -69,9 +69,9 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "readme",
-        about: "the README's first command, `cargo xtask demo`",
-        needs: &[demo::ALL_NEEDS],
-        run: |context| demo::run(context, true).map(|()| Tally::one(true)),
+        about: "the README's first command, `cargo xtask demo`, on each host",
+        needs: &[demo::ALL_NEEDS, edge::WORKER_NEEDS],
+        run: readme,
     },
     Suite {
         name: "contract",
@@ -193,6 +193,13 @@ fn unit(context: &Context) -> Result<Tally, Problem> {
     let nextest = context.cargo(BUILD).args(["nextest", "run"]).args(packages).args(["-E", filter]);
     let examples = context.cargo(BUILD).args(["test", "--doc"]).args(packages);
     Ok(Tally::of_nextest(&nextest.run()?) + Tally::of_cargo_test(&examples.run()?))
+}
+
+fn readme(context: &Context) -> Result<Tally, Problem> {
+    for host in [demo::Host::Native, demo::Host::Worker, demo::Host::Spin] {
+        demo::run(context, host, true)?;
+    }
+    Ok(Tally { passed: 3, failed: 0 })
 }
 
 fn sandbox(context: &Context) -> Result<Tally, Problem> {
