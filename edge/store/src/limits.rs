@@ -1,14 +1,26 @@
 //! Counters and slots of limits, each call of the port one `UpdateItem` wherever nobody is in the way.
 //!
 //! No transaction and no version: every condition is about the very numbers that the update changes, so instances that
-//! write to one item at once do not have to try again because of each other.
+//! write to one item at once do not have to try again because of each other. A condition that fails brings the item
+//! along, so that no read is needed either.
+//!
+//! | call | `UpdateItem` | if |
+//! |---|---|---|
+//! | `take` | `ADD taken (need + extra)` | `taken` is absent or at most `limit - need`; granted is what stayed within the limit |
+//! | `charge` | `ADD taken amount` | |
+//! | `give_back` | `ADD taken -amount`, sent once whatever becomes of it | `taken >= amount`, so that a counter that is gone does not begin below zero |
+//! | `hold` | `SET` or `REMOVE` the holder's own attribute and those that have expired, `ADD held` the difference | the attributes are as they were thought to be, and `held` leaves room for the difference |
+//!
+//! A request that the SDK repeats because its answer was lost has taken twice; that wastes and never exceeds.
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
-use catalog::{Ask, BoxFuture, Counter, Held, Hold, LimitStore, Period, Quantity, StoreError, Taken};
+use catalog::{
+    Ask, BoxFuture, Counter, Held, Hold, LeftOut, LimitStore, Period, Quantity, StoreError, Taken,
+};
 
 use crate::DynamoStore;
 use crate::error::{broken, store_error, unavailable};
@@ -266,7 +278,8 @@ fn number(value: &AttributeValue) -> Option<u64> {
 }
 
 fn unreadable(key: &str, sk: &str, attribute: &str) -> StoreError {
-    broken(format!("{}/{sk}: attribute {attribute} is missing or of the wrong kind", limits_of(key)))
+    let reason = format!("attribute {attribute} is missing or of the wrong kind");
+    StoreError::Unreadable(LeftOut::new(&format!("{}/{sk}", limits_of(key)), &reason))
 }
 
 /// Who holds a key's slots.

@@ -98,7 +98,7 @@ impl Lease {
         let unspent = self.unspent(limit);
         if need <= unspent {
             self.spent += need;
-            return Step::Spent { refill: self.refill(limit, now.monotonic, store_is_down) };
+            return Step::Spent { refill: self.refill(need, limit, now.monotonic, store_is_down) };
         }
         if self.is_asking(now.monotonic) {
             return Step::Wait;
@@ -169,9 +169,10 @@ impl Lease {
         (pace / RESERVE_SHARE).min(self.left.unwrap_or(limit) / 2)
     }
 
-    fn refill(&mut self, limit: u64, now: Duration, store_is_down: bool) -> Option<Call> {
+    /// A reserve that is too small for two requests like the last one saves no call.
+    fn refill(&mut self, last: u64, limit: u64, now: Duration, store_is_down: bool) -> Option<Call> {
         let reserve = self.reserve(limit);
-        let is_due = reserve >= 2 && self.unspent(limit) <= reserve / 2;
+        let is_due = reserve >= last.saturating_mul(2).max(2) && self.unspent(limit) <= reserve / 2;
         let may_ask = !store_is_down && !self.is_asking(now) && now >= self.failing_until;
         (is_due && may_ask).then(|| self.call(Ask { need: 1, extra: reserve - 1 }, limit, now))
     }

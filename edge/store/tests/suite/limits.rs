@@ -264,7 +264,7 @@ async fn unreadable_items_are_named() {
     put(sk, &json!({ "taken": { "S": "many" } }));
     let ask = Ask { need: 1, extra: 0 };
     let error = store.take(&counter(), ask, 10).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Broken { .. }), "{error}");
+    assert!(matches!(&error, StoreError::Unreadable(item) if item.name == format!("{pk}/{sk}")), "{error}");
 
     for (attributes, named) in [
         (json!({ "held": { "N": "1" }, "holder_a": { "S": "1" } }), "holder_a"),
@@ -273,8 +273,9 @@ async fn unreadable_items_are_named() {
     ] {
         put("SLOTS", &attributes);
         let error = store.hold(hold(&key, "b", 0, 5, 5)).await.unwrap_err();
-        let expected = format!("LIMIT#{key}/SLOTS: attribute {named}");
-        assert!(matches!(&error, StoreError::Broken { reason } if reason.contains(&expected)), "{error}");
+        let StoreError::Unreadable(item) = &error else { panic!("{error}") };
+        assert_eq!(item.name, format!("LIMIT#{key}/SLOTS"));
+        assert!(item.reason.contains(&format!("attribute {named} ")), "{error}");
     }
     let error = store.hold(hold(&key, "#", 0, 5, 5)).await.unwrap_err();
     assert!(matches!(&error, StoreError::Refused { .. }), "{error}");
