@@ -147,6 +147,12 @@ pub(crate) const SUITES: &[Suite] = &[
         needs: &[&[provision::C_COMPILER, provision::NGINX]],
         run: bench_smoke,
     },
+    Suite {
+        name: "bench-edge",
+        about: "size, start, CPU time and calls to the store of the Worker and the Spin component",
+        needs: &[&[provision::CPP_COMPILER], edge::WORKER_NEEDS],
+        run: bench_edge,
+    },
 ];
 
 const SYSTEM: &[Need] = &[
@@ -219,18 +225,26 @@ fn clis(context: &Context) -> Result<Tally, Problem> {
     Ok(Tally::of_nextest(&system_tests(context, &["-E", "binary(/^cli_/)"])?.run()?))
 }
 
+/// Variables, and what they name.
+type Artifacts = [(&'static str, PathBuf); 2];
+
 fn worker(context: &Context) -> Result<Tally, Problem> {
-    let artifacts =
-        [("DYAD_WORKER_DIR", edge::worker(context)?), ("DYAD_WORKERD_BIN", edge::workerd(context)?)];
-    on_host(context, "worker", &artifacts)
+    on_host(context, "worker", &worker_artifacts(context)?)
 }
 
 fn spin(context: &Context) -> Result<Tally, Problem> {
-    let artifacts = [
+    on_host(context, "spin", &spin_artifacts(context)?)
+}
+
+fn worker_artifacts(context: &Context) -> Result<Artifacts, Problem> {
+    Ok([("DYAD_WORKER_DIR", edge::worker(context)?), ("DYAD_WORKERD_BIN", edge::workerd(context)?)])
+}
+
+fn spin_artifacts(context: &Context) -> Result<Artifacts, Problem> {
+    Ok([
         ("DYAD_SPIN_COMPONENT", edge::component(context)?),
         ("DYAD_SPIN_HOST_BIN", edge::spin_host(context)?),
-    ];
-    on_host(context, "spin", &artifacts)
+    ])
 }
 
 /// The suites that nextest's profile of this host lists. Variables say where the host's artifacts are.
@@ -281,6 +295,18 @@ fn bench_smoke(context: &Context) -> Result<Tally, Problem> {
     let gateway = context.gateway_binary()?;
     let args = ["run", "--locked", "-p", "bench", "--", "--quick"];
     one(context.cargo(BUILD).args(args).env("DYAD_GATEWAY_BIN", gateway))
+}
+
+/// One round: CPU time is not much harmed by what else the machine does.
+fn bench_edge(context: &Context) -> Result<Tally, Problem> {
+    let mut bench = context
+        .cargo(BUILD)
+        .args(["run", "--locked", "-p", "bench", "--bin", "edge", "--", "--rounds", "1"])
+        .env("DYAD_GATEWAY_BIN", context.gateway_binary()?);
+    for (variable, path) in worker_artifacts(context)?.into_iter().chain(spin_artifacts(context)?) {
+        bench = bench.env(variable, path);
+    }
+    one(bench)
 }
 
 /// A step that is one check: passed when it ends with 0.
