@@ -13,8 +13,9 @@
 //!
 //! **The store fails.** What this instance has been granted is spent on. Beyond that, by setting: *open*, each instance
 //! counts on its own, which lets through at most the limit times the number of instances, and charges the store when it
-//! is back; or *closed*, requests of limited keys are refused with 503. One request waits for a store that does not
-//! answer, a second at most; from then on it is asked in the background, every three seconds.
+//! is back; or *closed*, requests of limited keys are refused with 503. One request of a key waits for a store that does
+//! not answer, a second at most; from then on it is asked in the background, every three seconds. A store that is slow
+//! has not failed: until a call has, requests wait for it, up to three seconds.
 
 mod headers;
 mod instance;
@@ -32,7 +33,7 @@ use futures_util::future::join_all;
 pub(crate) use self::headers::{RETRY_AFTER_MS, write_headers};
 pub(crate) use self::instance::Limits;
 use self::keep::Keep;
-use self::lease::Lease;
+use self::lease::{Lease, Now};
 use self::slots::Slots;
 use crate::config::CachedKey;
 use crate::error::ApiError;
@@ -116,6 +117,9 @@ struct State {
     slots: Slots,
     /// Somebody gives back what is not needed; gone for sure at this time.
     watched_until: Option<Duration>,
+    /// While the store does not answer: when to try it again. Each key finds out by itself, because the store may well
+    /// answer for others: what it throttles is a key's partition.
+    retry_at: Option<Duration>,
 }
 
 impl Usage {
@@ -134,6 +138,20 @@ impl Usage {
 }
 
 impl State {
+    fn is_failing(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    fn step(&mut self, kind: Kind, need: u64, limit: u64, now: Now) -> lease::Step {
+        let is_failing = self.is_failing();
+        self.lease(kind).step(need, limit, now, is_failing)
+    }
+
+    fn step_of_slots(&mut self, limit: u32, now: Duration) -> slots::Step {
+        let is_failing = self.is_failing();
+        self.slots.step(limit, now, is_failing)
+    }
+
     fn lease(&mut self, kind: Kind) -> &mut Lease {
         let known = self.leases.iter().position(|(known, _)| *known == kind);
         let at = known.unwrap_or_else(|| {

@@ -120,6 +120,13 @@ impl Lease {
         call
     }
 
+    /// Asks for one request alone, though another is asking: it has waited long enough.
+    pub(super) fn ask_anyway(&mut self, need: u64, limit: u64, now: Now) -> Call {
+        self.roll(now.window);
+        let need = need.saturating_sub(self.unspent(limit)).max(1);
+        self.call(Ask { need, extra: 0 }, limit, now.monotonic)
+    }
+
     /// Asks a store that did not answer once more, for as much as a request needs.
     pub(super) fn retry(&mut self, need: u64, limit: u64, now: Now) -> Call {
         self.roll(now.window);
