@@ -4,8 +4,10 @@
 //! - **Requests per minute** are never over the limit. A request counts from its admission on, whatever becomes of it
 //!   then; one that finds no slot does not count.
 //! - **Tokens** (per minute, day and month) are reserved once the body is read: the prompt as estimated, and the longest
-//!   answer that the client allows. When the request ends they are settled with what it used. So a window is over its
-//!   limit by at most what running requests used beyond their reservation.
+//!   answer that the client allows, or else that the model is said to give. When the request ends they are settled with
+//!   what it used. So a window is over its limit by at most what running requests used beyond their reservation. The
+//!   instance that ran them spends that of the minutes that follow, until it fits; what was used too much of a day or a
+//!   month is counted there.
 //! - **Concurrent requests** have slots, which are held as long as a request's body lives. An instance that vanishes
 //!   frees its slots after half a minute.
 //!
@@ -238,7 +240,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let now = self.limits.monotonic();
+        let now = self.limits.now(self.kind);
         self.usage.state().lease(self.kind).settle(self.start_ms, self.tokens, self.used, now);
         if self.used > self.tokens {
             self.limits.charge(&self.usage, self.kind);

@@ -64,7 +64,7 @@ impl Limits {
         self.host.unix_ms().saturating_add_signed(self.store.clock_offset_ms())
     }
 
-    fn now(&self, kind: Kind) -> Now {
+    pub(super) fn now(&self, kind: Kind) -> Now {
         Now { monotonic: self.host.monotonic(), window: kind.period().window(self.fleet_ms()) }
     }
 
@@ -93,12 +93,12 @@ impl Limits {
         let mut step = usage.state().step(kind, need, limit, now);
         loop {
             match step {
-                Step::Spent { refill } => {
+                Step::Spent { start_ms, refill } => {
                     if let Some(call) = refill {
                         self.take_in_background(usage, kind, call);
                     }
                     self.watch(usage);
-                    return Ok(now.window.start_ms);
+                    return Ok(start_ms);
                 }
                 Step::Refused => {
                     return Err(Refused::Spent { kind, limit, need: Some(need), window: now.window });
@@ -149,11 +149,11 @@ impl Limits {
             return Err(Refused::StoreFails);
         }
         let now = self.now(kind);
-        if !usage.state().lease(kind).spend_uncounted(need, limit, now) {
+        let Some(start_ms) = usage.state().lease(kind).spend_uncounted(need, limit, now) else {
             return Err(Refused::Spent { kind, limit, need: Some(need), window: now.window });
-        }
+        };
         self.watch(usage);
-        Ok(now.window.start_ms)
+        Ok(start_ms)
     }
 
     fn take_in_background(self: &Arc<Self>, usage: &Arc<Usage>, kind: Kind, call: lease::Call) {
@@ -184,13 +184,17 @@ impl Limits {
     }
 
     async fn charge_now(&self, usage: &Usage, kind: Kind) -> Result<(), Failed> {
-        let Some((start_ms, debt)) = usage.state().lease(kind).take_debt() else { return Ok(()) };
-        let counter = usage.counter(kind, start_ms);
-        let charged = self.counted(usage, kind, self.store.charge(&counter, debt)).await;
-        if charged.is_err() {
-            usage.state().lease(kind).keep_debt(start_ms, debt);
+        // At most that of a window that is over, and that of the one of now.
+        for _ in 0..2 {
+            let Some((start_ms, debt)) = usage.state().lease(kind).take_debt() else { break };
+            let counter = usage.counter(kind, start_ms);
+            let charged = self.counted(usage, kind, self.store.charge(&counter, debt)).await;
+            if charged.is_err() {
+                usage.state().lease(kind).keep_debt(start_ms, debt);
+                return charged;
+            }
         }
-        charged
+        Ok(())
     }
 
     async fn counted<T>(
