@@ -3,6 +3,7 @@
 mod arrows;
 mod context;
 mod demo;
+mod edge;
 mod engine;
 mod infra;
 mod process;
