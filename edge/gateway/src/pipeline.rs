@@ -201,7 +201,7 @@ impl Gateway {
                 return Err(ApiError::store_unavailable(class));
             }
         }
-        authenticate(&key, config, &self.0.hasher, self.0.host.unix_ms()).await
+        authenticate(&key, config, &self.0.hasher, self.0.limits.fleet_ms()).await
     }
 
     fn error_response(&self, error: ApiError) -> http::Response<Body> {
@@ -458,13 +458,15 @@ fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> 
     }
 }
 
-/// What a chat may use: the answer as long as the client allows, or as answers mostly are.
+/// What a chat may use: the answer as long as the client allows, as the model gives, or as answers mostly are.
 fn estimate_chat(scan: &ChatScan, body: &[u8], targets: &[Arc<Target>], key: &CachedKey) -> Estimate {
     let asked = scan.max_completion_tokens.or(scan.max_tokens);
     // Some clients send -1 for "no limit".
     let asked = asked.and_then(|tokens| u64::try_from(tokens).ok()).filter(|tokens| *tokens > 0);
-    let longest = targets.iter().map(|target| target.model.max_tokens.map_or(u64::MAX, u64::from)).max();
-    let choice = asked.unwrap_or(USUAL_COMPLETION_TOKENS).min(longest.unwrap_or(u64::MAX));
+    // Unless one of them does not say.
+    let longest = targets.iter().map(|target| target.model.max_tokens).collect::<Option<Vec<_>>>();
+    let longest = longest.and_then(|all| all.into_iter().max()).map(u64::from);
+    let choice = asked.or(longest).unwrap_or(USUAL_COMPLETION_TOKENS).min(longest.unwrap_or(u64::MAX));
     Estimate {
         prompt: prompt_tokens(body, key),
         completion: choice.saturating_mul(scan.n.into()),

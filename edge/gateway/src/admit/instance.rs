@@ -4,7 +4,7 @@
 //! driven by another on every host. Who finds a call under way sleeps a little and looks again.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{Held, Hold, LimitStore, StoreError, Taken};
@@ -17,7 +17,7 @@ use super::{Kind, PATIENCE, Refused, Slot, State, Usage};
 use crate::host::Host;
 use crate::settings::OnStoreFailure;
 
-/// How often a store that does not answer is tried.
+/// How often a store that does not answer is tried, by key.
 const RETRY_EVERY: Duration = Duration::from_secs(3);
 /// Between two looks at whether another request's call is over; the second number is where it stops doubling.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
@@ -26,6 +26,9 @@ const IDLE: Duration = Duration::from_secs(2);
 /// How often a watch looks before it ends, with everything given back: hosts let nothing outlive its request by more
 /// than half a minute.
 const LOOKS: u32 = 12;
+/// How long a request waits for the calls of others before it makes its own. A call that finds it waiting asks for it
+/// too, so it seldom comes to that.
+const WAITS_FOR: Duration = PATIENCE.saturating_mul(2);
 
 pub(crate) struct Limits {
     store: Arc<dyn LimitStore>,
@@ -33,8 +36,6 @@ pub(crate) struct Limits {
     on_store_failure: OnStoreFailure,
     /// This instance, by a name that no other has.
     holder: String,
-    /// While the store does not answer: when to try it again.
-    retry_at: Mutex<Option<Duration>>,
 }
 
 /// A call failed, and it was logged.
@@ -47,7 +48,7 @@ impl Limits {
         on_store_failure: OnStoreFailure,
         instance: u64,
     ) -> Self {
-        Self { store, host, on_store_failure, holder: format!("{instance:016x}"), retry_at: Mutex::default() }
+        Self { store, host, on_store_failure, holder: format!("{instance:016x}") }
     }
 
     pub(super) fn monotonic(&self) -> Duration {
@@ -59,11 +60,11 @@ impl Limits {
     }
 
     /// Wall clock by the store's clock, which is the same for all instances.
-    pub(super) fn fleet_ms(&self) -> u64 {
+    pub(crate) fn fleet_ms(&self) -> u64 {
         self.host.unix_ms().saturating_add_signed(self.store.clock_offset_ms())
     }
 
-    fn now(&self, kind: Kind) -> Now {
+    pub(super) fn now(&self, kind: Kind) -> Now {
         Now { monotonic: self.host.monotonic(), window: kind.period().window(self.fleet_ms()) }
     }
 
@@ -86,18 +87,18 @@ impl Limits {
     ) -> Result<u64, Refused> {
         use lease::Step;
 
-        let give_up = self.host.monotonic() + PATIENCE;
+        let waits_until = self.host.monotonic() + WAITS_FOR;
         let mut pause = LOOK_EVERY.0;
         let mut now = self.now(kind);
-        let mut step = usage.state().lease(kind).step(need, limit, now, self.is_down());
+        let mut step = usage.state().step(kind, need, limit, now);
         loop {
             match step {
-                Step::Spent { refill } => {
+                Step::Spent { start_ms, refill } => {
                     if let Some(call) = refill {
                         self.take_in_background(usage, kind, call);
                     }
                     self.watch(usage);
-                    return Ok(now.window.start_ms);
+                    return Ok(start_ms);
                 }
                 Step::Refused => {
                     return Err(Refused::Spent { kind, limit, need: Some(need), window: now.window });
@@ -114,15 +115,18 @@ impl Limits {
                     step = lease.step(need, limit, now, false);
                     continue;
                 }
-                Step::Wait if now.monotonic < give_up => {
+                Step::Wait if now.monotonic < waits_until => {
                     usage.state().lease(kind).waits(need);
                     let _waiting = OnDrop(|| usage.state().lease(kind).waited(need));
                     self.host.sleep(pause).await;
                     pause = (pause * 2).min(LOOK_EVERY.1);
                 }
-                Step::Wait => return self.spend_without_store(usage, kind, need, limit),
+                Step::Wait => {
+                    step = Step::Ask(usage.state().lease(kind).ask_anyway(need, limit, now));
+                    continue;
+                }
                 Step::Failing => {
-                    self.retry_when_due(|| {
+                    self.retry_when_due(usage, || {
                         let call = usage.state().lease(kind).retry(need, limit, now);
                         self.take_in_background(usage, kind, call);
                     });
@@ -130,7 +134,7 @@ impl Limits {
                 }
             }
             now = self.now(kind);
-            step = usage.state().lease(kind).step(need, limit, now, self.is_down());
+            step = usage.state().step(kind, need, limit, now);
         }
     }
 
@@ -145,11 +149,11 @@ impl Limits {
             return Err(Refused::StoreFails);
         }
         let now = self.now(kind);
-        if !usage.state().lease(kind).spend_uncounted(need, limit, now) {
+        let Some(start_ms) = usage.state().lease(kind).spend_uncounted(need, limit, now) else {
             return Err(Refused::Spent { kind, limit, need: Some(need), window: now.window });
-        }
+        };
         self.watch(usage);
-        Ok(now.window.start_ms)
+        Ok(start_ms)
     }
 
     fn take_in_background(self: &Arc<Self>, usage: &Arc<Usage>, kind: Kind, call: lease::Call) {
@@ -180,13 +184,17 @@ impl Limits {
     }
 
     async fn charge_now(&self, usage: &Usage, kind: Kind) -> Result<(), Failed> {
-        let Some((start_ms, debt)) = usage.state().lease(kind).take_debt() else { return Ok(()) };
-        let counter = usage.counter(kind, start_ms);
-        let charged = self.counted(usage, kind, self.store.charge(&counter, debt)).await;
-        if charged.is_err() {
-            usage.state().lease(kind).keep_debt(start_ms, debt);
+        // At most that of a window that is over, and that of the one of now.
+        for _ in 0..2 {
+            let Some((start_ms, debt)) = usage.state().lease(kind).take_debt() else { break };
+            let counter = usage.counter(kind, start_ms);
+            let charged = self.counted(usage, kind, self.store.charge(&counter, debt)).await;
+            if charged.is_err() {
+                usage.state().lease(kind).keep_debt(start_ms, debt);
+                return charged;
+            }
         }
-        charged
+        Ok(())
     }
 
     async fn counted<T>(
@@ -208,14 +216,13 @@ impl Limits {
     pub(super) async fn take_slot(self: &Arc<Self>, usage: &Arc<Usage>, limit: u32) -> Result<Slot, Refused> {
         use slots::Step;
 
-        let give_up = self.host.monotonic() + PATIENCE;
+        let waits_until = self.host.monotonic() + WAITS_FOR;
         let mut pause = LOOK_EVERY.0;
         let mut now = self.host.monotonic();
-        let mut step = usage.state().slots.step(limit, now, self.is_down());
+        let mut step = usage.state().step_of_slots(limit, now);
         loop {
             match step {
                 Step::Taken => return Ok(self.slot(usage)),
-                Step::Refused => return Err(Refused::Busy { limit }),
                 Step::Hold(call) => {
                     let Ok(held) = self.hold(usage, call).await else {
                         return self.take_slot_without_store(usage, limit);
@@ -226,16 +233,17 @@ impl Limits {
                     step = state.slots.step(limit, now, false);
                     continue;
                 }
-                Step::Wait if now < give_up => {
+                Step::Wait if now < waits_until => {
                     usage.state().slots.waits();
                     let _waiting = OnDrop(|| usage.state().slots.waited());
                     self.host.sleep(pause).await;
                     pause = (pause * 2).min(LOOK_EVERY.1);
                 }
-                Step::Wait => return self.take_slot_without_store(usage, limit),
+                // One call is for all that wait, so two at a time would be in each other's way.
+                Step::Refused | Step::Wait => return Err(Refused::Busy { limit }),
                 Step::Failing => {
                     let taken = self.take_slot_without_store(usage, limit);
-                    self.retry_when_due(|| {
+                    self.retry_when_due(usage, || {
                         let call = usage.state().slots.hold_again(now);
                         let (limits, usage) = (self.clone(), usage.clone());
                         self.host.spawn(Box::pin(async move { limits.hold_and_note(&usage, call).await }));
@@ -244,7 +252,7 @@ impl Limits {
                 }
             }
             now = self.host.monotonic();
-            step = usage.state().slots.step(limit, now, self.is_down());
+            step = usage.state().step_of_slots(limit, now);
         }
     }
 
@@ -337,7 +345,7 @@ impl Limits {
         }
         let kinds: Vec<_> = usage.state().leases.iter().map(|(kind, _)| *kind).collect();
         for kind in kinds {
-            if !self.is_down() {
+            if !usage.state().is_failing() {
                 let _ = self.charge_now(usage, kind).await;
             }
         }
@@ -355,7 +363,7 @@ impl Limits {
     ) -> Result<T, Failure> {
         let error = match select(pin!(call), self.host.sleep(PATIENCE)).await {
             Either::Left((Ok(answer), _)) => {
-                *self.retry_at() = None;
+                usage.state().retry_at = None;
                 return Ok(answer);
             }
             Either::Left((Err(error), _)) => error,
@@ -364,7 +372,7 @@ impl Limits {
         tracing::warn!(%error, key_id = %usage.key, "limits cannot be counted in the store");
         match error {
             StoreError::Unavailable { .. } | StoreError::NotSetUp { .. } | StoreError::Denied { .. } => {
-                *self.retry_at() = Some(self.host.monotonic() + RETRY_EVERY);
+                usage.state().retry_at = Some(self.host.monotonic() + RETRY_EVERY);
                 Err(Failure::Down)
             }
             StoreError::Broken { .. }
@@ -374,19 +382,11 @@ impl Limits {
         }
     }
 
-    fn retry_at(&self) -> MutexGuard<'_, Option<Duration>> {
-        self.retry_at.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_down(&self) -> bool {
-        self.retry_at().is_some()
-    }
-
-    /// One of those who find the store down tries it again, in the background.
-    fn retry_when_due(&self, retry: impl FnOnce()) {
+    /// One of the key's requests tries again, in the background.
+    fn retry_when_due(&self, usage: &Usage, retry: impl FnOnce()) {
         let now = self.host.monotonic();
         {
-            let mut retry_at = self.retry_at();
+            let retry_at = &mut usage.state().retry_at;
             if retry_at.is_none_or(|at| now < at) {
                 return;
             }
@@ -397,7 +397,7 @@ impl Limits {
 }
 
 enum Failure {
-    /// The store does not answer.
+    /// The store does not answer, for this key at least.
     Down,
     /// It answers, but there is something wrong with what was asked.
     ThisOnly,
