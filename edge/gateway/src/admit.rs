@@ -25,6 +25,7 @@ mod keep;
 mod lease;
 mod refusal;
 mod slots;
+mod trouble;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub(crate) use self::instance::Limits;
 use self::keep::Keep;
 use self::lease::{Lease, Now};
 use self::slots::Slots;
+use self::trouble::Trouble;
 use crate::config::CachedKey;
 use crate::error::ApiError;
 
@@ -122,6 +124,10 @@ struct State {
     /// While the store does not answer: when to try it again. Each key finds out by itself, because the store may well
     /// answer for others: what it throttles is a key's partition.
     retry_at: Option<Duration>,
+    /// Set with every failure.
+    trouble: Option<Trouble>,
+    /// It is among the instance's [`TroubledKeys`](trouble::TroubledKeys).
+    is_troubled: bool,
 }
 
 impl Usage {
@@ -142,6 +148,13 @@ impl Usage {
 impl State {
     fn is_failing(&self) -> bool {
         self.retry_at.is_some()
+    }
+
+    /// The store answers for this key. What it cannot read stays so.
+    fn answered(&mut self) {
+        if self.retry_at.take().is_some() {
+            self.trouble = None;
+        }
     }
 
     fn step(&mut self, kind: Kind, need: u64, limit: u64, now: Now) -> lease::Step {

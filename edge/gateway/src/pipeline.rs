@@ -65,7 +65,7 @@ pub(crate) struct Inner {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) metrics: Arc<Metrics>,
     hasher: ApiKeyHasher,
-    limits: Arc<Limits>,
+    pub(crate) limits: Arc<Limits>,
     settings: Arc<Settings>,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
@@ -175,6 +175,7 @@ impl Gateway {
             Route::ChatCompletions | Route::Embeddings | Route::Models | Route::Model(_) => {}
         }
         let key = self.authenticate(&head.headers).await.inspect_err(|error| log_refusal(id, None, error))?;
+        self.0.limits.heal();
         let answered = match route {
             Route::Models => return Ok(self.list_models(&key)),
             Route::Model(id) => return self.show_model(&id, &key),
@@ -382,7 +383,7 @@ impl Gateway {
     /// Ready as long as there is a configuration to serve, even while the store is away; the body tells.
     fn ready(&self) -> http::Response<Body> {
         let status = self.status();
-        let (code, word) = match (status.is_loaded, status.store_failure) {
+        let (code, word) = match (status.is_loaded, status.store_failure.or(status.limits_failure)) {
             (true, None) => (StatusCode::OK, "ready"),
             (true, Some(_)) => (StatusCode::OK, "degraded"),
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -392,6 +393,7 @@ impl Gateway {
             &serde_json::json!({
                 "status": word,
                 "store": status.store_failure.unwrap_or("ok"),
+                "limits": status.limits_failure.unwrap_or("ok"),
                 "models": status.models,
                 "left_out": status.left_out.len(),
             }),

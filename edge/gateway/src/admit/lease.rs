@@ -54,6 +54,8 @@ pub(super) struct Lease {
     limit: u64,
     /// What is still to be charged to a window that is over, and when that began.
     overdue: Option<(u64, u64)>,
+    /// The last charge failed, and may have been made.
+    is_doubtful: bool,
 }
 
 /// What a request is to do.
@@ -134,10 +136,10 @@ impl Lease {
         self.call(Ask { need, extra: 0 }, limit, now.monotonic)
     }
 
-    /// Asks a store that did not answer once more, for as much as a request needs.
-    pub(super) fn retry(&mut self, need: u64, limit: u64, now: Now) -> Call {
+    /// Asks a store that did not answer once more: for as little as can be, because it may count it and not say so.
+    pub(super) fn probe(&mut self, limit: u64, now: Now) -> Call {
         self.roll(now.window);
-        self.call(Ask { need, extra: 0 }, limit, now.monotonic)
+        self.call(Ask { need: 1, extra: 0 }, limit, now.monotonic)
     }
 
     /// Whether it is known that there is nothing left.
@@ -181,6 +183,7 @@ impl Lease {
             last_used: self.last_used,
             limit: self.limit,
             overdue: self.overdue,
+            is_doubtful: self.is_doubtful,
             ..Self::default()
         };
     }
@@ -274,14 +277,26 @@ impl Lease {
         (debt > 0).then_some((self.window.start_ms, debt))
     }
 
-    /// The charge could not be made.
-    pub(super) fn keep_debt(&mut self, start_ms: u64, debt: u64) {
+    /// The charge could not be made; or it may have been, and then it is made once more and no further time.
+    pub(super) fn keep_debt(&mut self, start_ms: u64, debt: u64, may_count: bool) {
+        if may_count && std::mem::replace(&mut self.is_doubtful, true) {
+            return;
+        }
         if start_ms == self.window.start_ms {
             self.granted = self.granted.saturating_sub(debt);
             self.counted = self.counted.saturating_sub(debt);
         } else if is_quota(self.window) {
             self.owe(start_ms, debt);
         }
+    }
+
+    /// A charge was made.
+    pub(super) fn charged(&mut self) {
+        self.is_doubtful = false;
+    }
+
+    pub(super) fn owes(&self) -> bool {
+        self.overdue.is_some() || self.spent > self.granted
     }
 
     /// Whether there is anything to give back or to charge.
@@ -424,7 +439,7 @@ mod tests {
         lease.settle(one, 5, 6, two);
         assert!(lease.is_open(two.window));
         assert_eq!((lease.spent, lease.take_debt(), lease.take_debt()), (0, Some((one, 31)), None));
-        lease.keep_debt(one, 31);
+        lease.keep_debt(one, 31, false);
         assert_eq!(lease.take_debt(), Some((one, 31)));
         assert!(!lease.is_open(two.window));
     }
@@ -447,8 +462,13 @@ mod tests {
         assert!(lease.spend_uncounted(4, 10, now).is_none());
         assert_eq!(lease.take_debt(), Some((60_000, 7)));
         assert_eq!(lease.take_debt(), None);
-        lease.keep_debt(60_000, 7);
-        assert_eq!(lease.take_debt(), Some((60_000, 7)));
+        for may_count in [false, false, true] {
+            lease.keep_debt(60_000, 7, may_count);
+            assert_eq!(lease.take_debt(), Some((60_000, 7)));
+        }
+        lease.keep_debt(60_000, 7, true);
+        assert_eq!(lease.take_debt(), None, "it was perhaps made twice");
+        lease.charged();
         assert!(!lease.is_open(now.window));
     }
 }

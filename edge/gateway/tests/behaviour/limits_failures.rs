@@ -4,14 +4,19 @@ use std::future::ready;
 use std::sync::{Arc, Mutex};
 
 use catalog::{
-    ApiKey, ApiKeyId, ApiKeyLimits, Ask, BoxFuture, Counter, Hold, LimitStore, MemoryStore, StoreError, Taken,
+    ApiKey, ApiKeyId, ApiKeyLimits, Ask, BoxFuture, Counter, Hold, LimitStore, MemoryStore, Period, Quantity,
+    StoreError, Taken,
 };
 use futures_util::FutureExt as _;
 use gateway::Host as _;
 use http::StatusCode;
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry;
 use serde_json::json;
 
-use crate::support::{Answer, FakeHost, Reply, Setup, TestGateway, completion, millis, secs, setup};
+use crate::support::{
+    Answer, FakeHost, Feed, Mood, Reply, Setup, TestGateway, completion, millis, secs, setup, text_chunk,
+};
 
 fn with(limits: ApiKeyLimits) -> Setup {
     setup().provider("alpha", &json!({})).limits(limits)
@@ -205,4 +210,199 @@ fn a_key_that_is_throttled_is_nobody_elses_business() {
         base.host.advance(secs(1));
     }
     assert_eq!(admitted, 5);
+}
+
+/// What a counter stands at.
+fn counted(store: &MemoryStore, test: &TestGateway, quantity: Quantity, period: Period) -> u64 {
+    const LIMIT: u64 = 1 << 60;
+    let key = ApiKey::parse(&test.key).unwrap().id().clone();
+    let start_ms = period.window(test.host.unix_ms()).start_ms;
+    let ask = Ask { need: 1, extra: 0 };
+    let counter = Counter { key, quantity, period, start_ms };
+    let taken = store.take(&counter, ask, LIMIT).now_or_never().unwrap().unwrap();
+    LIMIT - taken.left - 1
+}
+
+/// The store takes every write, and answers after requests have lost their patience.
+#[test]
+fn what_a_store_answers_too_late_is_not_counted_again() {
+    let month = ApiKeyLimits { tokens_per_month: Some(1_000_000), ..ApiKeyLimits::default() };
+    let base = with(month).build();
+    let store = Arc::new(MemoryStore::default());
+    let late = Late::new(&base, &store, 1_500);
+    let test = base.another(2, 0, Some(late.clone()));
+    assert_eq!(test.get("/v1/models").status, StatusCode::OK);
+    let mut used = 0;
+    for _ in 0..200 {
+        test.host.reply("alpha", Reply::json(200, &completion("ok")));
+        let mut task = test.start_chat(&json!({}));
+        let mut answer = None;
+        for _ in 0..30 {
+            answer = answer.or_else(|| task.step());
+            test.advance(millis(100));
+        }
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, StatusCode::OK);
+        drop(answer);
+        used += 7;
+    }
+    for _ in 0..60 {
+        test.advance(secs(1));
+    }
+    let counted = counted(&store, &test, Quantity::Tokens, Period::Month);
+    assert!((used..=used + 20).contains(&counted), "{used} used, {counted} counted");
+    let charged: u64 = late.charged.lock().unwrap().iter().sum();
+    assert!(charged <= used, "{charged}");
+}
+
+#[test]
+fn a_client_that_leaves_while_the_store_is_asked_wastes_nothing() {
+    let month = ApiKeyLimits { tokens_per_month: Some(1_000_000), ..ApiKeyLimits::default() };
+    let base = with(month).build();
+    let store = Arc::new(MemoryStore::default());
+    let test = base.another(2, 0, Some(Late::new(&base, &store, 500)));
+    assert_eq!(test.get("/v1/models").status, StatusCode::OK);
+    for _ in 0..5 {
+        let mut gone = test.start_chat(&json!({}));
+        gone.must_wait();
+        drop(gone);
+        for _ in 0..20 {
+            test.advance(millis(500));
+        }
+    }
+    assert_eq!(counted(&store, &test, Quantity::Tokens, Period::Month), 0);
+}
+
+#[test]
+fn what_an_outage_left_uncharged_is_charged_though_the_key_is_silent() {
+    let day = ApiKeyLimits { tokens_per_day: Some(100_000), ..ApiKeyLimits::default() };
+    let test = with(day).build();
+    assert_eq!(test.get("/v1/models").status, StatusCode::OK);
+    test.store.is(Mood::Down);
+    for _ in 0..10 {
+        assert_eq!(ask(&test), StatusCode::OK);
+    }
+    for _ in 0..40 {
+        test.advance(secs(1));
+        test.get("/v1/models");
+    }
+    let calls = test.store.limit_calls();
+    assert!(calls.len() <= 30, "{} in 40 s", calls.len());
+    test.store.is(Mood::Well);
+    for _ in 0..5 {
+        test.advance(secs(1));
+        test.get("/v1/models");
+    }
+    assert_eq!(test.store.limit_calls(), ["charge 70"]);
+}
+
+#[test]
+fn readiness_and_metrics_tell_of_limits_that_are_not_counted() {
+    let base = with(requests(1)).build();
+    let hot = ApiKey::parse(&base.key).unwrap().id().clone();
+    let test = base.another(1, 0, Some(Arc::new(HotKey { store: Arc::default(), hot })));
+    assert_eq!(test.get("/ready").json()["limits"], "ok");
+    assert_eq!(ask(&test), StatusCode::OK);
+    let ready = test.get("/ready").json();
+    assert_eq!((&ready["status"], &ready["limits"]), (&json!("degraded"), &json!("unavailable")));
+    assert_eq!(ready["store"], "ok");
+    let status = test.gateway.status();
+    assert_eq!((status.limits_failure, status.limits_failing_keys), (Some("unavailable"), 1));
+    // Nobody has tried again since.
+    test.advance(secs(10));
+    assert_eq!(test.get("/ready").json()["status"], "ready");
+}
+
+/// Those that nobody waits for any more are counted when they end, as are those that never would.
+#[test]
+fn calls_that_are_given_up_are_counted() {
+    let base = with(requests(10)).build();
+    let outcomes = |delay_ms: u64, wait: u64| {
+        let way = Late::new(&base, &Arc::default(), delay_ms);
+        let test = base.another(2, 0, Some(way));
+        assert_eq!(test.get("/v1/models").status, StatusCode::OK);
+        test.host.reply("alpha", Reply::json(200, &completion("ok")));
+        let mut task = test.start_chat(&json!({}));
+        task.must_wait();
+        test.advance(secs(1));
+        assert_eq!(task.finish().status, StatusCode::OK);
+        assert_eq!(test.gateway.status().limits_failure, Some("unavailable"));
+        test.advance(secs(wait));
+        let text = metrics(&test);
+        let outcome = text.lines().find(|line| line.contains("call=\"limit_take\"")).map(str::to_owned);
+        outcome.unwrap_or_else(|| panic!("{text}"))
+    };
+    let late = outcomes(5_000, 4);
+    assert!(late.contains("outcome=\"ok\"") && late.ends_with(" 1"), "{late}");
+    let never = outcomes(500_000, 19);
+    assert!(never.contains("outcome=\"unavailable\"") && never.ends_with(" 1"), "{never}");
+}
+
+fn open_stream(test: &TestGateway) -> (Answer, Feed) {
+    let feed = Feed::default();
+    feed.push(text_chunk("x"));
+    test.host.reply("alpha", Reply::feed(&feed));
+    let answer = test.stream();
+    test.host.forget_replies();
+    (answer, feed)
+}
+
+fn concurrent(limit: u32) -> ApiKeyLimits {
+    ApiKeyLimits { concurrent_requests: Some(limit), ..ApiKeyLimits::default() }
+}
+
+#[test]
+fn a_client_that_does_not_read_keeps_its_slot() {
+    let one = with(concurrent(2)).build();
+    let two = one.another(1, 0, None);
+    let open = [open_stream(&one), open_stream(&one)];
+    assert!(open.iter().all(|(answer, _)| answer.status == StatusCode::OK));
+    for _ in 0..100 {
+        one.advance(secs(1));
+        two.host.run_spawned();
+    }
+    assert_eq!(ask(&two), StatusCode::TOO_MANY_REQUESTS);
+    drop(open);
+    for _ in 0..5 {
+        one.advance(secs(1));
+    }
+    assert_eq!(ask(&two), StatusCode::OK);
+    assert_eq!(one.host.run_spawned(), 0, "nothing is left to renew");
+}
+
+#[test]
+fn an_answer_that_was_overtaken_says_nothing() {
+    let one = with(concurrent(5)).build();
+    let two = one.another(1, 0, None);
+    assert_eq!(two.get("/v1/models").status, StatusCode::OK);
+    let mut open: Vec<_> = (0..5).map(|_| open_stream(&one)).collect();
+    for (answer, _) in &mut open {
+        assert_eq!(answer.status, StatusCode::OK);
+        answer.body.available();
+    }
+    one.host.advance(secs(10));
+    one.store.is(Mood::Slow);
+    // Begins to renew five, and is not read for a while.
+    open[0].0.body.available();
+    one.store.is(Mood::Well);
+    one.store.go();
+    one.host.advance(millis(1_500));
+    open.truncate(1);
+    for _ in 0..6 {
+        one.advance(secs(1));
+        two.host.run_spawned();
+    }
+    let others: Vec<_> =
+        (0..4).map(|_| open_stream(&two)).filter(|(answer, _)| answer.status == StatusCode::OK).collect();
+    assert_eq!(others.len(), 4, "they were let go");
+    open[0].0.body.available();
+    assert_eq!(ask(&one), StatusCode::TOO_MANY_REQUESTS);
+}
+
+fn metrics(test: &TestGateway) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(test.gateway.metrics()));
+    let mut page = String::new();
+    text::encode(&mut page, &registry).unwrap();
+    page
 }
