@@ -35,6 +35,8 @@ pub mod variables {
     pub const CONFIG_MAX_AGE_MS: &str = "DYAD_CONFIG_MAX_AGE_MS";
     /// `open` or `closed`: what becomes of requests of limited keys while the store does not answer.
     pub const LIMITS_ON_STORE_FAILURE: &str = "DYAD_LIMITS_ON_STORE_FAILURE";
+    /// On the native host alone: the directory of the files that stored providers may name.
+    pub const CREDENTIAL_DIR: &str = "DYAD_CREDENTIAL_DIR";
     /// `*`, nothing (no web page may call), or origins with commas between them.
     pub const CORS_ORIGINS: &str = "DYAD_CORS_ORIGINS";
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use catalog::{Provider, RawProvider, Violation, Violations};
@@ -23,6 +23,8 @@ pub(crate) struct FileConfig {
     pub providers: Vec<Provider>,
     pub runners: Option<RunnersConfig>,
     pub store: StoreSection,
+    /// Where the files are that stored providers may name as their credentials.
+    pub credential_dir: Option<PathBuf>,
 }
 
 /// Reads and checks a file; every violation is a line of the error.
@@ -92,6 +94,13 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                     .map(|ms| config.settings.config_refresh = Duration::from_millis(ms)),
                 "config_max_age_ms" => number(&value, 10, 3_600_000)
                     .map(|ms| config.settings.config_max_age = Duration::from_millis(ms)),
+                "credential_dir" => match value.as_str() {
+                    Some(path) if !path.is_empty() => {
+                        config.credential_dir = Some(path.into());
+                        Ok(())
+                    }
+                    _ => Err("must be the path of a directory".to_owned()),
+                },
                 "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
                 "provider" => {
                     providers(value, &mut config.providers, &mut slugs, &mut violations);
