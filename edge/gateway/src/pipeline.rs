@@ -21,6 +21,7 @@ use crate::admit::{self, Estimate, Limits};
 use crate::attempt::{Streamed, Whole, try_targets};
 use crate::authenticate::{authenticate, presented_key};
 use crate::body::RequestBody;
+use crate::body_memory::BodyMemory;
 use crate::config::{CachedKey, Config};
 use crate::cors;
 use crate::error::{ApiError, UpstreamFailure};
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     hasher: ApiKeyHasher,
     pub(crate) limits: Arc<Limits>,
     settings: Arc<Settings>,
+    memory: BodyMemory,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
     ids: AtomicU64,
@@ -97,6 +99,7 @@ impl Gateway {
             hasher,
             limits,
             metrics,
+            memory: BodyMemory::new(settings.max_held_bytes),
             settings: Arc::new(settings),
             instance,
             ids: AtomicU64::new(0),
@@ -302,7 +305,7 @@ impl Gateway {
     }
 
     async fn read(&self, body: &mut RequestBody, settlement: &mut Settlement) -> Result<Bytes, ApiError> {
-        let read = settlement.permit().keeping(body.read(&self.0.settings)).await;
+        let read = settlement.permit().keeping(body.read(&self.0.settings, &self.0.memory)).await;
         read.inspect_err(|error| settlement.refused(error))
     }
 
@@ -360,6 +363,7 @@ impl Gateway {
         Call {
             host: self.0.host.clone(),
             settings: self.0.settings.clone(),
+            memory: self.0.memory.clone(),
             headers: head.headers,
             request_id: id.clone(),
             caller: key.record.id.as_str().to_owned(),
