@@ -202,7 +202,7 @@ impl Gateway {
                 return Err(ApiError::store_unavailable(class));
             }
         }
-        authenticate(&key, config, &self.0.hasher, self.0.host.unix_ms()).await
+        authenticate(&key, config, &self.0.hasher, self.0.limits.fleet_ms()).await
     }
 
     fn error_response(&self, error: ApiError) -> http::Response<Body> {

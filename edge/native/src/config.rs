@@ -1,5 +1,8 @@
 //! The configuration file: TOML, checked as a whole before anything starts.
 
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,13 +35,28 @@ pub(crate) fn read_only(path: &Path, keys: &[&str]) -> Result<FileConfig, Vec<St
     read_table(path, |key| keys.contains(&key))
 }
 
+/// The same from standard input.
+pub(crate) fn read_only_stdin(keys: &[&str]) -> Result<FileConfig, Vec<String>> {
+    parse(&"standard input", io::stdin(), |key| keys.contains(&key))
+}
+
 fn read_table(path: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
     let shown = path.display();
-    let length = std::fs::metadata(path).map_err(|error| vec![format!("{shown}: {error}")])?.len();
-    if length > MAX_FILE_BYTES {
-        return Err(vec![format!("{shown}: the file is longer than {MAX_FILE_BYTES} bytes")]);
+    let file = File::open(path).map_err(|error| vec![format!("{shown}: {error}")])?;
+    parse(&shown, file, is_wanted)
+}
+
+fn parse(
+    shown: &dyn Display,
+    file: impl Read,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<FileConfig, Vec<String>> {
+    let mut text = String::new();
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
+    read.map_err(|error| vec![format!("{shown}: {error}")])?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(vec![format!("{shown}: it is longer than {MAX_FILE_BYTES} bytes")]);
     }
-    let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{shown}: {error}")])?;
     let mut table: Table = text
         .parse()
         .map_err(|error: toml::de::Error| vec![format!("{shown}: {}", error.to_string().trim_end())])?;

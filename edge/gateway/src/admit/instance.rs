@@ -64,7 +64,7 @@ impl Limits {
     }
 
     /// Wall clock by the store's clock, which is the same for all instances.
-    pub(super) fn fleet_ms(&self) -> u64 {
+    pub(crate) fn fleet_ms(&self) -> u64 {
         self.host.unix_ms().saturating_add_signed(self.store.clock_offset_ms())
     }
 

@@ -54,6 +54,8 @@ fn a_file_says_what_is_to_be_in_the_store() {
 
         place.run(&["providers", "remove", "one"]).expect(0);
         assert!(slugs(&place).is_empty());
+        place.run_with_input(&["providers", "apply", "-"], &changed).expect(0);
+        place.run(&["providers", "remove", "one"]).expect(0);
         let gone = place.run(&["providers", "remove", "one"]).expect(1);
         assert!(gone.stderr.contains("there is no provider one"), "{gone:#?}");
     }

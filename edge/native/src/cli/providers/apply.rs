@@ -1,5 +1,7 @@
 //! `dyad-gateway providers apply`: a file's providers, written into the store.
 
+use std::path::Path;
+
 use catalog::{Provider, ProviderSlug, ProviderStore as _, Store as _, StoreError, Versioned};
 use serde_json::json;
 
@@ -33,12 +35,18 @@ impl Action {
 
 pub(super) fn run(args: &ApplyArgs) -> Result<(), Failure> {
     let output = Output::new(args.common.json);
-    let wanted = config::read_only(&args.file, &["provider"]).map_err(Failure::Usage)?.providers;
+    let is_stdin = args.file == Path::new("-");
+    let wanted = if is_stdin {
+        config::read_only_stdin(&["provider"])
+    } else {
+        config::read_only(&args.file, &["provider"])
+    };
+    let wanted = wanted.map_err(Failure::Usage)?.providers;
     if wanted.is_empty() && !args.prune {
         return Err(Failure::Usage(vec![format!("{}: there is no [[provider]] in it", args.file.display())]));
     }
     // A file that says where the store is means that store.
-    let config = args.store.config.clone().or_else(|| Some(args.file.clone()));
+    let config = args.store.config.clone().or_else(|| (!is_stdin).then(|| args.file.clone()));
     let store = StoreArgs { config, ..args.store.clone() };
     let location = locate_for(&store, &args.common).map_err(Failure::Usage)?;
     block_on(async {
