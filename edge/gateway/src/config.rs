@@ -15,12 +15,13 @@ use arc_swap::ArcSwap;
 use catalog::{ApiKeyId, ApiKeyRecord, LeftOut, Model, Provider, ProviderSlug, Store, StoreError, Versioned};
 use futures_util::future::{Either, select};
 
+use crate::HostList;
 use crate::admit::Usage;
 use crate::changes::Changes;
 use crate::freshness::{Failure, Freshness, Turn};
 use crate::host::{BoxFuture, Host, Origin};
 use crate::metrics::{Metrics, StoreCall};
-use crate::routes::Routes;
+use crate::routes::{Routes, Upstream};
 
 /// Keys held in memory; beyond it an arbitrary one makes room.
 const MAX_CACHED_KEYS: usize = 100_000;
@@ -37,6 +38,8 @@ pub(crate) struct Config {
     host: Arc<dyn Host>,
     metrics: Arc<Metrics>,
     freshness: Arc<Freshness>,
+    /// Where upstreams may be.
+    upstream_hosts: Option<HostList>,
     /// Everything that the routes are made from.
     sources: Mutex<Sources>,
     routes: ArcSwap<Routes>,
@@ -89,11 +92,13 @@ impl Config {
         metrics: Arc<Metrics>,
         refresh_after: Duration,
         max_age: Duration,
+        upstream_hosts: Option<HostList>,
     ) -> Self {
         Self {
             store,
             host,
             metrics,
+            upstream_hosts,
             freshness: Freshness::new("configuration", refresh_after, max_age),
             sources: Mutex::default(),
             routes: ArcSwap::default(),
@@ -215,6 +220,11 @@ impl Config {
         }
     }
 
+    /// The provider, ready to be called, or why it cannot be.
+    pub(crate) fn upstream(&self, provider: &Provider, origin: Origin) -> Result<Upstream, String> {
+        Upstream::build(provider, origin, self.upstream_hosts.as_ref(), &*self.host)
+    }
+
     pub(crate) fn enabled(&self) -> Vec<(Provider, Origin)> {
         let sources = self.sources();
         let enabled = sources.providers().filter(|(provider, _)| provider.enabled);
@@ -243,7 +253,8 @@ impl Config {
                 (provider.clone(), origin, models)
             })
             .collect();
-        let routes = Routes::build(with_models, &*self.host, &self.metrics);
+        let routes =
+            Routes::build(with_models, |provider, origin| self.upstream(provider, origin), &self.metrics);
         routes.keep_lessons(&self.routes.load());
         self.routes.store(Arc::new(routes));
     }

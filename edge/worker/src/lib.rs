@@ -57,7 +57,11 @@ fn settings() -> Settings {
 fn open(env: Env) -> Result<Gateway, http::Response<Body>> {
     log::start();
     let host = Arc::new(WorkerHost::new(env));
-    match Deployment::from_variables(|name| host.variable(name), settings()) {
+    let deployment = Deployment::from_variables(|name| host.variable(name), settings());
+    // The platform verifies nodes by public authorities: anybody can have such a certificate.
+    let deployment =
+        if host.has_runners() { deployment.and_then(Deployment::require_runner_hosts) } else { deployment };
+    match deployment {
         Ok(deployment) => Ok(GATEWAY.with(|cell| cell.get_or_init(|| deployment.into_gateway(host)).clone())),
         Err(violations) => Err(not_configured(&violations, |bytes| host.fill_random(bytes))),
     }

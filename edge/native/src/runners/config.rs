@@ -9,7 +9,8 @@ use toml::{Table, Value};
 use super::identity::Identity;
 
 const MAX_NODES: usize = 1_000;
-const KNOWN: [&str; 5] = ["client_cert", "client_key", "ca", "crl", "node"];
+/// `hosts` is a setting of the gateway, and read with those.
+const KNOWN: [&str; 6] = ["client_cert", "client_key", "ca", "crl", "hosts", "node"];
 
 /// The runners' nodes and how they know this gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
