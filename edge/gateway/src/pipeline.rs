@@ -66,7 +66,7 @@ pub(crate) struct Inner {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) metrics: Arc<Metrics>,
     hasher: ApiKeyHasher,
-    limits: Arc<Limits>,
+    pub(crate) limits: Arc<Limits>,
     settings: Arc<Settings>,
     memory: BodyMemory,
     /// Ids of requests and answers: random per instance, counted within it.
@@ -178,6 +178,7 @@ impl Gateway {
             Route::ChatCompletions | Route::Embeddings | Route::Models | Route::Model(_) => {}
         }
         let key = self.authenticate(&head.headers).await.inspect_err(|error| log_refusal(id, None, error))?;
+        self.0.limits.heal();
         let answered = match route {
             Route::Models => return Ok(self.list_models(&key)),
             Route::Model(id) => return self.show_model(&id, &key),
@@ -204,7 +205,7 @@ impl Gateway {
                 return Err(ApiError::store_unavailable(class));
             }
         }
-        authenticate(&key, config, &self.0.hasher, self.0.host.unix_ms()).await
+        authenticate(&key, config, &self.0.hasher, self.0.limits.fleet_ms()).await
     }
 
     fn error_response(&self, error: ApiError) -> http::Response<Body> {
@@ -386,7 +387,7 @@ impl Gateway {
     /// Ready as long as there is a configuration to serve, even while the store is away; the body tells.
     fn ready(&self) -> http::Response<Body> {
         let status = self.status();
-        let (code, word) = match (status.is_loaded, status.store_failure) {
+        let (code, word) = match (status.is_loaded, status.store_failure.or(status.limits_failure)) {
             (true, None) => (StatusCode::OK, "ready"),
             (true, Some(_)) => (StatusCode::OK, "degraded"),
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -396,6 +397,7 @@ impl Gateway {
             &serde_json::json!({
                 "status": word,
                 "store": status.store_failure.unwrap_or("ok"),
+                "limits": status.limits_failure.unwrap_or("ok"),
                 "models": status.models,
                 "left_out": status.left_out.len(),
             }),
@@ -462,13 +464,15 @@ fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> 
     }
 }
 
-/// What a chat may use: the answer as long as the client allows, or as answers mostly are.
+/// What a chat may use: the answer as long as the client allows, as the model gives, or as answers mostly are.
 fn estimate_chat(scan: &ChatScan, body: &[u8], targets: &[Arc<Target>], key: &CachedKey) -> Estimate {
     let asked = scan.max_completion_tokens.or(scan.max_tokens);
     // Some clients send -1 for "no limit".
     let asked = asked.and_then(|tokens| u64::try_from(tokens).ok()).filter(|tokens| *tokens > 0);
-    let longest = targets.iter().map(|target| target.model.max_tokens.map_or(u64::MAX, u64::from)).max();
-    let choice = asked.unwrap_or(USUAL_COMPLETION_TOKENS).min(longest.unwrap_or(u64::MAX));
+    // Unless one of them does not say.
+    let longest = targets.iter().map(|target| target.model.max_tokens).collect::<Option<Vec<_>>>();
+    let longest = longest.and_then(|all| all.into_iter().max()).map(u64::from);
+    let choice = asked.or(longest).unwrap_or(USUAL_COMPLETION_TOKENS).min(longest.unwrap_or(u64::MAX));
     Estimate {
         prompt: prompt_tokens(body, key),
         completion: choice.saturating_mul(scan.n.into()),

@@ -145,6 +145,15 @@ impl Place {
         Ran::from(self.command(arguments).output().unwrap())
     }
 
+    /// The same, with this on its standard input.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = self.command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Ran::from(child.wait_with_output().unwrap())
+    }
+
     /// Starts a gateway on a free port, with `--json`, and waits until it serves.
     pub(crate) fn up(&self, arguments: &[&str]) -> Served {
         let mut all = vec!["up", "--listen", "127.0.0.1:0", "--no-discovery", "--json"];
