@@ -1,5 +1,6 @@
 //! The configuration file: TOML, checked as a whole before anything starts.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -28,59 +29,42 @@ pub(crate) struct FileConfig {
 
 /// Reads and checks a file; every violation is a line of the error.
 pub(crate) fn read(path: &Path) -> Result<FileConfig, Vec<String>> {
-    Source::read(path)?.check(|_| true)
+    read_table(path, |_| true)
 }
 
 /// The same of some of its keys: whatever else is wrong with it must not be in the way of who needs only these.
 pub(crate) fn read_only(path: &Path, keys: &[&str]) -> Result<FileConfig, Vec<String>> {
-    Source::read(path)?.check_only(keys)
+    read_table(path, |key| keys.contains(&key))
 }
 
-/// A configuration file that was read and not yet checked.
-pub(crate) struct Source {
-    /// What its errors call it.
-    pub(crate) name: String,
-    table: Table,
+/// The same from standard input.
+pub(crate) fn read_only_stdin(keys: &[&str]) -> Result<FileConfig, Vec<String>> {
+    parse(&"standard input", io::stdin(), |key| keys.contains(&key))
 }
 
-impl Source {
-    pub(crate) fn read(path: &Path) -> Result<Self, Vec<String>> {
-        let name = path.display().to_string();
-        let file = File::open(path).map_err(|error| vec![format!("{name}: {error}")])?;
-        Self::read_from(name, file)
-    }
+fn read_table(path: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
+    let shown = path.display();
+    let file = File::open(path).map_err(|error| vec![format!("{shown}: {error}")])?;
+    parse(&shown, file, is_wanted)
+}
 
-    /// Reads to the end.
-    pub(crate) fn standard_input() -> Result<Self, Vec<String>> {
-        Self::read_from("standard input".to_owned(), io::stdin().lock())
+fn parse(
+    shown: &dyn Display,
+    file: impl Read,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<FileConfig, Vec<String>> {
+    let mut text = String::new();
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
+    read.map_err(|error| vec![format!("{shown}: {error}")])?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(vec![format!("{shown}: it is longer than {MAX_FILE_BYTES} bytes")]);
     }
-
-    fn read_from(name: String, from: impl Read) -> Result<Self, Vec<String>> {
-        let failed = |reason: &str| vec![format!("{name}: {}", reason.trim_end())];
-        let mut text = String::new();
-        // A byte more than is taken, whatever the file's length is said to be: it may be a pipe.
-        from.take(MAX_FILE_BYTES + 1)
-            .read_to_string(&mut text)
-            .map_err(|error| failed(&error.to_string()))?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(failed(&format!("it is longer than {MAX_FILE_BYTES} bytes")));
-        }
-        let table = text.parse().map_err(|error: toml::de::Error| failed(&error.to_string()))?;
-        Ok(Self { name, table })
-    }
-
-    pub(crate) fn check_only(&self, keys: &[&str]) -> Result<FileConfig, Vec<String>> {
-        self.check(|key| keys.contains(&key))
-    }
-
-    fn check(&self, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
-        let mut table = self.table.clone();
-        table.retain(|key, _| is_wanted(key));
-        let named = |violations: Violations| {
-            violations.0.iter().map(|violation| format!("{}: {violation}", self.name)).collect()
-        };
-        check(table).map_err(named)
-    }
+    let mut table: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| vec![format!("{shown}: {}", error.to_string().trim_end())])?;
+    table.retain(|key, _| is_wanted(key));
+    check(table)
+        .map_err(|violations| violations.0.iter().map(|violation| format!("{shown}: {violation}")).collect())
 }
 
 fn check(table: Table) -> Result<FileConfig, Violations> {
