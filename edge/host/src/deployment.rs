@@ -309,15 +309,15 @@ mod tests {
     #[test]
     fn an_edge_with_runners_says_where_they_are() {
         let with = |hosts: &str| {
-            let deployment = Deployment::from_variables(|name| match name {
+            let variable = |name: &str| match name {
                 "DYAD_KEY_SECRET" => Some("0123456789abcdef0123456789abcdef".to_owned()),
                 "DYAD_TABLE" => Some("table".to_owned()),
                 "AWS_REGION" => Some("eu-central-1".to_owned()),
                 "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("x".to_owned()),
                 "DYAD_RUNNER_HOSTS" => Some(hosts.to_owned()),
                 _ => None,
-            });
-            deployment.unwrap().require_runner_hosts()
+            };
+            Deployment::from_variables(variable, Settings::default()).unwrap().require_runner_hosts()
         };
         assert!(with("*.runners.example.com").is_ok());
         assert!(with("").unwrap_err().to_string().contains("DYAD_RUNNER_HOSTS"));
