@@ -86,7 +86,8 @@ impl Gateway {
         host.fill_random(&mut random);
         let metrics = Arc::new(Metrics::default());
         let (refresh, max_age) = (settings.config_refresh, settings.config_max_age);
-        let config = Arc::new(Config::new(store, host.clone(), metrics.clone(), refresh, max_age));
+        let config =
+            Arc::new(Config::new(store, host.clone(), metrics.clone(), hasher.check(), refresh, max_age));
         let nodes = Arc::new(Nodes::new(runners, host.clone(), metrics.clone()));
         let instance = u64::from_le_bytes(random);
         let limits = Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() });
@@ -379,12 +380,14 @@ impl Gateway {
         Ok(json_response(StatusCode::OK, &model_object(id, target)))
     }
 
-    /// Ready as long as there is a configuration to serve, even while the store is away; the body tells.
+    /// Ready as long as there is a configuration to serve, even while the store is away or its API keys are not for
+    /// this gateway's key secret; the body tells.
     fn ready(&self) -> http::Response<Body> {
         let status = self.status();
-        let (code, word) = match (status.is_loaded, status.store_failure) {
-            (true, None) => (StatusCode::OK, "ready"),
-            (true, Some(_)) => (StatusCode::OK, "degraded"),
+        let is_well = status.store_failure.is_none() && !status.key_secret_differs;
+        let (code, word) = match (status.is_loaded, is_well) {
+            (true, true) => (StatusCode::OK, "ready"),
+            (true, false) => (StatusCode::OK, "degraded"),
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
         let mut response = json_response(
@@ -392,6 +395,7 @@ impl Gateway {
             &serde_json::json!({
                 "status": word,
                 "store": status.store_failure.unwrap_or("ok"),
+                "key_secret": if status.key_secret_differs { "mismatch" } else { "ok" },
                 "models": status.models,
                 "left_out": status.left_out.len(),
             }),

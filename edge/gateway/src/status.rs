@@ -16,6 +16,8 @@ pub struct Status {
     pub store_failure: Option<&'static str>,
     /// The class of the error of the runners' registry, likewise.
     pub registry_failure: Option<&'static str>,
+    /// The store's API keys were hashed under another secret than this gateway has: none is valid here.
+    pub key_secret_differs: bool,
     /// Models that are served.
     pub models: usize,
     /// What the store keeps and this version cannot read: providers and nodes, and API keys that were used.
@@ -34,6 +36,7 @@ impl Gateway {
             config_age: freshness.age(&*self.0.host),
             store_failure: freshness.failure(),
             registry_failure: nodes.freshness().failure(),
+            key_secret_differs: config.key_secret_differs(),
             models: config.routes().len(),
             left_out,
         }
