@@ -61,8 +61,10 @@ pub(crate) struct InitArgs {
     /// Write a new secret for hashing API keys into this file, which must not be there yet
     #[arg(long, value_name = "FILE")]
     new_key_secret: Option<PathBuf>,
-    /// Go over to another secret, the new one or DYAD_KEY_SECRET's: no API key that was made before is good any more
-    #[arg(long)]
+    #[arg(
+        long,
+        help = "Go over to another secret, the new one or DYAD_KEY_SECRET's: no API key that was made before is good any more"
+    )]
     replace_key_secret: bool,
     #[command(flatten)]
     store: StoreArgs,
