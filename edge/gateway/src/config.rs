@@ -12,7 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use catalog::{ApiKeyId, ApiKeyRecord, LeftOut, Model, Provider, ProviderSlug, Store, StoreError, Versioned};
+use catalog::{
+    ApiKeyId, ApiKeyRecord, KeySecretCheck, LeftOut, Model, Provider, ProviderSlug, Store, StoreError,
+    Versioned,
+};
 use futures_util::future::{Either, select};
 
 use crate::HostList;
@@ -37,6 +40,8 @@ pub(crate) struct Config {
     store: Arc<dyn Store>,
     host: Arc<dyn Host>,
     metrics: Arc<Metrics>,
+    /// Of the secret that this gateway hashes API keys under.
+    key_secret: KeySecretCheck,
     freshness: Arc<Freshness>,
     /// Where upstreams may be.
     upstream_hosts: Option<HostList>,
@@ -56,6 +61,8 @@ struct Sources {
     /// From the store.
     stored: Vec<Provider>,
     left_out: Vec<LeftOut>,
+    /// The store's API keys were hashed under another secret.
+    key_secret_differs: bool,
     changes: Changes,
     /// The turn in which they were read.
     turn: u64,
@@ -90,6 +97,7 @@ impl Config {
         store: Arc<dyn Store>,
         host: Arc<dyn Host>,
         metrics: Arc<Metrics>,
+        key_secret: KeySecretCheck,
         refresh_after: Duration,
         max_age: Duration,
         upstream_hosts: Option<HostList>,
@@ -98,6 +106,7 @@ impl Config {
             store,
             host,
             metrics,
+            key_secret,
             upstream_hosts,
             freshness: Freshness::new("configuration", refresh_after, max_age),
             sources: Mutex::default(),
@@ -123,6 +132,11 @@ impl Config {
         let misses = self.misses.read().unwrap_or_else(PoisonError::into_inner);
         left_out.extend(misses.values().filter_map(|miss| miss.left_out.clone()));
         left_out
+    }
+
+    /// Whether the store's API keys were hashed under another secret than this gateway's, so that none is valid here.
+    pub(crate) fn key_secret_differs(&self) -> bool {
+        self.sources().key_secret_differs
     }
 
     /// Checks the configuration when it is due.
@@ -181,6 +195,13 @@ impl Config {
                 log_left_out(item);
             }
             sources.left_out = snapshot.left_out;
+            let differs = snapshot.key_secret.is_some_and(|stored| stored != self.key_secret);
+            if differs && !sources.key_secret_differs {
+                tracing::error!(
+                    "no API key is valid here: the store's were hashed under another key secret than this gateway has"
+                );
+            }
+            sources.key_secret_differs = differs;
             sources.stored = snapshot.providers.into_iter().map(|provider| provider.value).collect();
         });
         Ok(())

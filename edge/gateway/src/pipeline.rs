@@ -89,7 +89,9 @@ impl Gateway {
         let metrics = Arc::new(Metrics::default());
         let (refresh, max_age) = (settings.config_refresh, settings.config_max_age);
         let hosts = settings.upstream_hosts.clone();
-        let config = Arc::new(Config::new(store, host.clone(), metrics.clone(), refresh, max_age, hosts));
+        let check = hasher.check();
+        let config =
+            Arc::new(Config::new(store, host.clone(), metrics.clone(), check, refresh, max_age, hosts));
         let nodes =
             Arc::new(Nodes::new(runners, host.clone(), metrics.clone(), settings.runner_hosts.clone()));
         let instance = u64::from_le_bytes(random);
@@ -386,12 +388,15 @@ impl Gateway {
         Ok(json_response(StatusCode::OK, &model_object(id, target)))
     }
 
-    /// Ready as long as there is a configuration to serve, even while the store is away; the body tells.
+    /// Ready as long as there is a configuration to serve, even while the store is away or its API keys are not for
+    /// this gateway's key secret; the body tells.
     fn ready(&self) -> http::Response<Body> {
         let status = self.status();
-        let (code, word) = match (status.is_loaded, status.store_failure.or(status.limits_failure)) {
-            (true, None) => (StatusCode::OK, "ready"),
-            (true, Some(_)) => (StatusCode::OK, "degraded"),
+        let is_well =
+            status.store_failure.is_none() && status.limits_failure.is_none() && !status.key_secret_differs;
+        let (code, word) = match (status.is_loaded, is_well) {
+            (true, true) => (StatusCode::OK, "ready"),
+            (true, false) => (StatusCode::OK, "degraded"),
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
         let mut response = json_response(
@@ -400,6 +405,7 @@ impl Gateway {
                 "status": word,
                 "store": status.store_failure.unwrap_or("ok"),
                 "limits": status.limits_failure.unwrap_or("ok"),
+                "key_secret": if status.key_secret_differs { "mismatch" } else { "ok" },
                 "models": status.models,
                 "left_out": status.left_out.len(),
             }),

@@ -55,7 +55,7 @@ pub enum OpenError {
     /// The table was reached and did not answer as it should, or was not reached.
     #[error("{access} cannot be used: {error}{advice}")]
     Table { access: StoreAccess, error: StoreError, advice: String },
-    /// The secret under which a table's API keys are hashed is not there, or cannot be one.
+    /// The secret under which the store's API keys are hashed is not there, cannot be one, or is another one.
     #[error("{0}")]
     KeySecret(String),
 }
@@ -78,6 +78,8 @@ pub enum CreateKeyError {
     Refused(Violations),
     #[error("the system has no randomness")]
     Randomness(#[from] getrandom::Error),
+    #[error("the store's API keys are hashed under another secret than this gateway has; nothing was stored")]
+    OtherKeySecret,
     #[error("the key could not be stored")]
     Store(#[from] StoreError),
 }
@@ -197,8 +199,26 @@ async fn store_key(
         limits: new.limits,
     };
     record.check().map_err(CreateKeyError::Refused)?;
+    claim_key_secret(store, hasher).await?;
     store.put_key(&record, None).await?;
     Ok(())
+}
+
+/// Says in the store under which secret its API keys are hashed, as the first of those who make some.
+async fn claim_key_secret(store: &DynamoStore, hasher: &ApiKeyHasher) -> Result<(), CreateKeyError> {
+    let check = hasher.check();
+    let stored = match store.key_secret().await? {
+        Some(stored) => Some(stored),
+        None => match store.put_key_secret(check, None).await {
+            Ok(_) => return Ok(()),
+            Err(StoreError::Conflict { .. }) => store.key_secret().await?,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    match stored {
+        Some(stored) if stored.value != check => Err(CreateKeyError::OtherKeySecret),
+        _ => Ok(()),
+    }
 }
 
 fn random() -> Result<[u8; 32], getrandom::Error> {

@@ -10,7 +10,8 @@
 //!
 //! | item | `pk` | `sk` | attributes |
 //! |---|---|---|---|
-//! | configuration version | `CONFIG` | `VERSION` | `providers` N: writes of providers, `keys_c` N: writes of API keys whose ids begin with the character `c` (none: 0) |
+//! | configuration version | `CONFIG` | `VERSION` | `providers` N: writes of providers and of the key secret's check, `keys_c` N: writes of API keys whose ids begin with the character `c` (none: 0) |
+//! | check of the key secret | `CONFIG` | `KEY_SECRET` | `record_version` N, `check` B (32 bytes): see `catalog::ApiKeyHasher::check` |
 //! | provider | `CONFIG` | `PROVIDER#` and its slug | `record_version` N, `body` S: JSON in the form of `catalog::RawProvider` |
 //! | API key | `KEY#` and the first character of its id | its id | `record_version` N, `key_hash` B (32 bytes), `label` S, `created_at_ms` N, and where set: `expires_at_ms` N, `revoked_at_ms` N, `allowed_models` L of S, `requests_per_minute`, `concurrent_requests`, `tokens_per_minute`, `tokens_per_day`, `tokens_per_month` N |
 //! | limit in a window | `LIMIT#` and the key's id | quantity, period and start: `TOKENS#DAY#1767225600000` | `taken` N, `ttl` N |
@@ -25,9 +26,9 @@
 //! | port call | requests |
 //! |---|---|
 //! | `config` | `Query` of `CONFIG`, page by page (1 MB each, 32 at most) |
-//! | `config_version`, `provider`, `find_key` | `GetItem` |
+//! | `config_version`, `provider`, `find_key`, `key_secret` | `GetItem` |
 //! | `keys` | `Query` of each of the 62 partitions, four at once: for administrators |
-//! | `put_provider`, `put_key` | `TransactWriteItems`: `Put` if the record is at the expected `record_version` (or absent), and `ADD` 1 to its count in the configuration version |
+//! | `put_provider`, `put_key`, `put_key_secret` | `TransactWriteItems`: `Put` if the record is at the expected `record_version` (or absent), and `ADD` 1 to its count in the configuration version |
 //! | `delete_provider` | `TransactWriteItems`: `Delete` on the same condition, and the same `ADD` |
 //! | `announce` | `PutItem` of the node; of what it runs too, the first time and every six hours |
 //! | `withdraw` | `DeleteItem` |

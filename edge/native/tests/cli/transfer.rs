@@ -28,8 +28,12 @@ fn a_laptops_store_goes_on_as_a_table() {
     assert!(!std::fs::read_to_string(file).unwrap().contains(&key), "a key is exported as its hash");
 
     let mut fleet = Place::on_table();
+    fleet.run(&["store", "init", "--new-key-secret", fleet.path("new").to_str().unwrap()]).expect(0);
+    let refused = fleet.run(&["store", "import", file]).expect(1);
+    assert!(refused.stderr.contains("hashed under another secret"), "{refused:#?}");
     let secret = std::fs::read_to_string(laptop.data_dir().join("key-hash.secret")).unwrap();
     fleet.set("DYAD_KEY_SECRET", &secret);
+    fleet.run(&["store", "init", "--replace-key-secret"]).expect(0);
     let imported = &fleet.run(&["store", "import", file, "--json"]).expect(0).json()[0];
     assert_eq!(*imported, json!({"created": 4, "replaced": 0, "unchanged": 0, "kept_revoked": 0}));
     let gateway = fleet.up(&[]);
@@ -45,7 +49,7 @@ fn a_backup_can_be_put_back() {
         fill(&place);
         let export = |place: &Place| place.run(&["store", "export"]).expect(0).stdout;
         let backup = export(&place);
-        assert_eq!(backup.lines().count(), 6, "{backup}");
+        assert_eq!(backup.lines().count(), 7, "{backup}");
         let file = place.write("backup.jsonl", &backup);
         let kept = place.run(&["store", "export", &file]).expect(1);
         assert!(kept.stderr.contains("is there already"), "{kept:#?}");

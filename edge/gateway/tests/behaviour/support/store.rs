@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use catalog::{
-    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Hold, KeyList, KeyStore,
-    LeftOut, LimitStore, MemoryStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken,
-    Versioned,
+    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Hold, KeyList,
+    KeySecretCheck, KeyStore, LeftOut, LimitStore, MemoryStore, Provider, ProviderSlug, ProviderStore, Store,
+    StoreError, Taken, Versioned,
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,6 +212,18 @@ impl KeyStore for FaultyStore {
         expected: Option<u64>,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.faulty(self.inner.put_key(key, expected))
+    }
+
+    fn key_secret(&self) -> BoxFuture<'_, Result<Option<Versioned<KeySecretCheck>>, StoreError>> {
+        self.faulty(self.inner.key_secret())
+    }
+
+    fn put_key_secret(
+        &self,
+        check: KeySecretCheck,
+        expected: Option<u64>,
+    ) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.faulty(self.inner.put_key_secret(check, expected))
     }
 }
 
