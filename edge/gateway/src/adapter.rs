@@ -224,7 +224,7 @@ fn call_failure(error: CallError) -> UpstreamFailure {
 }
 
 fn read_failure(error: ReadError) -> UpstreamFailure {
-    match error {
+    let failure = match error {
         ReadError::TooLong => UpstreamFailure::unavailable("The upstream's answer is longer than the limit."),
         ReadError::TimedOut => UpstreamFailure::new(
             FailureClass::Timeout,
@@ -233,5 +233,6 @@ fn read_failure(error: ReadError) -> UpstreamFailure {
         ReadError::Broken => {
             UpstreamFailure::unavailable("The upstream's connection broke before the answer was complete.")
         }
-    }
+    };
+    failure.after_work()
 }
