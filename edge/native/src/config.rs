@@ -114,7 +114,7 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                         match hosts(&listed) {
                             Ok(hosts) => config.settings.runner_hosts = Some(hosts),
                             Err(message) => {
-                                violations.0.push(Violation { path: "runners.hosts".to_owned(), message })
+                                violations.0.push(Violation { path: "runners.hosts".to_owned(), message });
                             }
                         }
                     }

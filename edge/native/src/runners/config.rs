@@ -201,7 +201,7 @@ mod tests {
             "runners.node[9].url: is listed twice".to_owned(),
             format!("runners.node[10].url: {form}"),
             format!("runners.node[11].url: {form}"),
-            "runners.colour: unknown key; known are client_cert, client_key, ca, crl, node".to_owned(),
+            "runners.colour: unknown key; known are client_cert, client_key, ca, crl, hosts, node".to_owned(),
         ]);
         assert_eq!(found, expected);
         assert_eq!(checked("runners = 5").unwrap_err(), ["runners: must be a table: write [runners]"]);
