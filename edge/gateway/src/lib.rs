@@ -9,6 +9,7 @@ mod admit;
 mod attempt;
 mod authenticate;
 mod body;
+mod body_memory;
 mod changes;
 mod classify;
 mod config;

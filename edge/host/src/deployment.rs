@@ -28,6 +28,8 @@ pub mod variables {
     pub const KEEPALIVE_MS: &str = "DYAD_KEEPALIVE_MS";
     pub const MAX_BODY_BYTES: &str = "DYAD_MAX_BODY_BYTES";
     pub const MAX_RESPONSE_BYTES: &str = "DYAD_MAX_RESPONSE_BYTES";
+    /// Where little memory is shared by all requests; the longest request body at least.
+    pub const MAX_HELD_BYTES: &str = "DYAD_MAX_HELD_BYTES";
     pub const MAX_FRAME_BYTES: &str = "DYAD_MAX_FRAME_BYTES";
     pub const BODY_IDLE_TIMEOUT_MS: &str = "DYAD_BODY_IDLE_TIMEOUT_MS";
     pub const BODY_TOTAL_TIMEOUT_MS: &str = "DYAD_BODY_TOTAL_TIMEOUT_MS";
@@ -76,8 +78,9 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Reads everything, and reports everything that is wrong, each under its variable's name.
-    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, Violations> {
+    /// Reads everything, and reports everything that is wrong, each under its variable's name. Where variables say
+    /// nothing, the settings are those of `base`.
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>, base: Settings) -> Result<Self, Violations> {
         use variables as v;
 
         let mut reader = Reader { get, violations: Vec::new() };
@@ -99,8 +102,8 @@ impl Deployment {
         let secret_key = reader.required(v::SECRET_ACCESS_KEY);
         let session_token = reader.text(v::SESSION_TOKEN);
         // Whoever has no key may not keep an edge busy with bodies: it pays for its time.
-        let edge = Settings { max_refused_body_bytes: 1 << 20, ..Settings::default() };
-        let settings = reader.settings(edge);
+        let base = Settings { max_refused_body_bytes: base.max_refused_body_bytes.min(1 << 20), ..base };
+        let settings = reader.settings(base);
         match hasher {
             Some(hasher) if reader.violations.is_empty() => Ok(Self {
                 store,
@@ -217,6 +220,14 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
                 *size = usize::try_from(bytes).unwrap_or(usize::MAX);
             }
         }
+        if let Some(bytes) = self.number(v::MAX_HELD_BYTES, 1_024, 1 << 40) {
+            settings.max_held_bytes = Some(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        if settings.max_held_bytes.is_some_and(|held| held < settings.max_body_bytes) {
+            let message =
+                format!("it is less than {}, and a body of that length would never fit", v::MAX_BODY_BYTES);
+            self.violation(v::MAX_HELD_BYTES, message);
+        }
         for (name, max_ms, duration) in [
             (v::KEEPALIVE_MS, 300_000, &mut settings.keepalive),
             (v::BODY_IDLE_TIMEOUT_MS, 3_600_000, &mut settings.body_idle_timeout),
@@ -299,14 +310,15 @@ mod tests {
     #[test]
     fn an_edge_with_runners_says_where_they_are() {
         let with = |hosts: &str| {
-            let deployment = Deployment::from_variables(|name| match name {
+            let get = |name: &str| match name {
                 "DYAD_KEY_SECRET" => Some("0123456789abcdef0123456789abcdef".to_owned()),
                 "DYAD_TABLE" => Some("table".to_owned()),
                 "AWS_REGION" => Some("eu-central-1".to_owned()),
                 "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("x".to_owned()),
                 "DYAD_RUNNER_HOSTS" => Some(hosts.to_owned()),
                 _ => None,
-            });
+            };
+            let deployment = Deployment::from_variables(get, Settings::default());
             deployment.unwrap().require_runner_hosts()
         };
         assert!(with("*.runners.example.com").is_ok());

@@ -46,7 +46,7 @@ enum Command {
     /// Look at the providers that a start would use; write and remove stored ones
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
-    /// Set up the store, serve it as DynamoDB
+    /// Set up the store, copy it, serve it as DynamoDB
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// Add and remove AI CLIs, which run in sandboxes on this machine

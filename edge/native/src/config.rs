@@ -1,5 +1,7 @@
 //! The configuration file: TOML, checked as a whole before anything starts.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,27 +28,59 @@ pub(crate) struct FileConfig {
 
 /// Reads and checks a file; every violation is a line of the error.
 pub(crate) fn read(path: &Path) -> Result<FileConfig, Vec<String>> {
-    read_table(path, |_| true)
+    Source::read(path)?.check(|_| true)
 }
 
 /// The same of some of its keys: whatever else is wrong with it must not be in the way of who needs only these.
 pub(crate) fn read_only(path: &Path, keys: &[&str]) -> Result<FileConfig, Vec<String>> {
-    read_table(path, |key| keys.contains(&key))
+    Source::read(path)?.check_only(keys)
 }
 
-fn read_table(path: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
-    let shown = path.display();
-    let length = std::fs::metadata(path).map_err(|error| vec![format!("{shown}: {error}")])?.len();
-    if length > MAX_FILE_BYTES {
-        return Err(vec![format!("{shown}: the file is longer than {MAX_FILE_BYTES} bytes")]);
+/// A configuration file that was read and not yet checked.
+pub(crate) struct Source {
+    /// What its errors call it.
+    pub(crate) name: String,
+    table: Table,
+}
+
+impl Source {
+    pub(crate) fn read(path: &Path) -> Result<Self, Vec<String>> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|error| vec![format!("{name}: {error}")])?;
+        Self::read_from(name, file)
     }
-    let text = std::fs::read_to_string(path).map_err(|error| vec![format!("{shown}: {error}")])?;
-    let mut table: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| vec![format!("{shown}: {}", error.to_string().trim_end())])?;
-    table.retain(|key, _| is_wanted(key));
-    check(table)
-        .map_err(|violations| violations.0.iter().map(|violation| format!("{shown}: {violation}")).collect())
+
+    /// Reads to the end.
+    pub(crate) fn standard_input() -> Result<Self, Vec<String>> {
+        Self::read_from("standard input".to_owned(), io::stdin().lock())
+    }
+
+    fn read_from(name: String, from: impl Read) -> Result<Self, Vec<String>> {
+        let failed = |reason: &str| vec![format!("{name}: {}", reason.trim_end())];
+        let mut text = String::new();
+        // A byte more than is taken, whatever the file's length is said to be: it may be a pipe.
+        from.take(MAX_FILE_BYTES + 1)
+            .read_to_string(&mut text)
+            .map_err(|error| failed(&error.to_string()))?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(failed(&format!("it is longer than {MAX_FILE_BYTES} bytes")));
+        }
+        let table = text.parse().map_err(|error: toml::de::Error| failed(&error.to_string()))?;
+        Ok(Self { name, table })
+    }
+
+    pub(crate) fn check_only(&self, keys: &[&str]) -> Result<FileConfig, Vec<String>> {
+        self.check(|key| keys.contains(&key))
+    }
+
+    fn check(&self, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
+        let mut table = self.table.clone();
+        table.retain(|key, _| is_wanted(key));
+        let named = |violations: Violations| {
+            violations.0.iter().map(|violation| format!("{}: {violation}", self.name)).collect()
+        };
+        check(table).map_err(named)
+    }
 }
 
 fn check(table: Table) -> Result<FileConfig, Violations> {

@@ -147,7 +147,7 @@ impl EmbeddedGateway {
 
     /// Whether any API key was ever made.
     pub async fn has_keys(&self) -> Result<bool, StoreError> {
-        Ok(!self.store.store.keys().await?.keys.is_empty())
+        self.store.has_keys().await
     }
 
     /// Makes a key if none was ever made, as otherwise nobody could use the gateway. Of several instances that begin on

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use catalog::{ApiKeyHasher, CredentialRef, KeyStore as _, StoreError, Violation, Violations};
+use catalog::{ApiKeyHasher, CredentialRef, KeyStore as _, Store as _, StoreError, Violation, Violations};
 use edge_host::variables;
 use store::{AccessPart, DynamoStore, StoreAccess};
 use toml::Value;
@@ -69,7 +69,7 @@ impl OpenedStore {
     pub(crate) async fn hasher(&self) -> Result<ApiKeyHasher, OpenError> {
         match &self.location {
             StoreLocation::DataDir(directory) => {
-                let has_keys = !self.store.keys().await.map_err(|error| self.error(error))?.keys.is_empty();
+                let has_keys = self.has_keys().await.map_err(|error| self.error(error))?;
                 DataDir::locate(Some(directory))
                     .hasher(has_keys)
                     .map_err(|source| OpenError::DataDir { path: directory.clone(), source })
@@ -77,6 +77,15 @@ impl OpenedStore {
             StoreLocation::DynamoDb { key_secret, .. } => {
                 table_hasher(key_secret).map_err(OpenError::KeySecret)
             }
+        }
+    }
+
+    /// Whether any API key was ever made: their writes are counted, and none is ever deleted.
+    pub(crate) async fn has_keys(&self) -> Result<bool, StoreError> {
+        match self.store.config_version().await {
+            Ok(version) => Ok(version.keys.iter().any(|writes| *writes > 0)),
+            Err(StoreError::Unreadable(_)) => Ok(!self.store.keys().await?.keys.is_empty()),
+            Err(error) => Err(error),
         }
     }
 

@@ -70,7 +70,7 @@
 //! A node that announces itself every three seconds writes 864,000 units in 30 days: $0.54. An edge that looks for
 //! nodes every two seconds reads two units each time for up to 60 nodes (an item has about 250 bytes) and 32 for 1,000.
 //!
-//! Limits are counted in write units, one for each call (and one more for each KB of a slots item: some 25 instances).
+//! Limits are counted in write units, one for each call (and one more for each KB of a slots item: some 20 instances).
 //! `gateway` counts the calls in `tests/behaviour/limits_instances.rs`. For a million requests of one key:
 //!
 //! | limit | requests of the key a second and instance | write units | |
@@ -100,7 +100,11 @@
 //! - `CLIS#h`: read once by each edge.
 //! - `LIMIT#k`: a partition for each key. The busier a key, the larger the slices that instances take: some 35 writes a
 //!   minute, instance and limit at a steady rate, and one a second where requests are being refused. 1,000 writes a
-//!   second are 1,000 instances that refuse the same key, or 400 that serve it with all five limits.
+//!   second are 1,000 instances that refuse the same key, or 400 that serve it with all five limits. Its slots are one
+//!   item, with 51 bytes for each instance that has requests of the key under way (the name of its attribute is 23 of
+//!   them), which is renewed every ten seconds: `n` instances write `n / 10` times a second `n * 51 / 1,024` units, so
+//!   the partition's 1,000 units are for 450 of them, without those that come and go. The item's 400 KB are not
+//!   reached by then. A key that is to have concurrent requests limited on more instances is to be split into several.
 //!
 //! # Failures
 //!

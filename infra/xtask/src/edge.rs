@@ -29,16 +29,21 @@ pub(crate) fn worker(context: &Context) -> Result<PathBuf, Problem> {
     let build =
         context.step("worker-build", BUILD).args(["--profile", "edge", "edge/worker", "--", "--locked"]);
     with_worker_tools(context, build).succeed()?;
-    Ok(context.root.join("edge/worker/build"))
+    Ok(worker_directory(context))
+}
+
+pub(crate) fn worker_directory(context: &Context) -> PathBuf {
+    context.root.join("edge/worker/build")
 }
 
 /// wrangler, which builds the Worker with the tools that were provided, and calls nobody.
-pub(crate) fn wrangler(context: &Context, limit: Duration) -> Step {
+pub(crate) fn wrangler(context: &Context, limit: Duration) -> Result<Step, Problem> {
+    wasm::add_targets(context)?;
     let wrangler = context.step(context.worker_tools().join("node_modules/.bin/wrangler"), limit);
-    with_worker_tools(context, wrangler)
+    Ok(with_worker_tools(context, wrangler)
         .env("CI", "1")
         .env("WRANGLER_SEND_METRICS", "false")
-        .env("CLOUDFLARE_CF_FETCH_ENABLED", "false")
+        .env("CLOUDFLARE_CF_FETCH_ENABLED", "false"))
 }
 
 /// Those that worker-build would fetch by itself.
@@ -86,7 +91,7 @@ pub(crate) fn sizes(context: &Context) -> Result<Tally, Problem> {
 
     wasm::add_targets(context)?;
     let said =
-        wrangler(context, BUILD).args(["deploy", "--dry-run", "--env", "production"]).succeed()?.stdout;
+        wrangler(context, BUILD)?.args(["deploy", "--dry-run", "--env", "production"]).succeed()?.stdout;
     let kib =
         gzipped_kib(&said).ok_or_else(|| Problem("wrangler does not say how large the Worker is".into()))?;
     say(&format!("the Worker has {kib} KiB gzipped (at most {MAX_WORKER_KIB})"));

@@ -52,7 +52,7 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "infra",
-        about: "Terraform, policies, compose, images, units, alerts, dashboard and workflows, each by its own tool",
+        about: "Terraform, policies, compose, images, units, alerts, dashboard, workflows and wrangler.toml, each by its own tool",
         needs: &[&[
             provision::C_COMPILER,
             provision::NPM,
@@ -64,14 +64,15 @@ pub(crate) const SUITES: &[Suite] = &[
             provision::COMPOSE,
             Need::Pins("infra/lint-python"),
             Need::Pins("infra/lint-node"),
+            Need::WorkerTools,
         ]],
         run: infra::check,
     },
     Suite {
         name: "readme",
-        about: "the README's first command, `cargo xtask demo`",
-        needs: &[demo::ALL_NEEDS],
-        run: |context| demo::run(context, true).map(|()| Tally::one(true)),
+        about: "the README's first command, `cargo xtask demo`, on each host",
+        needs: &[demo::ALL_NEEDS, edge::WORKER_NEEDS],
+        run: readme,
     },
     Suite {
         name: "contract",
@@ -147,6 +148,12 @@ pub(crate) const SUITES: &[Suite] = &[
         needs: &[&[provision::C_COMPILER, provision::NGINX]],
         run: bench_smoke,
     },
+    Suite {
+        name: "bench-edge",
+        about: "size, start, CPU time and calls to the store of the Worker and the Spin component",
+        needs: &[&[provision::CPP_COMPILER], edge::WORKER_NEEDS],
+        run: bench_edge,
+    },
 ];
 
 const SYSTEM: &[Need] = &[
@@ -195,6 +202,13 @@ fn unit(context: &Context) -> Result<Tally, Problem> {
     Ok(Tally::of_nextest(&nextest.run()?) + Tally::of_cargo_test(&examples.run()?))
 }
 
+fn readme(context: &Context) -> Result<Tally, Problem> {
+    for host in [demo::Host::Native, demo::Host::Worker, demo::Host::Spin] {
+        demo::run(context, host, true)?;
+    }
+    Ok(Tally { passed: 3, failed: 0 })
+}
+
 fn sandbox(context: &Context) -> Result<Tally, Problem> {
     let args = ["nextest", "run", "--locked", "-p", "dyad-runner", "-E", "binary(/^docker_/)"];
     Ok(Tally::of_nextest(&context.cargo(BUILD).args(args).run()?))
@@ -212,18 +226,26 @@ fn clis(context: &Context) -> Result<Tally, Problem> {
     Ok(Tally::of_nextest(&system_tests(context, &["-E", "binary(/^cli_/)"])?.run()?))
 }
 
+/// Variables, and what they name.
+type Artifacts = [(&'static str, PathBuf); 2];
+
 fn worker(context: &Context) -> Result<Tally, Problem> {
-    let artifacts =
-        [("DYAD_WORKER_DIR", edge::worker(context)?), ("DYAD_WORKERD_BIN", edge::workerd(context)?)];
-    on_host(context, "worker", &artifacts)
+    on_host(context, "worker", &worker_artifacts(context)?)
 }
 
 fn spin(context: &Context) -> Result<Tally, Problem> {
-    let artifacts = [
+    on_host(context, "spin", &spin_artifacts(context)?)
+}
+
+fn worker_artifacts(context: &Context) -> Result<Artifacts, Problem> {
+    Ok([("DYAD_WORKER_DIR", edge::worker(context)?), ("DYAD_WORKERD_BIN", edge::workerd(context)?)])
+}
+
+fn spin_artifacts(context: &Context) -> Result<Artifacts, Problem> {
+    Ok([
         ("DYAD_SPIN_COMPONENT", edge::component(context)?),
         ("DYAD_SPIN_HOST_BIN", edge::spin_host(context)?),
-    ];
-    on_host(context, "spin", &artifacts)
+    ])
 }
 
 /// The suites that nextest's profile of this host lists. Variables say where the host's artifacts are.
@@ -274,6 +296,18 @@ fn bench_smoke(context: &Context) -> Result<Tally, Problem> {
     let gateway = context.gateway_binary()?;
     let args = ["run", "--locked", "-p", "bench", "--", "--quick"];
     one(context.cargo(BUILD).args(args).env("DYAD_GATEWAY_BIN", gateway))
+}
+
+/// One round: CPU time is not much harmed by what else the machine does.
+fn bench_edge(context: &Context) -> Result<Tally, Problem> {
+    let mut bench = context
+        .cargo(BUILD)
+        .args(["run", "--locked", "-p", "bench", "--bin", "edge", "--", "--rounds", "1"])
+        .env("DYAD_GATEWAY_BIN", context.gateway_binary()?);
+    for (variable, path) in worker_artifacts(context)?.into_iter().chain(spin_artifacts(context)?) {
+        bench = bench.env(variable, path);
+    }
+    one(bench)
 }
 
 /// A step that is one check: passed when it ends with 0.

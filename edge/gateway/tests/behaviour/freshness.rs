@@ -193,7 +193,8 @@ fn a_cold_instance_says_what_is_wrong_with_its_store() {
         let ready = test.get("/ready");
         assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(ready.header("retry-after"), Some("2"));
-        let expected = json!({"status": "unavailable", "store": class, "models": 0, "left_out": 0});
+        let expected =
+            json!({"status": "unavailable", "store": class, "limits": "ok", "models": 0, "left_out": 0});
         assert_eq!(ready.json(), expected);
         let answer = test.get("/v1/models");
         assert_eq!(answer.header("retry-after"), Some("2"));
@@ -219,7 +220,8 @@ fn a_warm_instance_serves_on_and_says_what_is_wrong() {
         test.listed();
         test.host.run_spawned();
         assert_eq!(test.listed(), ["m"]);
-        let expected = json!({"status": "degraded", "store": class, "models": 1, "left_out": 0});
+        let expected =
+            json!({"status": "degraded", "store": class, "limits": "ok", "models": 1, "left_out": 0});
         assert_eq!(test.get("/ready").json(), expected);
         test.store.is(Mood::Well);
         test.advance(secs(2));

@@ -190,7 +190,7 @@ fn deployment(endpoint: &str) -> Deployment {
         variables::SECRET_ACCESS_KEY => Some("hunter2".to_owned()),
         _ => None,
     };
-    Deployment::from_variables(get).unwrap()
+    Deployment::from_variables(get, Settings::default()).unwrap()
 }
 
 /// One instance of an edge.

@@ -58,7 +58,8 @@ pub(crate) struct GatheredArgs {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ApplyArgs {
-    /// The configuration file with the providers; where the store is too, unless --config names another
+    /// The configuration file with the providers, - for standard input; where the store is too, unless --config names
+    /// another
     file: PathBuf,
     /// Remove the stored providers that the file does not have
     #[arg(long)]

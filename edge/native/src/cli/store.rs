@@ -1,5 +1,7 @@
 //! `dyad-gateway store …`
 
+mod transfer;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,16 @@ pub(crate) enum StoreCommand {
         after_help = "Example:\n  dyad-gateway store serve &\n  export DYAD_TABLE=dyad-gateway AWS_REGION=local AWS_ENDPOINT_URL_DYNAMODB=http://127.0.0.1:8000\n  export AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any"
     )]
     Serve(ServeArgs),
+    /// Write all providers and API keys, as hashes, into a file: to keep them, or to move to another store
+    #[command(
+        after_help = "Examples:\n  dyad-gateway store export backup.jsonl --table dyad --region eu-central-1\n  dyad-gateway store export | ssh host 'cat > backup.jsonl'\n\nWhat cannot be read is left out and named, and the exit code is 1. API keys are good only under the secret that hashed them: keep that too."
+    )]
+    Export(transfer::ExportArgs),
+    /// Write a file's providers and API keys into the store; what the file does not have stays
+    #[command(
+        after_help = "Example:\n  dyad-gateway store import backup.jsonl --table dyad --region eu-central-1\n\nThe file is read as a whole first: if anything in it is wrong, nothing is written. An import that broke off can be repeated."
+    )]
+    Import(transfer::ImportArgs),
 }
 
 #[derive(Debug, Clone, Args)]
@@ -60,7 +72,8 @@ pub(crate) struct ServeArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000", value_parser = listen_address)]
     listen: SocketAddr,
-    /// Allow an address that others on the network reach: whoever reaches it reads and changes everything
+    /// Allow an address that others on the network reach, and requests for any host: whoever reaches it reads and
+    /// changes everything, web pages excepted
     #[arg(long)]
     allow_remote: bool,
     /// Keep nothing: serve an empty store in memory, without a table
@@ -78,6 +91,8 @@ impl StoreCommand {
         match self {
             Self::Init(args) => &args.common,
             Self::Serve(args) => &args.common,
+            Self::Export(args) => &args.common,
+            Self::Import(args) => &args.common,
         }
     }
 }
@@ -86,6 +101,8 @@ pub(crate) fn run(command: &StoreCommand) -> Result<(), Failure> {
     match command {
         StoreCommand::Init(args) => init(args),
         StoreCommand::Serve(args) => serve(args),
+        StoreCommand::Export(args) => transfer::run_export(args),
+        StoreCommand::Import(args) => transfer::run_import(args),
     }
 }
 
@@ -222,6 +239,7 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
             let emulator = Emulator::open(data_dir.store_file()).await.map_err(failed)?;
             (emulator, format!("the store in {shown}, table {EMBEDDED_TABLE}"))
         };
+        let emulator = if args.allow_remote { emulator.with_any_host() } else { emulator };
         let table = (!args.in_memory).then_some(EMBEDDED_TABLE);
         output.object(&json!({"event": "ready", "endpoint": endpoint, "table": table}));
         output.say(format!(
@@ -233,12 +251,13 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         });
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
-            served = &mut serving => served,
+            () = &mut serving => {}
             _ = signals.next() => {
                 drop(stop);
-                tokio::time::timeout(SERVE_GRACE, serving).await.unwrap_or(Ok(()))
+                // What has not ended by then is cut off.
+                let _ = tokio::time::timeout(SERVE_GRACE, serving).await;
             }
         }
-        .map_err(failed)
+        Ok(())
     })
 }

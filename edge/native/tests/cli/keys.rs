@@ -137,6 +137,21 @@ fn list_of_keys(place: &Place) {
 }
 
 #[test]
+fn a_lost_secret_is_an_error_where_keys_depend_on_it() {
+    let place = Place::new();
+    place.run(&["store", "init"]).expect(0);
+    let secret = place.data_dir().join("key-hash.secret");
+    std::fs::remove_file(&secret).unwrap();
+    place.run(&["keys", "create"]).expect(0);
+    std::fs::remove_file(&secret).unwrap();
+    for arguments in [&["keys", "create"][..], &["up", "--listen", "127.0.0.1:0"]] {
+        let ran = place.run(arguments).expect(1);
+        assert!(ran.stderr.contains("key-hash.secret is missing"), "{ran:#?}");
+    }
+    assert!(!secret.exists());
+}
+
+#[test]
 fn what_is_kept_is_for_its_owner_only() {
     let place = Place::new();
     let gateway = place.up(&[]);

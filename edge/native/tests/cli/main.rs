@@ -18,3 +18,4 @@ mod stored_providers;
 mod support;
 mod tables;
 mod tls;
+mod transfer;

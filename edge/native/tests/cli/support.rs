@@ -87,10 +87,8 @@ impl Place {
         let address = self.engine().ready["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap();
         let body = request.to_string();
         let request = format!(
-            "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.0\r\n\
-             x-amz-target: DynamoDB_20120810.{operation}\r\nx-amz-date: 20260101T000000Z\r\n\
-             authorization: AWS4-HMAC-SHA256 Credential=a/20260101/r/dynamodb/aws4_request, SignedHeaders=host, Signature=a\r\n\
-             content-length: {}\r\n\r\n{body}",
+            "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.0\r\n\
+             x-amz-target: DynamoDB_20120810.{operation}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         let answer = exchange(TcpStream::connect(address).unwrap(), request.as_bytes());
@@ -145,6 +143,15 @@ impl Place {
     /// Runs a command to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         Ran::from(self.command(arguments).output().unwrap())
+    }
+
+    /// The same, with this on its standard input.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &str) -> Ran {
+        let mut command = self.command(arguments);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Ran::from(child.wait_with_output().unwrap())
     }
 
     /// Starts a gateway on a free port, with `--json`, and waits until it serves.

@@ -2,7 +2,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use catalog::StoreError;
-use runner_api::{Capacity, CliInfo, NodeRecord};
+use runner_api::{Capacity, CliInfo, NodeRecord, is_node_url};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -14,7 +14,6 @@ use super::{
 pub(crate) const PARTITIONS: usize = 4;
 
 const MAX_ID_BYTES: usize = 256;
-const MAX_URL_BYTES: usize = 512;
 const MAX_VERSION_BYTES: usize = 64;
 /// Of a set of CLIs, as JSON.
 const MAX_CLIS_BYTES: usize = 256 * 1024;
@@ -86,8 +85,8 @@ fn check_node(id: &str, url: &str, version: &str) -> Result<(), String> {
     if !is_plain(id, MAX_ID_BYTES) {
         return Err(format!("a node's id has 1 to {MAX_ID_BYTES} visible ASCII characters"));
     }
-    if !is_plain(url, MAX_URL_BYTES) || !url.starts_with("https://") || url.len() == "https://".len() {
-        return Err(format!("a node's url is https://HOST:PORT, of up to {MAX_URL_BYTES} characters"));
+    if !is_node_url(url) {
+        return Err("a node's url is https://HOST[:PORT], without anything else".to_owned());
     }
     if !is_plain(version, MAX_VERSION_BYTES) {
         return Err(format!("a node's version has 1 to {MAX_VERSION_BYTES} visible ASCII characters"));

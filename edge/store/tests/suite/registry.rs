@@ -137,6 +137,8 @@ async fn nodes_that_cannot_be_read_are_left_out_and_named() {
         json!({ "url": { "S": "http://plain.example" } }),
         json!({ "url": { "S": "https://" } }),
         json!({ "url": { "S": "https://a b" } }),
+        json!({ "url": { "S": "https://someone@one.example:7443" } }),
+        json!({ "url": { "S": "https://one.example:7443/elsewhere" } }),
         json!({ "version": null }),
         json!({ "slots": { "N": "4294967296" } }),
         json!({ "running": null }),
@@ -170,6 +172,7 @@ async fn what_no_edge_could_use_is_not_announced() {
     registry.create_table().await.unwrap();
     for wrong in [
         NodeRecord { url: "http://n1.example".to_owned(), ..node("n1") },
+        NodeRecord { url: "https://n1.example/path".to_owned(), ..node("n1") },
         node(""),
         node("two words"),
         NodeRecord { version: "x".repeat(65), ..node("n1") },

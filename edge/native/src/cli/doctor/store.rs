@@ -1,7 +1,7 @@
 //! The store: where it is, whether it answers, what it has.
 
 use catalog::{ApiKeyRecord, KeyStore as _, LeftOut, LimitStore as _, Store as _, StoreError};
-use runner_api::{Registry as _, is_node_url};
+use runner_api::Registry as _;
 use store::StoreAccess;
 
 use super::{Report, Verdict};
@@ -149,13 +149,6 @@ async fn runners(opened: &OpenedStore, report: &mut Report) {
     }
     let (current, gone): (Vec<_>, Vec<_>) =
         list.nodes.into_iter().partition(|node| node.expires_unix_ms > now_ms());
-    for node in current.iter().filter(|node| !is_node_url(&node.url)) {
-        report.add(
-            Verdict::Hint,
-            &format!("the runner {} announces a URL that is not https://HOST[:PORT]", node.id),
-            "Runs are not sent to it.",
-        );
-    }
     let draining = current.iter().filter(|node| node.capacity.draining).count();
     let draining = if draining == 0 { String::new() } else { format!(", {draining} of them draining") };
     let gone = match gone.len() {
