@@ -188,6 +188,10 @@ pub struct ApiKeyHasher {
     keyed: HmacSha256,
 }
 
+/// What tells one secret of [`ApiKeyHasher`] from another, and says nothing of it: it may be stored and shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeySecretCheck(pub [u8; 32]);
+
 impl fmt::Debug for ApiKeyHasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ApiKeyHasher(***)")
@@ -201,6 +205,12 @@ impl ApiKeyHasher {
 
     pub fn hash(&self, key: &ApiKey) -> [u8; 32] {
         self.keyed.clone().chain_update(key.expose().as_bytes()).finalize().into_bytes().into()
+    }
+
+    /// Of the secret: the HMAC of a text that is no API key.
+    pub fn check(&self) -> KeySecretCheck {
+        let message = b"dyad-gateway: check of the key secret";
+        KeySecretCheck(self.keyed.clone().chain_update(message).finalize().into_bytes().into())
     }
 
     /// In constant time.

@@ -11,7 +11,9 @@ mod store;
 mod text;
 mod violation;
 
-pub use key::{ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord};
+pub use key::{
+    ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord, KeySecretCheck,
+};
 pub use limits::{Ask, Counter, Held, Hold, LimitStore, Period, Quantity, Taken, Window};
 pub use memory::MemoryStore;
 pub use provider::{

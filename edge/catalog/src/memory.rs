@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
     ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Held, Hold, KeyList,
-    KeyStore, LimitStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken, Versioned,
+    KeySecretCheck, KeyStore, LimitStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken,
+    Versioned,
 };
 
 /// Behaves as the durable stores do, and refuses what they refuse.
@@ -20,6 +21,8 @@ pub struct MemoryStore {
 struct State {
     providers: BTreeMap<ProviderSlug, Versioned<Provider>>,
     keys: BTreeMap<ApiKeyId, Versioned<ApiKeyRecord>>,
+    /// One at most.
+    key_secret: BTreeMap<(), Versioned<KeySecretCheck>>,
     version: ConfigVersion,
     counters: BTreeMap<Counter, u64>,
     /// By key and holder.
@@ -100,6 +103,23 @@ impl KeyStore for MemoryStore {
         }
         answer(written.map_err(|Changed| StoreError::key_conflict(&key.id)))
     }
+
+    fn key_secret(&self) -> BoxFuture<'_, Result<Option<Versioned<KeySecretCheck>>, StoreError>> {
+        answer(Ok(self.state().key_secret.get(&()).cloned()))
+    }
+
+    fn put_key_secret(
+        &self,
+        check: KeySecretCheck,
+        expected: Option<u64>,
+    ) -> BoxFuture<'_, Result<u64, StoreError>> {
+        let mut state = self.state();
+        let written = put(&mut state.key_secret, &(), &check, expected);
+        if written.is_ok() {
+            state.version.providers += 1;
+        }
+        answer(written.map_err(|Changed| StoreError::key_secret_conflict()))
+    }
 }
 
 impl Store for MemoryStore {
@@ -108,6 +128,7 @@ impl Store for MemoryStore {
         answer(Ok(ConfigSnapshot {
             version: Some(state.version.clone()),
             providers: state.providers.values().cloned().collect(),
+            key_secret: state.key_secret.get(&()).map(|check| check.value),
             left_out: Vec::new(),
         }))
     }

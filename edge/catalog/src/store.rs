@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::{ApiKeyId, ApiKeyRecord, Provider, ProviderSlug};
+use crate::{ApiKeyId, ApiKeyRecord, KeySecretCheck, Provider, ProviderSlug};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -13,7 +13,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Keys are counted in groups, so that a change of one key leaves most others as they are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigVersion {
-    /// Writes of providers.
+    /// Writes of providers, and of the key secret's check.
     pub providers: u64,
     /// Writes of API keys, by [`ApiKeyId::group`].
     pub keys: [u64; ApiKeyId::GROUPS],
@@ -33,6 +33,8 @@ pub struct ConfigSnapshot {
     pub version: Option<ConfigVersion>,
     /// All providers, enabled or not, ordered by slug.
     pub providers: Vec<Versioned<Provider>>,
+    /// Of the secret under which the API keys are hashed; `None` if it was never written, or cannot be read.
+    pub key_secret: Option<KeySecretCheck>,
     pub left_out: Vec<LeftOut>,
 }
 
@@ -116,6 +118,10 @@ impl StoreError {
         Self::Conflict { what: format!("provider {slug}") }
     }
 
+    pub fn key_secret_conflict() -> Self {
+        Self::Conflict { what: "the check of the key secret".to_owned() }
+    }
+
     pub fn key_conflict(id: &ApiKeyId) -> Self {
         Self::Conflict { what: format!("API key {id}") }
     }
@@ -164,6 +170,17 @@ pub trait KeyStore: Send + Sync {
         key: &'a ApiKeyRecord,
         expected: Option<u64>,
     ) -> BoxFuture<'a, Result<u64, StoreError>>;
+
+    /// The check of the secret under which all the keys are hashed, so that who has another one can be told.
+    /// `Unreadable` if there is one that cannot be read.
+    fn key_secret(&self) -> BoxFuture<'_, Result<Option<Versioned<KeySecretCheck>>, StoreError>>;
+
+    /// Writes it if it is at version `expected` (`None`: if there is none). Answers its new version.
+    fn put_key_secret(
+        &self,
+        check: KeySecretCheck,
+        expected: Option<u64>,
+    ) -> BoxFuture<'_, Result<u64, StoreError>>;
 }
 
 /// Everything that is kept.

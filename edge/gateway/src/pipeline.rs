@@ -21,6 +21,7 @@ use crate::admit::{self, Estimate, Limits};
 use crate::attempt::{Streamed, Whole, try_targets};
 use crate::authenticate::{authenticate, presented_key};
 use crate::body::RequestBody;
+use crate::body_memory::BodyMemory;
 use crate::config::{CachedKey, Config};
 use crate::cors;
 use crate::error::{ApiError, UpstreamFailure};
@@ -67,6 +68,7 @@ pub(crate) struct Inner {
     hasher: ApiKeyHasher,
     pub(crate) limits: Arc<Limits>,
     settings: Arc<Settings>,
+    memory: BodyMemory,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
     ids: AtomicU64,
@@ -86,8 +88,12 @@ impl Gateway {
         host.fill_random(&mut random);
         let metrics = Arc::new(Metrics::default());
         let (refresh, max_age) = (settings.config_refresh, settings.config_max_age);
-        let config = Arc::new(Config::new(store, host.clone(), metrics.clone(), refresh, max_age));
-        let nodes = Arc::new(Nodes::new(runners, host.clone(), metrics.clone()));
+        let hosts = settings.upstream_hosts.clone();
+        let check = hasher.check();
+        let config =
+            Arc::new(Config::new(store, host.clone(), metrics.clone(), check, refresh, max_age, hosts));
+        let nodes =
+            Arc::new(Nodes::new(runners, host.clone(), metrics.clone(), settings.runner_hosts.clone()));
         let instance = u64::from_le_bytes(random);
         let limits = Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() });
         let limits = Arc::new(Limits::new(limits, host.clone(), settings.limits_on_store_failure, instance));
@@ -97,6 +103,7 @@ impl Gateway {
             hasher,
             limits,
             metrics,
+            memory: BodyMemory::new(settings.max_held_bytes),
             settings: Arc::new(settings),
             instance,
             ids: AtomicU64::new(0),
@@ -130,7 +137,7 @@ impl Gateway {
     /// Answers one request. Every route passes through here.
     pub async fn handle(&self, request: http::Request<Body>) -> http::Response<Body> {
         let (head, body) = request.into_parts();
-        let body = RequestBody::new(body, self.0.host.clone());
+        let body = RequestBody::new(body, self.0.settings.max_refused_body_bytes, self.0.host.clone());
         let request_id = self.request_id(&head.headers);
         let origin = head.headers.get(header::ORIGIN).cloned();
         let answered = match cors::preflight(&head, &self.0.settings.cors) {
@@ -302,7 +309,7 @@ impl Gateway {
     }
 
     async fn read(&self, body: &mut RequestBody, settlement: &mut Settlement) -> Result<Bytes, ApiError> {
-        let read = settlement.permit().keeping(body.read(&self.0.settings)).await;
+        let read = settlement.permit().keeping(body.read(&self.0.settings, &self.0.memory)).await;
         read.inspect_err(|error| settlement.refused(error))
     }
 
@@ -360,6 +367,7 @@ impl Gateway {
         Call {
             host: self.0.host.clone(),
             settings: self.0.settings.clone(),
+            memory: self.0.memory.clone(),
             headers: head.headers,
             request_id: id.clone(),
             caller: key.record.id.as_str().to_owned(),
@@ -380,12 +388,15 @@ impl Gateway {
         Ok(json_response(StatusCode::OK, &model_object(id, target)))
     }
 
-    /// Ready as long as there is a configuration to serve, even while the store is away; the body tells.
+    /// Ready as long as there is a configuration to serve, even while the store is away or its API keys are not for
+    /// this gateway's key secret; the body tells.
     fn ready(&self) -> http::Response<Body> {
         let status = self.status();
-        let (code, word) = match (status.is_loaded, status.store_failure.or(status.limits_failure)) {
-            (true, None) => (StatusCode::OK, "ready"),
-            (true, Some(_)) => (StatusCode::OK, "degraded"),
+        let is_well =
+            status.store_failure.is_none() && status.limits_failure.is_none() && !status.key_secret_differs;
+        let (code, word) = match (status.is_loaded, is_well) {
+            (true, true) => (StatusCode::OK, "ready"),
+            (true, false) => (StatusCode::OK, "degraded"),
             (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
         let mut response = json_response(
@@ -394,6 +405,7 @@ impl Gateway {
                 "status": word,
                 "store": status.store_failure.unwrap_or("ok"),
                 "limits": status.limits_failure.unwrap_or("ok"),
+                "key_secret": if status.key_secret_differs { "mismatch" } else { "ok" },
                 "models": status.models,
                 "left_out": status.left_out.len(),
             }),

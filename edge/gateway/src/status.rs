@@ -21,6 +21,8 @@ pub struct Status {
     pub limits_failure: Option<&'static str>,
     /// How many keys had one.
     pub limits_failing_keys: usize,
+    /// The store's API keys were hashed under another secret than this gateway has: none is valid here.
+    pub key_secret_differs: bool,
     /// Models that are served.
     pub models: usize,
     /// What the store keeps and this version cannot read: providers and nodes, API keys that were used, and the
@@ -44,6 +46,7 @@ impl Gateway {
             registry_failure: nodes.freshness().failure(),
             limits_failure: limits.failure,
             limits_failing_keys: limits.keys,
+            key_secret_differs: config.key_secret_differs(),
             models: config.routes().len(),
             left_out,
         }

@@ -4,15 +4,17 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use edge_host::Deployment;
+use gateway::Settings;
 use toml::{Table, Value};
 
 /// What a deployment asks for.
 fn variables() -> BTreeSet<String> {
     let asked = RefCell::default();
-    let _ = Deployment::from_variables(|name| {
+    let get = |name: &str| {
         BTreeSet::insert(&mut asked.borrow_mut(), name.to_owned());
         None
-    });
+    };
+    let _ = Deployment::from_variables(get, Settings::default());
     asked.into_inner()
 }
 

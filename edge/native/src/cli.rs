@@ -177,9 +177,9 @@ impl From<CreateKeyError> for Failure {
             CreateKeyError::Refused(violations) => {
                 Self::Usage(violations.0.iter().map(ToString::to_string).collect())
             }
-            error @ (CreateKeyError::Randomness(_) | CreateKeyError::Store(_)) => {
-                Self::Failed(error_chain(&error))
-            }
+            error @ (CreateKeyError::Randomness(_)
+            | CreateKeyError::Store(_)
+            | CreateKeyError::OtherKeySecret) => Self::Failed(error_chain(&error)),
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use catalog::{Provider, RawProvider, Violation, Violations};
-use gateway::{Cors, OnStoreFailure, Settings};
+use gateway::{Cors, HostList, OnStoreFailure, Settings};
 use http::HeaderValue;
 use toml::{Table, Value};
 
@@ -23,6 +23,8 @@ pub(crate) struct FileConfig {
     pub providers: Vec<Provider>,
     pub runners: Option<RunnersConfig>,
     pub store: StoreSection,
+    /// Where the files are that stored providers may name as their credentials.
+    pub credential_dir: Option<PathBuf>,
 }
 
 /// Reads and checks a file; every violation is a line of the error.
@@ -69,6 +71,7 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
     let mut config = FileConfig::default();
     let mut violations = Violations(Vec::new());
     let mut slugs: Vec<(String, usize)> = Vec::new();
+    let is_refresh_given = table.contains_key("config_refresh_ms");
     for (key, value) in table {
         let result =
             match key.as_str() {
@@ -92,12 +95,29 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                     .map(|ms| config.settings.config_refresh = Duration::from_millis(ms)),
                 "config_max_age_ms" => number(&value, 10, 3_600_000)
                     .map(|ms| config.settings.config_max_age = Duration::from_millis(ms)),
+                "credential_dir" => match value.as_str() {
+                    Some(path) if !path.is_empty() => {
+                        config.credential_dir = Some(path.into());
+                        Ok(())
+                    }
+                    _ => Err("must be the path of a directory".to_owned()),
+                },
+                "upstream_hosts" => hosts(&value).map(|hosts| config.settings.upstream_hosts = Some(hosts)),
                 "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
                 "provider" => {
                     providers(value, &mut config.providers, &mut slugs, &mut violations);
                     Ok(())
                 }
                 "runners" => {
+                    let mut value = value;
+                    if let Some(listed) = value.as_table_mut().and_then(|table| table.remove("hosts")) {
+                        match hosts(&listed) {
+                            Ok(hosts) => config.settings.runner_hosts = Some(hosts),
+                            Err(message) => {
+                                violations.0.push(Violation { path: "runners.hosts".to_owned(), message });
+                            }
+                        }
+                    }
                     config.runners = runners::check(value, &mut violations);
                     Ok(())
                 }
@@ -110,6 +130,9 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
         if let Err(message) = result {
             violations.0.push(Violation { path: key, message });
         }
+    }
+    if let Err(message) = edge_host::settle_refresh(&mut config.settings, is_refresh_given) {
+        violations.0.push(Violation { path: "config_refresh_ms".to_owned(), message });
     }
     if violations.0.is_empty() { Ok(config) } else { Err(violations) }
 }
@@ -161,6 +184,14 @@ fn on_store_failure(value: &Value) -> Result<OnStoreFailure, String> {
         Some("closed") => Ok(OnStoreFailure::FailClosed),
         _ => Err("must be \"open\" or \"closed\"".to_owned()),
     }
+}
+
+/// A list of hosts; an empty one allows none.
+fn hosts(value: &Value) -> Result<HostList, String> {
+    let wrong = || "must be a list of hosts such as \"api.example.com\" or \"*.example.com\"".to_owned();
+    let listed = value.as_array().ok_or_else(wrong)?;
+    let listed: Option<Vec<_>> = listed.iter().map(Value::as_str).collect();
+    HostList::parse(&listed.ok_or_else(wrong)?.join(",")).map_err(|_| wrong())
 }
 
 /// `"*"`, or a list of origins; an empty list allows none.
@@ -285,6 +316,24 @@ mod tests {
             let found = violations(text);
             assert!(found.iter().any(|line| line.starts_with(path)), "{text}: {found:?}");
         }
+    }
+
+    #[test]
+    fn hosts_are_lists() {
+        let config = check("upstream_hosts = [\"*.example.com\"]".parse().unwrap()).unwrap();
+        assert!(!config.settings.upstream_hosts.unwrap().allows(&"https://a.net".parse().unwrap()));
+        assert_eq!(config.settings.runner_hosts, None);
+        for wrong in ["\"a.net\"", "[1]", "[\"a/b\"]"] {
+            assert!(violations(&format!("upstream_hosts = {wrong}"))[0].starts_with("upstream_hosts:"));
+            let found = violations(&format!("[runners]\nhosts = {wrong}"));
+            assert!(found.iter().any(|line| line.starts_with("runners.hosts:")), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_beyond_the_greatest_age_is_refused() {
+        assert!(violations("config_refresh_ms = 300000")[0].starts_with("config_refresh_ms:"));
+        assert!(check("config_refresh_ms = 20000\nconfig_max_age_ms = 20000".parse().unwrap()).is_ok());
     }
 
     #[test]

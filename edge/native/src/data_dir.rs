@@ -30,6 +30,10 @@ impl DataDir {
         self.0.join(STORE_FILE)
     }
 
+    pub(crate) fn hash_secret_file(&self) -> PathBuf {
+        self.0.join(HASH_SECRET_FILE)
+    }
+
     /// The file of the runner inside the gateway.
     pub(crate) fn runner_file(&self) -> PathBuf {
         self.0.join(RUNNER_FILE)
@@ -43,7 +47,7 @@ impl DataDir {
     /// The hasher of API keys. Its secret is made on first use, but not where the store has keys already: without the
     /// secret they were hashed under, none of them would be valid any more.
     pub(crate) fn hasher(&self, store_has_keys: bool) -> io::Result<ApiKeyHasher> {
-        let path = self.0.join(HASH_SECRET_FILE);
+        let path = self.hash_secret_file();
         match fs::read_to_string(&path) {
             Ok(text) if text.trim().len() == 64 => Ok(ApiKeyHasher::new(&Secret::new(text.trim()))),
             Ok(_) => Err(io::Error::other(format!(

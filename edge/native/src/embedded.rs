@@ -55,7 +55,7 @@ pub enum OpenError {
     /// The table was reached and did not answer as it should, or was not reached.
     #[error("{access} cannot be used: {error}{advice}")]
     Table { access: StoreAccess, error: StoreError, advice: String },
-    /// The secret under which a table's API keys are hashed is not there, or cannot be one.
+    /// The secret under which the store's API keys are hashed is not there, cannot be one, or is another one.
     #[error("{0}")]
     KeySecret(String),
 }
@@ -78,6 +78,8 @@ pub enum CreateKeyError {
     Refused(Violations),
     #[error("the system has no randomness")]
     Randomness(#[from] getrandom::Error),
+    #[error("the store's API keys are hashed under another secret than this gateway has; nothing was stored")]
+    OtherKeySecret,
     #[error("the key could not be stored")]
     Store(#[from] StoreError),
 }
@@ -94,20 +96,22 @@ impl EmbeddedGateway {
         providers: Vec<Provider>,
     ) -> Result<Self, OpenError> {
         let location = StoreLocation::DataDir(data_dir.as_ref().to_owned());
-        Self::open_with_runners(&location, settings, providers, None).await
+        Self::open_with_runners(&location, settings, providers, None, None).await
     }
 
     /// The same on any store, and for providers of type `spawn-cli` too: `runners` are asked now and every few seconds,
-    /// in the background, as long as the gateway is there.
+    /// in the background, as long as the gateway is there. `credential_dir` has the files that stored providers may name
+    /// as their credentials; without it they may name none.
     pub async fn open_with_runners(
         location: &StoreLocation,
         settings: Settings,
         providers: Vec<Provider>,
         runners: Option<Runners>,
+        credential_dir: Option<PathBuf>,
     ) -> Result<Self, OpenError> {
         let store = location.open().await?;
         let hasher = store.hasher().await?;
-        let mut host = NativeHost::new()?;
+        let mut host = NativeHost::new()?.with_credential_dir(credential_dir);
         let mut registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::default());
         let mut watch = None;
         if let Some(runners) = runners {
@@ -195,8 +199,26 @@ async fn store_key(
         limits: new.limits,
     };
     record.check().map_err(CreateKeyError::Refused)?;
+    claim_key_secret(store, hasher).await?;
     store.put_key(&record, None).await?;
     Ok(())
+}
+
+/// Says in the store under which secret its API keys are hashed, as the first of those who make some.
+async fn claim_key_secret(store: &DynamoStore, hasher: &ApiKeyHasher) -> Result<(), CreateKeyError> {
+    let check = hasher.check();
+    let stored = match store.key_secret().await? {
+        Some(stored) => Some(stored),
+        None => match store.put_key_secret(check, None).await {
+            Ok(_) => return Ok(()),
+            Err(StoreError::Conflict { .. }) => store.key_secret().await?,
+            Err(error) => return Err(error.into()),
+        },
+    };
+    match stored {
+        Some(stored) if stored.value != check => Err(CreateKeyError::OtherKeySecret),
+        _ => Ok(()),
+    }
 }
 
 fn random() -> Result<[u8; 32], getrandom::Error> {

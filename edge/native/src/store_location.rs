@@ -65,8 +65,21 @@ impl std::fmt::Display for StoreLocation {
 }
 
 impl OpenedStore {
-    /// The hasher of the API keys that this store has.
+    /// The hasher of the API keys that this store has; an error if they were hashed under another secret.
     pub(crate) async fn hasher(&self) -> Result<ApiKeyHasher, OpenError> {
+        let hasher = self.given_hasher().await?;
+        match self.store.key_secret().await {
+            Ok(Some(stored)) if stored.value != hasher.check() => {
+                Err(OpenError::KeySecret(self.other_key_secret()))
+            }
+            // One that cannot be read is named where the configuration is read.
+            Ok(_) | Err(StoreError::Unreadable(_)) => Ok(hasher),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    /// The hasher under the secret that is at hand, whatever the store says.
+    pub(crate) async fn given_hasher(&self) -> Result<ApiKeyHasher, OpenError> {
         match &self.location {
             StoreLocation::DataDir(directory) => {
                 let has_keys = self.has_keys().await.map_err(|error| self.error(error))?;
@@ -77,6 +90,21 @@ impl OpenedStore {
             StoreLocation::DynamoDb { key_secret, .. } => {
                 table_hasher(key_secret).map_err(OpenError::KeySecret)
             }
+        }
+    }
+
+    fn other_key_secret(&self) -> String {
+        let (location, what) = (&self.location, "API keys were hashed under another secret than");
+        match location {
+            StoreLocation::DataDir(directory) => {
+                let secret = DataDir::locate(Some(directory)).hash_secret_file();
+                format!("{location}: its {what} the one in {}; put that back from a backup", secret.display())
+            }
+            StoreLocation::DynamoDb { key_secret, .. } => format!(
+                "{location}: its {what} the given one ({}); give the one of the table's other users in {}, or begin with this one, under which no API key made so far is good: 'dyad-gateway store init --replace-key-secret'",
+                source_of(key_secret),
+                variables::KEY_SECRET
+            ),
         }
     }
 
@@ -97,11 +125,7 @@ impl OpenedStore {
 }
 
 fn table_hasher(key_secret: &CredentialRef) -> Result<ApiKeyHasher, String> {
-    let name = match key_secret {
-        CredentialRef::Env(name) => name.clone(),
-        CredentialRef::File(path) => path.clone(),
-        CredentialRef::Inline(_) | CredentialRef::None => "the given one".to_owned(),
-    };
+    let name = source_of(key_secret);
     let wrong = |reason: &str| {
         format!(
             "the secret under which API keys are hashed ({name}): {reason}; give the one of the table's other users in {}, or make one with 'dyad-gateway store init --new-key-secret FILE'",
@@ -111,6 +135,14 @@ fn table_hasher(key_secret: &CredentialRef) -> Result<ApiKeyHasher, String> {
     let secret = credential::read(key_secret).map_err(|reason| wrong(&reason))?;
     let secret = secret.ok_or_else(|| wrong("there is none"))?;
     edge_host::key_hasher(secret.expose()).map_err(wrong)
+}
+
+fn source_of(key_secret: &CredentialRef) -> &str {
+    match key_secret {
+        CredentialRef::Env(name) => name,
+        CredentialRef::File(path) => path,
+        CredentialRef::Inline(_) | CredentialRef::None => "the given one",
+    }
 }
 
 /// What helps against a failure that does not pass by itself; the codes are DynamoDB's.

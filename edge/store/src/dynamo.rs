@@ -11,8 +11,8 @@ use aws_sdk_dynamodb::error::BuildError;
 use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use aws_smithy_async::rt::sleep::AsyncSleep;
 use catalog::{
-    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore, LeftOut, Provider,
-    ProviderSlug, ProviderStore, Store, StoreError, Versioned,
+    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeySecretCheck, KeyStore,
+    LeftOut, Provider, ProviderSlug, ProviderStore, Store, StoreError, Versioned,
 };
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -327,6 +327,24 @@ impl KeyStore for DynamoStore {
             Ok(version)
         })
     }
+
+    fn key_secret(&self) -> BoxFuture<'_, Result<Option<Versioned<KeySecretCheck>>, StoreError>> {
+        self.call(self.find(Key::key_secret(), item::to_key_secret))
+    }
+
+    fn put_key_secret(
+        &self,
+        check: KeySecretCheck,
+        expected: Option<u64>,
+    ) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.call(async move {
+            let version = next_version(expected, StoreError::key_secret_conflict)?;
+            let item = item::from_key_secret(check, version);
+            // Counted so that every instance reads it.
+            self.put(item, expected, PROVIDER_CHANGES, StoreError::key_secret_conflict).await?;
+            Ok(version)
+        })
+    }
 }
 
 impl Store for DynamoStore {
@@ -340,6 +358,7 @@ impl Store for DynamoStore {
                 match item {
                     ConfigItem::Version(version) => snapshot.version = Some(*version),
                     ConfigItem::Provider(provider) => snapshot.providers.push(*provider),
+                    ConfigItem::KeySecret(check) => snapshot.key_secret = Some(check),
                 }
             }
             Ok(snapshot)

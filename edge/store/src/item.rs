@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use catalog::{
-    ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, LeftOut, Provider, ProviderSlug, RawProvider,
-    StoreError, Versioned,
+    ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, KeySecretCheck, LeftOut, Provider, ProviderSlug,
+    RawProvider, StoreError, Versioned,
 };
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
@@ -35,10 +35,15 @@ const VERSION: &str = "VERSION";
 /// As [`left_out`] calls it.
 pub(crate) const VERSION_NAME: &str = "CONFIG/VERSION";
 const PROVIDER: &str = "PROVIDER#";
+const KEY_SECRET: &str = "KEY_SECRET";
 
 impl Key {
     pub(crate) fn version() -> Self {
         Self { pk: CONFIG.to_owned(), sk: VERSION.to_owned() }
+    }
+
+    pub(crate) fn key_secret() -> Self {
+        Self { pk: CONFIG.to_owned(), sk: KEY_SECRET.to_owned() }
     }
 
     pub(crate) fn provider(slug: &ProviderSlug) -> Self {
@@ -59,7 +64,7 @@ pub(crate) fn key_partition(group: usize) -> String {
     format!("KEY#{}", group_name(group))
 }
 
-/// The attribute of the version item that counts writes of providers.
+/// The attribute of the version item that counts writes of providers, and of the key secret's check.
 pub(crate) const PROVIDER_CHANGES: &str = "providers";
 
 /// The attribute of the version item that counts writes of a group's keys.
@@ -168,10 +173,9 @@ pub(crate) fn to_key(item: &Item) -> Result<Versioned<ApiKeyRecord>, ItemError> 
         }
         Some(_) => return Err(ItemError::Attribute("allowed_models")),
     };
-    let hash = item.get("key_hash").and_then(|hash| hash.as_b().ok()).map(Blob::as_ref);
     let value = ApiKeyRecord {
         id: ApiKeyId::parse(get_string(item, SK)?).map_err(|_| ItemError::Attribute(SK))?,
-        hash: hash.and_then(|hash| hash.try_into().ok()).ok_or(ItemError::Attribute("key_hash"))?,
+        hash: get_hash(item, "key_hash")?,
         label: get_string(item, "label")?.to_owned(),
         created_at_ms: get_number(item, "created_at_ms")?,
         expires_at_ms: get_optional_number(item, "expires_at_ms")?,
@@ -186,6 +190,18 @@ pub(crate) fn to_key(item: &Item) -> Result<Versioned<ApiKeyRecord>, ItemError> 
         },
     };
     value.check()?;
+    Ok(Versioned { value, version: get_number(item, RECORD_VERSION)? })
+}
+
+pub(crate) fn from_key_secret(check: KeySecretCheck, version: u64) -> Item {
+    let mut item = record(&Key::key_secret(), version);
+    item.insert("check".to_owned(), AttributeValue::B(Blob::new(check.0)));
+    item
+}
+
+pub(crate) fn to_key_secret(item: &Item) -> Result<Versioned<KeySecretCheck>, ItemError> {
+    check_schema(item)?;
+    let value = KeySecretCheck(get_hash(item, "check")?);
     Ok(Versioned { value, version: get_number(item, RECORD_VERSION)? })
 }
 
@@ -207,11 +223,13 @@ pub(crate) fn to_config_version(item: &Item) -> Result<ConfigVersion, ItemError>
 pub(crate) enum ConfigItem {
     Version(Box<ConfigVersion>),
     Provider(Box<Versioned<Provider>>),
+    KeySecret(KeySecretCheck),
 }
 
 pub(crate) fn to_config_item(item: &Item) -> Result<ConfigItem, ItemError> {
     match get_string(item, SK)? {
         VERSION => to_config_version(item).map(|version| ConfigItem::Version(Box::new(version))),
+        KEY_SECRET => to_key_secret(item).map(|check| ConfigItem::KeySecret(check.value)),
         sk if sk.starts_with(PROVIDER) => {
             to_provider(item).map(|provider| ConfigItem::Provider(Box::new(provider)))
         }
@@ -232,6 +250,11 @@ fn get_string<'a>(item: &'a Item, name: &'static str) -> Result<&'a str, ItemErr
         Some(AttributeValue::S(text)) => Ok(text),
         _ => Err(ItemError::Attribute(name)),
     }
+}
+
+fn get_hash(item: &Item, name: &'static str) -> Result<[u8; 32], ItemError> {
+    let hash = item.get(name).and_then(|hash| hash.as_b().ok()).map(Blob::as_ref);
+    hash.and_then(|hash| hash.try_into().ok()).ok_or(ItemError::Attribute(name))
 }
 
 fn get_optional_number(item: &Item, name: &'static str) -> Result<Option<u64>, ItemError> {

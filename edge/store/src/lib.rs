@@ -10,7 +10,8 @@
 //!
 //! | item | `pk` | `sk` | attributes |
 //! |---|---|---|---|
-//! | configuration version | `CONFIG` | `VERSION` | `providers` N: writes of providers, `keys_c` N: writes of API keys whose ids begin with the character `c` (none: 0) |
+//! | configuration version | `CONFIG` | `VERSION` | `providers` N: writes of providers and of the key secret's check, `keys_c` N: writes of API keys whose ids begin with the character `c` (none: 0) |
+//! | check of the key secret | `CONFIG` | `KEY_SECRET` | `record_version` N, `check` B (32 bytes): see `catalog::ApiKeyHasher::check` |
 //! | provider | `CONFIG` | `PROVIDER#` and its slug | `record_version` N, `body` S: JSON in the form of `catalog::RawProvider` |
 //! | API key | `KEY#` and the first character of its id | its id | `record_version` N, `key_hash` B (32 bytes), `label` S, `created_at_ms` N, and where set: `expires_at_ms` N, `revoked_at_ms` N, `allowed_models` L of S, `requests_per_minute`, `concurrent_requests`, `tokens_per_minute`, `tokens_per_day`, `tokens_per_month` N |
 //! | limit in a window | `LIMIT#` and the key's id | quantity, period and start: `TOKENS#DAY#1767225600000` | `taken` N, `ttl` N |
@@ -25,9 +26,9 @@
 //! | port call | requests |
 //! |---|---|
 //! | `config` | `Query` of `CONFIG`, page by page (1 MB each, 32 at most) |
-//! | `config_version`, `provider`, `find_key` | `GetItem` |
+//! | `config_version`, `provider`, `find_key`, `key_secret` | `GetItem` |
 //! | `keys` | `Query` of each of the 62 partitions, four at once: for administrators |
-//! | `put_provider`, `put_key` | `TransactWriteItems`: `Put` if the record is at the expected `record_version` (or absent), and `ADD` 1 to its count in the configuration version |
+//! | `put_provider`, `put_key`, `put_key_secret` | `TransactWriteItems`: `Put` if the record is at the expected `record_version` (or absent), and `ADD` 1 to its count in the configuration version |
 //! | `delete_provider` | `TransactWriteItems`: `Delete` on the same condition, and the same `ADD` |
 //! | `announce` | `PutItem` of the node; of what it runs too, the first time and every six hours |
 //! | `withdraw` | `DeleteItem` |
@@ -70,7 +71,7 @@
 //! A node that announces itself every three seconds writes 864,000 units in 30 days: $0.54. An edge that looks for
 //! nodes every two seconds reads two units each time for up to 60 nodes (an item has about 250 bytes) and 32 for 1,000.
 //!
-//! Limits are counted in write units, one for each call (and one more for each KB of a slots item: some 25 instances).
+//! Limits are counted in write units, one for each call (and one more for each KB of a slots item: some 20 instances).
 //! `gateway` counts the calls in `tests/behaviour/limits_instances.rs`. For a million requests of one key:
 //!
 //! | limit | requests of the key a second and instance | write units | |
@@ -100,7 +101,11 @@
 //! - `CLIS#h`: read once by each edge.
 //! - `LIMIT#k`: a partition for each key. The busier a key, the larger the slices that instances take: some 35 writes a
 //!   minute, instance and limit at a steady rate, and one a second where requests are being refused. 1,000 writes a
-//!   second are 1,000 instances that refuse the same key, or 400 that serve it with all five limits.
+//!   second are 1,000 instances that refuse the same key, or 400 that serve it with all five limits. Its slots are one
+//!   item, with 51 bytes for each instance that has requests of the key under way (the name of its attribute is 23 of
+//!   them), which is renewed every ten seconds: `n` instances write `n / 10` times a second `n * 51 / 1,024` units, so
+//!   the partition's 1,000 units are for 450 of them, without those that come and go. The item's 400 KB are not
+//!   reached by then. A key that is to have concurrent requests limited on more instances is to be split into several.
 //!
 //! # Failures
 //!

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! {"format":"dyad-gateway-store","version":1}
+//! {"key_secret":"…"}                            the check of the keys' secret, in hexadecimal digits, if it is known
 //! {"provider":{…}}                              in the form of catalog::RawProvider, by slug
 //! {"key":{"id":…,"hash":…,"label":…,…}}         by id; the hash in hexadecimal digits
 //! {"end":{"providers":2,"keys":17}}
@@ -11,13 +12,14 @@
 //! rest of it: [`Existing::Replace`] keeps the moment, and [`Imported::kept_revoked`] counts such keys.
 //!
 //! There is no secret in it but the hashes of the keys, which are of use only with the secret under which they were
-//! made: whoever imports them needs the same one. Limits that were used and the registry of nodes stay where they are.
+//! made: whoever imports them needs the same one, and a store of another one does not take them. Limits that were used and the registry of nodes stay where they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read as _, Write};
 
 use catalog::{
-    ApiKeyId, ApiKeyLimits, ApiKeyRecord, LeftOut, Provider, RawProvider, Store, StoreError, Violations,
+    ApiKeyId, ApiKeyLimits, ApiKeyRecord, KeySecretCheck, LeftOut, Provider, RawProvider, Store, StoreError,
+    Violations,
 };
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +70,9 @@ pub enum TransferError {
     /// Nothing was written.
     #[error("the store has others than the file: {}", .0.join(", "))]
     Differs(Vec<String>),
+    /// Nothing was written.
+    #[error("the file's API keys were hashed under another secret than the store's")]
+    OtherKeySecret,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,6 +85,7 @@ struct Header {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
+    KeySecret(String),
     Provider(serde_json::Value),
     Key(Box<KeyLine>),
     End(Counts),
@@ -130,13 +136,9 @@ impl From<ApiKeyRecord> for KeyLine {
             allowed_models,
             limits,
         } = record;
-        let [high, low] = [&hash[..16], &hash[16..]].map(|half| {
-            let half = half.try_into().expect("half of 32 bytes has 16");
-            format!("{:032x}", u128::from_be_bytes(half))
-        });
         Self {
             id,
-            hash: high + &low,
+            hash: hash_text(&hash),
             label,
             created_at_ms,
             expires_at_ms,
@@ -174,6 +176,14 @@ impl KeyLine {
     }
 }
 
+fn hash_text(hash: &[u8; 32]) -> String {
+    let [high, low] = [&hash[..16], &hash[16..]].map(|half| {
+        let half = half.try_into().expect("half of 32 bytes has 16");
+        format!("{:032x}", u128::from_be_bytes(half))
+    });
+    high + &low
+}
+
 fn parse_hash(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
@@ -195,6 +205,10 @@ pub async fn export(store: &dyn Store, out: &mut (dyn Write + Send)) -> Result<E
     let list = store.keys().await?;
     let counts = Counts { providers: config.providers.len(), keys: list.keys.len() };
     write_line(out, &Header { format: FORMAT.to_owned(), version: VERSION })?;
+    // Providers alone fit everywhere.
+    if let (Some(check), 1..) = (config.key_secret, counts.keys) {
+        write_line(out, &Line::KeySecret(hash_text(&check.0)))?;
+    }
     for provider in config.providers {
         let raw = provider.value.to_raw();
         let raw = raw.map_err(|error| StoreError::Refused { reason: error.to_string() })?;
@@ -217,6 +231,7 @@ fn write_line(out: &mut (dyn Write + Send), line: &impl Serialize) -> io::Result
 /// What is in a file.
 #[derive(Default)]
 struct Content {
+    key_secret: Option<KeySecretCheck>,
     providers: Vec<Provider>,
     keys: Vec<ApiKeyRecord>,
 }
@@ -237,6 +252,12 @@ pub async fn import(
         let keys = store.keys().await?.keys.into_iter();
         keys.map(|key| (key.value.id.clone(), key)).collect()
     };
+    let stored_key_secret = store.key_secret().await?.map(|check| check.value);
+    if let (Some(known), Some(given)) = (stored_key_secret, content.key_secret)
+        && known != given
+    {
+        return Err(TransferError::OtherKeySecret);
+    }
     if existing == Existing::Refuse {
         let providers = content
             .providers
@@ -253,6 +274,9 @@ pub async fn import(
         }
     }
     let mut imported = Imported::default();
+    if let (None, Some(check)) = (stored_key_secret, content.key_secret) {
+        store.put_key_secret(check, None).await?;
+    }
     for provider in &content.providers {
         let known = stored.get(&provider.slug);
         if known.is_some_and(|known| known.value == *provider) {
@@ -314,6 +338,14 @@ fn read(file: &mut (dyn BufRead + Send)) -> Result<Content, TransferError> {
         }
         let parsed: Line = serde_json::from_slice(&line).map_err(|error| refused(error.to_string()))?;
         match parsed {
+            Line::KeySecret(_) if content.key_secret.is_some() => {
+                return Err(refused("key_secret is there twice".to_owned()));
+            }
+            Line::KeySecret(check) => {
+                let check = parse_hash(&check)
+                    .ok_or_else(|| refused("key_secret: is not 64 hexadecimal digits".to_owned()))?;
+                content.key_secret = Some(KeySecretCheck(check));
+            }
             Line::Provider(raw) => {
                 let provider = Provider::check(&RawProvider::from(raw))
                     .map_err(|violations| refused(named(violations, "provider")))?;

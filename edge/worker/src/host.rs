@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use catalog::{CredentialRef, Secret};
-use gateway::{Body, BoxFuture, CallError, Host};
+use gateway::{Body, BoxFuture, CallError, Host, Origin};
 use js_sys::{Date, Reflect};
 use wasm_bindgen::JsValue;
 use worker::Env;
@@ -29,6 +29,11 @@ pub(crate) struct WorkerHost {
 impl WorkerHost {
     pub(crate) fn new(env: Env) -> Self {
         Self { env }
+    }
+
+    /// Whether there is a client certificate for runners.
+    pub(crate) fn has_runners(&self) -> bool {
+        self.env.service(RUNNERS).is_ok()
     }
 
     /// A variable or a secret.
@@ -87,7 +92,7 @@ impl Host for WorkerHost {
         }
     }
 
-    fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
+    fn credential(&self, reference: &CredentialRef, _: Origin) -> Result<Option<Secret>, String> {
         edge_host::credential(reference, |name| self.variable(name))
     }
 }

@@ -8,8 +8,8 @@ mod recorder;
 use std::collections::BTreeSet;
 
 use catalog::{
-    ApiKeyId, ApiKeyLimits, ApiKeyRecord, Ask, Counter, Held, Hold, KeyStore as _, LimitStore as _, Period,
-    Provider, ProviderStore as _, Quantity, RawProvider, Store as _,
+    ApiKeyId, ApiKeyLimits, ApiKeyRecord, Ask, Counter, Held, Hold, KeySecretCheck, KeyStore as _,
+    LimitStore as _, Period, Provider, ProviderStore as _, Quantity, RawProvider, Store as _,
 };
 use recorder::{Recorder, TABLE_ARN};
 use runner_api::{Capacity, NodeRecord, Registry as _};
@@ -55,6 +55,7 @@ fn provider() -> Provider {
 
 /// What `dyad-gateway keys …`, `providers …` and an export do.
 async fn administer(store: &DynamoStore) {
+    store.put_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
     store.put_key(&key(), None).await.unwrap();
     let version = store.put_provider(&provider(), None).await.unwrap();
     store.delete_provider(&provider().slug, version).await.unwrap();
@@ -66,6 +67,7 @@ async fn administer(store: &DynamoStore) {
 /// What an edge does from its start on.
 async fn read_configuration(store: &DynamoStore) {
     store.config_version().await.unwrap();
+    store.key_secret().await.unwrap();
     store.config().await.unwrap();
     store.find_key(&key_id()).await.unwrap();
 }

@@ -52,7 +52,7 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "infra",
-        about: "Terraform, policies, compose, images, units, alerts, dashboard and workflows, each by its own tool",
+        about: "Terraform, policies, compose, images, units, alerts, dashboard, workflows and wrangler.toml, each by its own tool",
         needs: &[&[
             provision::C_COMPILER,
             provision::NPM,
@@ -64,6 +64,7 @@ pub(crate) const SUITES: &[Suite] = &[
             provision::COMPOSE,
             Need::Pins("infra/lint-python"),
             Need::Pins("infra/lint-node"),
+            Need::WorkerTools,
         ]],
         run: infra::check,
     },

@@ -67,6 +67,18 @@ fn a_hash_verifies_its_key_under_its_secret_only() {
 }
 
 #[test]
+fn secrets_are_told_apart_by_their_checks() {
+    let check = |secret: &str| ApiKeyHasher::new(&Secret::new(secret)).check();
+    assert_eq!(check("pepper"), check("pepper"));
+    assert_ne!(check("pepper"), check("salt"));
+    // It is stored: another text would make every store's secret another one.
+    assert_eq!(
+        check("pepper").0.map(|byte| format!("{byte:02x}")).concat(),
+        "d111bb84389d479b68e3464dce3701e789b9a843a6709433c3525d3662074279"
+    );
+}
+
+#[test]
 fn debug_output_shows_no_secret() {
     let key = ApiKey::from_random(&[3; 32]);
     let printed = format!("{key:?} {:?}", ApiKeyHasher::new(&Secret::new("pepper")));

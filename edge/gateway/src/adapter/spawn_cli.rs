@@ -23,6 +23,7 @@ use runner_api::{CliInfo, NodeRecord, RUNS_PATH, RunRequest, VERSION, VERSION_HE
 
 use super::{ChatCall, Completed, Gathered, MAX_ERROR_BODY_BYTES, call_failure, until};
 use crate::body::{ReadTimeouts, collect};
+use crate::body_memory::BodyMemory;
 use crate::error::{ApiError, FailureClass, Scope, UpstreamFailure};
 use crate::event::ChatEvent;
 use crate::host::{Body, Host, REQUEST_ID, full};
@@ -249,7 +250,7 @@ impl<'a> Runs<'a> {
             None => {
                 // The time for the first byte is the same for all nodes together.
                 let message = "The runner did not begin to answer in time.";
-                return Err(UpstreamFailure::new(FailureClass::Timeout, message));
+                return Err(UpstreamFailure::new(FailureClass::Timeout, message).after_work());
             }
         };
         let version = response.headers().get(RUNNER_VERSION).and_then(|version| version.to_str().ok());
@@ -266,7 +267,9 @@ impl<'a> Runs<'a> {
         };
         let (head, mut body) = response.into_parts();
         // A body that is too long or broken says nothing; the status still does.
-        let body = collect(&mut body, MAX_ERROR_BODY_BYTES, timeouts, host).await.unwrap_or_default();
+        let body = collect(&mut body, MAX_ERROR_BODY_BYTES, &BodyMemory::UNCOUNTED, timeouts, host)
+            .await
+            .unwrap_or_default();
         Err(refusal::classify(head.status, &body, self.conversation, self.cli))
     }
 

@@ -1,6 +1,7 @@
 //! What is read from the store, when, and who waits for it.
 
-use catalog::{ApiKey, LeftOut};
+use catalog::{ApiKey, ApiKeyHasher, KeyStore as _, LeftOut, Secret};
+use futures_util::FutureExt as _;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -193,8 +194,7 @@ fn a_cold_instance_says_what_is_wrong_with_its_store() {
         let ready = test.get("/ready");
         assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(ready.header("retry-after"), Some("2"));
-        let expected =
-            json!({"status": "unavailable", "store": class, "limits": "ok", "models": 0, "left_out": 0});
+        let expected = json!({"status": "unavailable", "store": class, "limits": "ok", "key_secret": "ok", "models": 0, "left_out": 0});
         assert_eq!(ready.json(), expected);
         let answer = test.get("/v1/models");
         assert_eq!(answer.header("retry-after"), Some("2"));
@@ -220,8 +220,7 @@ fn a_warm_instance_serves_on_and_says_what_is_wrong() {
         test.listed();
         test.host.run_spawned();
         assert_eq!(test.listed(), ["m"]);
-        let expected =
-            json!({"status": "degraded", "store": class, "limits": "ok", "models": 1, "left_out": 0});
+        let expected = json!({"status": "degraded", "store": class, "limits": "ok", "key_secret": "ok", "models": 1, "left_out": 0});
         assert_eq!(test.get("/ready").json(), expected);
         test.store.is(Mood::Well);
         test.advance(secs(2));
@@ -255,6 +254,30 @@ fn what_is_left_out_is_named_and_logged_once() {
 }
 
 #[test]
+fn another_key_secret_than_the_stores_is_told_and_logged_once() {
+    let test = setup().provider("alpha", &json!({})).build();
+    let log = Log::start();
+    let told = || log.all().iter().filter(|line| line.contains("another key secret")).count();
+    let stands = || {
+        test.advance(secs(10));
+        test.listed();
+        test.host.run_spawned();
+        let ready = test.get("/ready").json();
+        (ready["status"].clone(), ready["key_secret"].clone())
+    };
+    let other = ApiKeyHasher::new(&Secret::new("another")).check();
+    let put = |check, expected| test.store.put_key_secret(check, expected).now_or_never().unwrap().unwrap();
+    assert_eq!(stands(), (json!("ready"), json!("ok")), "nobody has said yet which is the store's");
+    put(other, None);
+    assert_eq!(stands(), (json!("degraded"), json!("mismatch")));
+    assert!(test.gateway.status().key_secret_differs);
+    assert_eq!((stands().0, told()), (json!("degraded"), 1));
+    put(test.hasher.check(), Some(1));
+    assert_eq!(stands(), (json!("ready"), json!("ok")));
+    assert_eq!(told(), 1);
+}
+
+#[test]
 fn a_key_that_cannot_be_read_is_refused_and_named() {
     let test = setup().provider("alpha", &json!({})).build();
     settle(&test);
@@ -266,7 +289,7 @@ fn a_key_that_cannot_be_read_is_refused_and_named() {
     test.advance(secs(10));
     let look_ups = test.store.key_look_ups();
     for _ in 0..3 {
-        assert_eq!(test.get("/v1/models").error_line(), "401 invalid_request_error invalid_api_key");
+        assert_eq!(test.get("/v1/models").error_line(), "503 server_error store_unavailable");
     }
     assert_eq!(test.store.key_look_ups(), look_ups + 1);
     assert_eq!(test.gateway.status().left_out, [damage]);
@@ -307,4 +330,45 @@ fn nothing_is_fresh_for_longer_than_it_may_be_old() {
     test.put_key(&ApiKey::parse(&test.key).unwrap(), |record| record.revoked_at_ms = Some(1));
     test.advance(secs(10));
     assert_eq!(test.get("/v1/models").status, StatusCode::UNAUTHORIZED);
+}
+
+#[test]
+fn one_reads_a_changed_key_for_all() {
+    let test = setup().provider("alpha", &json!({})).build();
+    settle(&test);
+    test.put_key(&ApiKey::parse(&test.key).unwrap(), |record| record.revoked_at_ms = Some(1));
+    test.advance(secs(2));
+    test.listed();
+    test.host.run_spawned();
+    let before = test.store.key_look_ups();
+    test.store.is(Mood::Slow);
+    let mut reader = start_models(&test);
+    reader.must_wait();
+    for _ in 0..100 {
+        assert_eq!(test.get("/v1/models").status, StatusCode::OK, "it was good two seconds ago");
+    }
+    assert_eq!(test.store.key_look_ups(), before + 1);
+    test.store.is(Mood::Well);
+    test.store.go();
+    assert_eq!(reader.finish().status, StatusCode::UNAUTHORIZED);
+    assert_eq!(test.get("/v1/models").status, StatusCode::UNAUTHORIZED);
+}
+
+#[test]
+fn what_was_known_too_long_ago_is_not_served_while_another_reads() {
+    let test = setup().provider("alpha", &json!({})).build();
+    settle(&test);
+    test.put_key(&ApiKey::parse(&test.key).unwrap(), |record| record.revoked_at_ms = Some(1));
+    test.advance(secs(3_600));
+    test.store.hold_keys(true);
+    let (mut reader, mut waiter) = (start_models(&test), start_models(&test));
+    let before = test.store.key_look_ups();
+    reader.must_wait();
+    waiter.must_wait();
+    assert_eq!(test.store.key_look_ups(), before + 1);
+    test.store.hold_keys(false);
+    test.store.go();
+    assert_eq!(reader.finish().status, StatusCode::UNAUTHORIZED);
+    test.host.advance(MS(10));
+    assert_eq!(waiter.finish().status, StatusCode::UNAUTHORIZED);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use catalog::{ApiKey, ApiKeyLimits, ApiKeyRecord, CredentialRef, KeyStore as _, Provider, Secret};
 use dynoxide::Database;
 use edge_host::{Deployment, DynamoStore, variables};
-use gateway::{Body, BoxFuture, CallError, Gateway, Host, Settings, full};
+use gateway::{Body, BoxFuture, CallError, Gateway, Host, Origin, Settings, full};
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
@@ -110,7 +110,7 @@ impl Host for TestHost {
         self.background.spawn(future);
     }
 
-    fn credential(&self, _: &CredentialRef) -> Result<Option<Secret>, String> {
+    fn credential(&self, _: &CredentialRef, _: Origin) -> Result<Option<Secret>, String> {
         Ok(None)
     }
 }
@@ -190,7 +190,7 @@ fn deployment(endpoint: &str) -> Deployment {
         variables::SECRET_ACCESS_KEY => Some("hunter2".to_owned()),
         _ => None,
     };
-    Deployment::from_variables(get).unwrap()
+    Deployment::from_variables(get, Settings::default()).unwrap()
 }
 
 /// One instance of an edge.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use catalog::StoreError;
+use catalog::{KeyStore as _, StoreError};
 use clap::{Args, Subcommand};
 use edge_host::variables;
 use serde_json::json;
@@ -61,6 +61,11 @@ pub(crate) struct InitArgs {
     /// Write a new secret for hashing API keys into this file, which must not be there yet
     #[arg(long, value_name = "FILE")]
     new_key_secret: Option<PathBuf>,
+    #[arg(
+        long,
+        help = "Go over to another secret, the new one or DYAD_KEY_SECRET's: no API key that was made before is good any more"
+    )]
+    replace_key_secret: bool,
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
@@ -113,9 +118,9 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
         let opened = location.open().await?;
         match &location {
             StoreLocation::DataDir(directory) => {
-                if args.new_key_secret.is_some() {
+                if args.new_key_secret.is_some() || args.replace_key_secret {
                     return Err(Failure::Usage(vec![
-                        "--new-key-secret: the secret of a data directory is made in it; this is for a table, named by --table".to_owned(),
+                        "--new-key-secret and --replace-key-secret: the secret of a data directory is made in it; this is for a table, named by --table".to_owned(),
                     ]));
                 }
                 opened.hasher().await?;
@@ -130,8 +135,8 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
                         return Err(Failure::Failed(format!("{access} was removed while it was looked at")));
                     }
                 };
-                if let Some(path) = &args.new_key_secret {
-                    new_key_secret(path)?;
+                if args.new_key_secret.is_some() || args.replace_key_secret {
+                    set_key_secret(&opened, access, args).await?;
                 }
                 output.object(&json!({
                     "table": access.table, "region": access.region, "endpoint": access.endpoint_url, "created": made,
@@ -190,7 +195,27 @@ fn fit(state: TableState, access: &StoreAccess) -> Result<TableState, Failure> {
     Ok(state)
 }
 
-fn new_key_secret(path: &Path) -> Result<(), Failure> {
+/// Says in the table under which secret its API keys are hashed from now on.
+async fn set_key_secret(opened: &OpenedStore, access: &StoreAccess, args: &InitArgs) -> Result<(), Failure> {
+    let stored = opened.store.key_secret().await.map_err(|error| opened.error(error))?;
+    if stored.is_some() && !args.replace_key_secret {
+        return Err(Failure::Failed(format!(
+            "the API keys of {access} have a secret already; with --replace-key-secret none of them would be good any more"
+        )));
+    }
+    let hasher = match &args.new_key_secret {
+        Some(path) => {
+            let secret = new_key_secret(path)?;
+            edge_host::key_hasher(&secret).map_err(|reason| Failure::Failed(reason.to_owned()))?
+        }
+        None => opened.given_hasher().await?,
+    };
+    let written = opened.store.put_key_secret(hasher.check(), stored.map(|stored| stored.version)).await;
+    written.map_err(|error| opened.error(error))?;
+    Ok(())
+}
+
+fn new_key_secret(path: &Path) -> Result<String, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::failed(&path.display().to_string(), error);
     let secret = random::hex::<32>().map_err(|error| failed(&error))?;
     file::write_new(path, &secret, PRIVATE).map_err(|error| match error.kind() {
@@ -199,7 +224,8 @@ fn new_key_secret(path: &Path) -> Result<(), Failure> {
             path.display()
         )),
         _ => failed(&error),
-    })
+    })?;
+    Ok(secret)
 }
 
 fn serve(args: &ServeArgs) -> Result<(), Failure> {

@@ -20,8 +20,10 @@ fn a_table_is_made_once_and_found_from_then_on() {
 
     let found = &place.run(&["store", "init", "--json"]).expect(0).json()[0];
     assert_eq!(found["created"], false);
-    // A secret that was made is not lost to a repetition.
+    // A secret that was made is not lost to a repetition, neither in the table nor in its file.
     let again = place.run(&arguments).expect(1);
+    assert!(again.stderr.contains("have a secret already"), "{again:#?}");
+    let again = place.run(&[&arguments[..], &["--replace-key-secret"]].concat()).expect(1);
     assert!(again.stderr.contains("never overwritten"), "{again:#?}");
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), first);
 }

@@ -127,3 +127,23 @@ fn every_gateway_on_a_table_serves_what_it_has() {
         until_served(gateway, &key, "m", false);
     }
 }
+
+/// Whoever may write to the store must not have this machine's files sent to a host of their choice.
+#[test]
+fn a_stored_provider_reads_files_of_one_directory_only() {
+    let mut place = Place::new();
+    let upstream = Upstream::start(Some("sk-secret"));
+    let key = place.write("key", "sk-secret\n");
+    let directory = std::path::Path::new(&key).parent().unwrap().to_str().unwrap().to_owned();
+    let named = provider("up", &upstream.base_url, &format!("credential = \"file:{key}\""));
+    let file = place.write("a.toml", &named);
+    place.run(&["providers", "check", "--no-discovery", "--config", &file]).expect(0);
+    place.run(&["providers", "apply", &file]).expect(0);
+    let refused = place.run(&["providers", "check", "--no-discovery"]).expect(1);
+    assert!(refused.stdout.contains("DYAD_CREDENTIAL_DIR"), "{refused:#?}");
+    let settings = place.write("settings.toml", "credential_dir = \"/var/empty\"");
+    let elsewhere = place.run(&["providers", "check", "--no-discovery", "--config", &settings]).expect(1);
+    assert!(elsewhere.stdout.contains(&key), "{elsewhere:#?}");
+    place.set("DYAD_CREDENTIAL_DIR", &directory);
+    place.run(&["providers", "check", "--no-discovery", "--config", &settings]).expect(0);
+}

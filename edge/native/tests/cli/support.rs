@@ -250,6 +250,13 @@ impl Served {
         answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
     }
 
+    /// What `/ready` says.
+    pub(crate) fn ask_ready(&self) -> Value {
+        let head = "GET /ready HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let answer = exchange(TcpStream::connect(self.address()).unwrap(), head.as_bytes());
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+
     /// What the listener for Prometheus answers, head and all.
     pub(crate) fn ask_metrics(&self, method: &str, path: &str) -> String {
         let url = self.ready["metrics_url"].as_str().unwrap();

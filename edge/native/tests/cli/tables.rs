@@ -49,6 +49,38 @@ fn the_key_secret_may_be_in_a_file() {
 }
 
 #[test]
+fn another_key_secret_than_the_tables_is_said_to_be_one() {
+    let place = Place::on_table();
+    let key = place.run(&["keys", "create"]).expect(0).stdout.trim().to_owned();
+    let running = place.up(&[]);
+    let mut other = place.beside();
+    other.set("DYAD_KEY_SECRET", "another secret, long enough for tests");
+    for arguments in [&["up", "--listen", "127.0.0.1:0"][..], &["keys", "create"]] {
+        let ran = other.run(arguments).expect(2);
+        assert!(ran.stderr.contains("hashed under another secret"), "{ran:#?}");
+        assert!(ran.stderr.contains("DYAD_KEY_SECRET"), "{ran:#?}");
+    }
+    let doctor = other.run(&["doctor", "--no-discovery"]).expect(1);
+    assert!(doctor.stdout.contains("hashed under another secret"), "{doctor:#?}");
+    other.run(&["keys", "list"]).expect(0);
+    assert_eq!(running.ask_ready()["key_secret"], "ok");
+
+    other.run(&["store", "init", "--replace-key-secret"]).expect(0);
+    assert_eq!(other.up(&[]).get("/v1/models", &key), 401, "it was hashed under the former secret");
+    let key = other.run(&["keys", "create"]).expect(0).stdout.trim().to_owned();
+    assert_eq!(other.up(&[]).get("/v1/models", &key), 200);
+    let told = || {
+        // It asks for changes as long as it has requests.
+        running.get("/v1/models", &key);
+        let ready = running.ask_ready();
+        (ready["key_secret"] == "mismatch").then_some(ready)
+    };
+    assert_eq!(eventually("who still has the former secret says so", told)["status"], "degraded");
+    let log = running.stop();
+    assert_eq!(log.matches("no API key is valid here").count(), 1, "{log}");
+}
+
+#[test]
 fn what_is_wrong_is_said_before_anything_starts() {
     let place = Place::on_table();
     let file = place.write("a.toml", "[store]\ntable = 7\nkey_secret = \"hunter2\"\ncolour = \"red\"\n");

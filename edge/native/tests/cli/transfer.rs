@@ -28,10 +28,14 @@ fn a_laptops_store_goes_on_as_a_table() {
     assert!(!std::fs::read_to_string(file).unwrap().contains(&key), "a key is exported as its hash");
 
     let mut fleet = Place::on_table();
+    fleet.run(&["store", "init", "--new-key-secret", fleet.path("new").to_str().unwrap()]).expect(0);
+    let refused = fleet.run(&["store", "import", file]).expect(1);
+    assert!(refused.stderr.contains("hashed under another secret"), "{refused:#?}");
     let secret = std::fs::read_to_string(laptop.data_dir().join("key-hash.secret")).unwrap();
     fleet.set("DYAD_KEY_SECRET", &secret);
+    fleet.run(&["store", "init", "--replace-key-secret"]).expect(0);
     let imported = &fleet.run(&["store", "import", file, "--json"]).expect(0).json()[0];
-    assert_eq!(*imported, json!({"created": 4, "replaced": 0, "unchanged": 0}));
+    assert_eq!(*imported, json!({"created": 4, "replaced": 0, "unchanged": 0, "kept_revoked": 0}));
     let gateway = fleet.up(&[]);
     assert!(gateway.ready.get("api_key").is_none(), "there is a key: {}", gateway.ready);
     assert_eq!(gateway.get("/v1/models/m", &key), 200);
@@ -45,7 +49,7 @@ fn a_backup_can_be_put_back() {
         fill(&place);
         let export = |place: &Place| place.run(&["store", "export"]).expect(0).stdout;
         let backup = export(&place);
-        assert_eq!(backup.lines().count(), 6, "{backup}");
+        assert_eq!(backup.lines().count(), 7, "{backup}");
         let file = place.write("backup.jsonl", &backup);
         let kept = place.run(&["store", "export", &file]).expect(1);
         assert!(kept.stderr.contains("is there already"), "{kept:#?}");
@@ -59,10 +63,27 @@ fn a_backup_can_be_put_back() {
             "{refused:#?}"
         );
         let replaced = place.run(&["store", "import", &file, "--replace", "--json"]).expect(0).json();
-        assert_eq!(replaced, [json!({"created": 1, "replaced": 1, "unchanged": 2})]);
+        assert_eq!(replaced, [json!({"created": 1, "replaced": 1, "unchanged": 2, "kept_revoked": 0})]);
         assert_eq!(export(&place), backup);
         let again = place.run_with_input(&["store", "import", "-"], &backup).expect(0);
         assert!(again.stdout.contains("4 unchanged"), "{again:#?}");
+    }
+}
+
+#[test]
+fn a_backup_does_not_bring_revoked_keys_back() {
+    for place in Place::on_each_store() {
+        let id =
+            place.run(&["keys", "create", "--json"]).expect(0).json()[0]["id"].as_str().unwrap().to_owned();
+        let backup = place.run(&["store", "export"]).expect(0).stdout;
+        place.run(&["keys", "revoke", &id]).expect(0);
+        let imported = place.run_with_input(&["store", "import", "-", "--replace"], &backup).expect(0);
+        assert!(
+            imported.stdout.contains("1 API key of the file, revoked since, stayed revoked"),
+            "{imported:#?}"
+        );
+        let after = place.run(&["store", "export"]).expect(0).stdout;
+        assert!(!backup.contains("revoked_at_ms") && after.contains("revoked_at_ms"), "{after}");
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use catalog::{
-    Adapter, ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, Provider, Secret, Store,
-    StoreError, Versioned,
+    Adapter, ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, KeySecretCheck, Provider,
+    Secret, Store, StoreError, Versioned,
 };
 use tokio::task::JoinSet;
 
@@ -34,6 +34,7 @@ pub(crate) use on_every_engine;
 on_every_engine! {
     providers_are_kept
     keys_are_kept
+    the_key_secrets_check_is_kept
     stale_writes_change_nothing
     every_change_is_counted
     what_breaks_the_rules_is_refused
@@ -90,6 +91,23 @@ async fn providers_are_kept(backend: Backend) {
     assert_eq!(store.provider(&b.slug).await.unwrap(), None);
     assert_eq!(providers(&*store).await, [Versioned { value: a, version: 1 }]);
     assert_eq!(store.put_provider(&b, None).await.unwrap(), 1);
+}
+
+async fn the_key_secrets_check_is_kept(backend: Backend) {
+    let store = backend.store;
+    let (one, other) = (KeySecretCheck([7; 32]), KeySecretCheck([8; 32]));
+    assert_eq!(store.key_secret().await.unwrap(), None);
+    assert_eq!(store.config().await.unwrap().key_secret, None);
+    assert_eq!(store.put_key_secret(one, None).await.unwrap(), 1);
+    for stale in [None, Some(2)] {
+        assert!(is_conflict(&store.put_key_secret(other, stale).await));
+    }
+    assert_eq!(store.key_secret().await.unwrap(), Some(Versioned { value: one, version: 1 }));
+    assert_eq!(store.put_key_secret(other, Some(1)).await.unwrap(), 2);
+    assert_eq!(store.key_secret().await.unwrap(), Some(Versioned { value: other, version: 2 }));
+    let config = store.config().await.unwrap();
+    assert_eq!((config.key_secret, config.left_out), (Some(other), vec![]));
+    assert_eq!(writes(&*store).await, (2, 0), "counted, so that every instance reads it");
 }
 
 async fn keys_are_kept(backend: Backend) {

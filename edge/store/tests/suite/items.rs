@@ -1,6 +1,6 @@
 //! The items in the table: their form, and what happens to those of another form.
 
-use catalog::{ApiKeyLimits, ApiKeyRecord, ProviderSlug, StoreError};
+use catalog::{ApiKeyLimits, ApiKeyRecord, KeySecretCheck, ProviderSlug, StoreError};
 use serde_json::{Value, json};
 
 use crate::backend::{Backend, get_raw, put_raw};
@@ -26,10 +26,16 @@ async fn the_form_stays_as_it_is() {
     };
     backend.store.put_key(&key, None).await.unwrap();
     backend.store.put_provider(&provider("Ollama"), None).await.unwrap();
+    backend.store.put_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
 
+    let key_secret = json!({
+        "pk": { "S": "CONFIG" }, "sk": { "S": "KEY_SECRET" }, "schema_version": { "N": "1" }, "record_version": { "N": "1" },
+        "check": { "B": "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=" },
+    });
+    assert_eq!(get_raw(&engine, "CONFIG", "KEY_SECRET"), key_secret);
     let version = json!({
         "pk": { "S": "CONFIG" }, "sk": { "S": "VERSION" }, "schema_version": { "N": "1" },
-        "providers": { "N": "1" }, format!("keys_{}", &key.id.as_str()[..1]): { "N": "1" },
+        "providers": { "N": "2" }, format!("keys_{}", &key.id.as_str()[..1]): { "N": "1" },
     });
     assert_eq!(get_raw(&engine, "CONFIG", "VERSION"), version);
     let partition = format!("KEY#{}", &key.id.as_str()[..1]);
@@ -180,6 +186,27 @@ async fn unreadable_keys_are_left_out_and_named() {
     let list = store.keys().await.unwrap();
     assert_eq!(list.keys.len(), 2, "unchanged, the item can be read");
     assert_eq!(list.left_out[0].name, format!("{partition}/not an id"));
+}
+
+#[tokio::test]
+async fn an_unreadable_check_of_the_key_secret_takes_nothing_else_away() {
+    let backend = Backend::embedded().await;
+    let (store, engine) = (backend.store, backend.engine.unwrap());
+    store.put_provider(&provider("a"), None).await.unwrap();
+    store.put_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
+    let item = get_raw(&engine, "CONFIG", "KEY_SECRET");
+    for changes in [
+        json!({ "schema_version": { "N": "2" } }),
+        json!({ "record_version": null }),
+        json!({ "check": { "S": "check" } }),
+        json!({ "check": { "B": "BwcH" } }),
+    ] {
+        put_raw(&engine, &with(&item, &changes));
+        assert!(matches!(store.key_secret().await, Err(StoreError::Unreadable(_))), "{changes}");
+        let config = store.config().await.unwrap();
+        assert_eq!((config.key_secret, config.providers.len()), (None, 1), "{changes}");
+        assert_eq!(config.left_out[0].name, "CONFIG/KEY_SECRET");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use catalog::{ApiKeyLimits, ApiKeyRecord, CredentialRef, Provider, Store};
+use catalog::{ApiKeyLimits, ApiKeyRecord, CredentialRef, KeySecretCheck, Provider, Store};
 use serde_json::{Value, json};
 use store::transfer::{Existing, Imported, TransferError, export, import};
 
@@ -137,6 +137,40 @@ async fn a_revoked_key_stays_revoked() {
     assert_eq!(done, Imported { replaced: 1, unchanged: 1, kept_revoked: 2, ..Imported::default() });
     let renamed = ApiKeyRecord { revoked_at_ms: Some(8), ..renamed };
     assert_eq!(content(&*store).await.1, [leaked, renamed]);
+}
+
+#[tokio::test]
+async fn keys_of_another_secret_are_not_imported() {
+    let (one, other) = (KeySecretCheck([7; 32]), KeySecretCheck([8; 32]));
+    let from = Backend::memory().await.store;
+    from.put_key_secret(one, None).await.unwrap();
+    from.put_provider(&provider("Ollama"), None).await.unwrap();
+    assert!(!exported(&*from).await.contains("key_secret"), "providers alone fit everywhere");
+    from.put_key(&key(1), None).await.unwrap();
+    let file = exported(&*from).await;
+    let line = format!("{{\"key_secret\":\"{}\"}}", "07".repeat(32));
+    assert_eq!(file.lines().nth(1), Some(&*line));
+
+    let to = Backend::memory().await.store;
+    to.put_key_secret(other, None).await.unwrap();
+    for existing in [Existing::Refuse, Existing::Replace] {
+        let error = imported(&*to, &file, existing).await.unwrap_err();
+        assert!(matches!(error, TransferError::OtherKeySecret), "{error}");
+    }
+    assert_eq!(content(&*to).await, (vec![], vec![]));
+    to.put_key_secret(one, Some(1)).await.unwrap();
+    assert_eq!(imported(&*to, &file, Existing::Refuse).await.unwrap().created, 2);
+    let empty = Backend::memory().await.store;
+    imported(&*empty, &file, Existing::Refuse).await.unwrap();
+    assert_eq!(empty.config().await.unwrap().key_secret, Some(one), "the file's is the store's from now on");
+
+    let twice = file.replace(&line, &format!("{line}\n{line}"));
+    let damaged = file.replace(&line, "{\"key_secret\":\"07\"}");
+    for (file, number, word) in [(twice, 3, "twice"), (damaged, 2, "hexadecimal")] {
+        let error = imported(&*empty, &file, Existing::Refuse).await.unwrap_err();
+        let TransferError::Line { line, reason } = &error else { panic!("{error}") };
+        assert!((*line, reason.contains(word)) == (number, true), "{error}");
+    }
 }
 
 #[tokio::test]

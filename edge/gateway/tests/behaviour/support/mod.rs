@@ -144,7 +144,7 @@ pub(crate) struct TestGateway {
     pub(crate) runners: Arc<FaultyRegistry>,
     pub(crate) gateway: Gateway,
     settings: Settings,
-    hasher: ApiKeyHasher,
+    pub(crate) hasher: ApiKeyHasher,
     /// A valid API key.
     pub(crate) key: String,
 }

@@ -87,11 +87,16 @@ pub(super) fn run_import(args: &ImportArgs) -> Result<(), Failure> {
         let imported = imported.map_err(|error| failure(error, &opened, &shown))?;
         output.object(&json!({
             "created": imported.created, "replaced": imported.replaced, "unchanged": imported.unchanged,
+            "kept_revoked": imported.kept_revoked,
         }));
         output.say(format!(
             "{location}: {} created, {} replaced, {} unchanged. Running gateways serve it within ten seconds.",
             imported.created, imported.replaced, imported.unchanged
         ));
+        if imported.kept_revoked > 0 {
+            let keys = count(imported.kept_revoked, "API key");
+            output.say(format!("{keys} of the file, revoked since, stayed revoked."));
+        }
         Ok(())
     })?
 }
@@ -111,6 +116,9 @@ fn failure(error: TransferError, opened: &OpenedStore, file: &str) -> Failure {
         TransferError::Store(error) => opened.error(error).into(),
         TransferError::Io(error) => Failure::failed(file, &error),
         TransferError::Line { .. } => Failure::Usage(vec![format!("{file}: {error}; nothing was written")]),
+        TransferError::OtherKeySecret => Failure::Failed(format!(
+            "{error}: none of {file}'s would be good here, and nothing was written; a table that has no API keys of its own goes over to the file's secret by 'store init --replace-key-secret', with that secret in DYAD_KEY_SECRET"
+        )),
         TransferError::Differs(names) => Failure::Failed(format!(
             "the store has others than {file}: {}; nothing was written, --replace writes the file's",
             some(names, ", ")
