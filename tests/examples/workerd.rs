@@ -21,11 +21,12 @@ async fn main() {
     let mut next = || arguments.next().expect("NODE CA CERTIFICATE KEY");
     let address = next();
     let host = address.split(':').next().unwrap_or_default().to_owned();
+    let variables = Variables::from([("DYAD_RUNNER_HOSTS", host.clone())]);
     let runners =
         Runners { address, host, ca: next().into(), certificate: next().into(), key: next().into() };
     let table: Variables =
         TABLE.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect();
-    let options = Options { runners: Some(runners), ..Options::default() };
+    let options = Options { variables, runners: Some(runners) };
     let worker = Worker::start(&table, "a-key-of-the-table", &Config::new([]), options).await;
     println!("Serving {}", worker.gateway.base_url);
     std::future::pending::<()>().await;

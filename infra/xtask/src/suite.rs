@@ -96,7 +96,7 @@ pub(crate) const SUITES: &[Suite] = &[
         name: "dynamo",
         about: "contract, raw and bad_input on the native host with a DynamoDB table",
         needs: &[SYSTEM],
-        run: |context| on_host(context, "dynamo", &[]),
+        run: |context| run_with(system_tests(context, &["--profile", "dynamo"])?, []),
     },
     Suite {
         name: "worker",
@@ -124,16 +124,17 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "clis",
-        about: "the real Gemini CLI, Claude Code and Codex CLI in sandboxes, end to end",
-        needs: &[&[
-            provision::CPP_COMPILER,
-            provision::NPM,
-            Need::Node,
-            provision::PYTHON,
-            provision::NEXTEST,
-            Need::Client("python3"),
-            Need::Docker,
-        ]],
+        about: "the real Gemini CLI, Claude Code and Codex CLI in sandboxes, end to end; runners' clients on every host",
+        needs: &[
+            &[
+                provision::CPP_COMPILER,
+                provision::PYTHON,
+                provision::NEXTEST,
+                Need::Client("python3"),
+                Need::Docker,
+            ],
+            edge::WORKER_NEEDS,
+        ],
         run: clis,
     },
     Suite {
@@ -223,18 +224,20 @@ fn clis(context: &Context) -> Result<Tally, Problem> {
         let add = context.step(&gateway, BUILD).args(["clis", "add", cli, "--api-key-env", "UNUSED"]);
         add.arg("--data-dir").arg(directory.path()).succeed()?;
     }
-    Ok(Tally::of_nextest(&system_tests(context, &["-E", "binary(/^cli_/)"])?.run()?))
+    // Runners have clients on every host.
+    let artifacts = [worker_artifacts(context)?, spin_artifacts(context)?].concat();
+    run_with(system_tests(context, &["-E", "binary(/^cli_/)"])?, artifacts)
 }
 
 /// Variables, and what they name.
 type Artifacts = [(&'static str, PathBuf); 2];
 
 fn worker(context: &Context) -> Result<Tally, Problem> {
-    on_host(context, "worker", &worker_artifacts(context)?)
+    run_with(system_tests(context, &["--profile", "worker"])?, worker_artifacts(context)?)
 }
 
 fn spin(context: &Context) -> Result<Tally, Problem> {
-    on_host(context, "spin", &spin_artifacts(context)?)
+    run_with(system_tests(context, &["--profile", "spin"])?, spin_artifacts(context)?)
 }
 
 fn worker_artifacts(context: &Context) -> Result<Artifacts, Problem> {
@@ -248,17 +251,16 @@ fn spin_artifacts(context: &Context) -> Result<Artifacts, Problem> {
     ])
 }
 
-/// The suites that nextest's profile of this host lists. Variables say where the host's artifacts are.
-fn on_host(context: &Context, host: &str, artifacts: &[(&str, PathBuf)]) -> Result<Tally, Problem> {
-    let mut nextest = system_tests(context, &["--profile", host])?;
-    for (variable, path) in artifacts {
-        nextest = nextest.env(variable, path);
-    }
+fn run_with(
+    nextest: Step,
+    artifacts: impl IntoIterator<Item = (&'static str, PathBuf)>,
+) -> Result<Tally, Problem> {
+    let nextest = artifacts.into_iter().fold(nextest, |step, (variable, path)| step.env(variable, path));
     Ok(Tally::of_nextest(&nextest.run()?))
 }
 
 fn system(context: &Context, binary: &str) -> Result<Tally, Problem> {
-    Ok(Tally::of_nextest(&system_tests(context, &["--test", binary])?.run()?))
+    run_with(system_tests(context, &["--test", binary])?, [])
 }
 
 fn system_tests(context: &Context, which: &[&str]) -> Result<Step, Problem> {
