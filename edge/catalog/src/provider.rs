@@ -160,6 +160,21 @@ pub enum CredentialRef {
     Inline(Secret),
 }
 
+/// How the names of the gateway's own variables begin: its secrets, its store's, and AWS's. They are no upstream's
+/// business, whoever wrote the provider.
+const OWN_VARIABLES: [&str; 2] = ["DYAD_", "AWS_"];
+
+impl CredentialRef {
+    /// Why a credential must not be read from there; whatever the case of the name, since Spin's variables have none.
+    pub fn refusal(&self) -> Option<&'static str> {
+        let Self::Env(name) = self else { return None };
+        let begins = |own: &&str| name.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(own));
+        OWN_VARIABLES.iter().any(|own| begins(&own)).then_some(
+            "must not name a variable that begins with DYAD_ or AWS_: those are the gateway's own; give the upstream's key another name",
+        )
+    }
+}
+
 /// A provider as written (TOML, JSON, a stored item): anything at all, so that every violation is found at once.
 ///
 /// Built from a `serde_json::Value`, or by any serde format. What [`Provider::check`] accepts:
@@ -178,7 +193,7 @@ pub enum CredentialRef {
 /// proxy and local:
 /// base_url         http or https, without user, query and fragment; a proxy over http only on loopback and private
 ///                  addresses; a pasted /chat/completions is cut off
-/// credential?      "env:NAME" | "file:PATH"
+/// credential?      "env:NAME" | "file:PATH"; NAME does not begin with DYAD_ or AWS_
 /// discover_models? true if absent and no models are listed
 /// forward_headers? up to 32 lower-case names; none that carry credentials or belong to the connection
 ///

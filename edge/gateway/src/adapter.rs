@@ -14,8 +14,9 @@ use openai_wire::Usage;
 use openai_wire::request::{ChatScan, EmbeddingsScan};
 
 use crate::body::{ReadError, ReadTimeouts, collect};
+use crate::body_memory::BodyMemory;
 use crate::encode::{self, Fold, Head};
-use crate::error::{FailureClass, UpstreamFailure};
+use crate::error::{FailureClass, Scope, UpstreamFailure};
 use crate::estimate;
 use crate::host::{Body, BoxFuture, CallError, Host};
 use crate::nodes::Nodes;
@@ -34,6 +35,7 @@ const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
 pub(crate) struct Call {
     pub host: Arc<dyn Host>,
     pub settings: Arc<Settings>,
+    pub memory: BodyMemory,
     pub headers: HeaderMap,
     pub request_id: HeaderValue,
     /// The API key's id.
@@ -190,7 +192,7 @@ impl Call {
         let gone = self.host.monotonic().saturating_sub(begun);
         let timeouts = ReadTimeouts { idle: timeouts.idle, total: timeouts.total.saturating_sub(gone) };
         let mut body = response.into_body();
-        collect(&mut body, self.settings.max_response_bytes, timeouts, &*self.host)
+        collect(&mut body, self.settings.max_response_bytes, &self.memory, timeouts, &*self.host)
             .await
             .map_err(read_failure)
     }
@@ -226,6 +228,12 @@ fn call_failure(error: CallError) -> UpstreamFailure {
 fn read_failure(error: ReadError) -> UpstreamFailure {
     match error {
         ReadError::TooLong => UpstreamFailure::unavailable("The upstream's answer is longer than the limit."),
+        // No other target's answer would have more of it.
+        ReadError::NoRoom => UpstreamFailure::new(
+            FailureClass::Overloaded,
+            "This instance of the gateway has no memory left for the upstream's answer. Try again shortly.",
+        )
+        .of_scope(Scope::Request),
         ReadError::TimedOut => UpstreamFailure::new(
             FailureClass::Timeout,
             "The upstream stopped in the middle of its answer and was given up.",

@@ -4,8 +4,10 @@
 //! - **Requests per minute** are never over the limit. A request counts from its admission on, whatever becomes of it
 //!   then; one that finds no slot does not count.
 //! - **Tokens** (per minute, day and month) are reserved once the body is read: the prompt as estimated, and the longest
-//!   answer that the client allows. When the request ends they are settled with what it used. So a window is over its
-//!   limit by at most what running requests used beyond their reservation.
+//!   answer that the client allows, or else that the model is said to give. When the request ends they are settled with
+//!   what it used. So a window is over its limit by at most what running requests used beyond their reservation. The
+//!   instance that ran them spends that of the minutes that follow, until it fits; what was used too much of a day or a
+//!   month is counted there.
 //! - **Concurrent requests** have slots, which are held as long as a request's body lives. An instance that vanishes
 //!   frees its slots after half a minute.
 //!
@@ -13,8 +15,9 @@
 //!
 //! **The store fails.** What this instance has been granted is spent on. Beyond that, by setting: *open*, each instance
 //! counts on its own, which lets through at most the limit times the number of instances, and charges the store when it
-//! is back; or *closed*, requests of limited keys are refused with 503. One request waits for a store that does not
-//! answer, a second at most; from then on it is asked in the background, every three seconds.
+//! is back; or *closed*, requests of limited keys are refused with 503. One request of a key waits for a store that does
+//! not answer, a second at most; from then on it is asked in the background, every three seconds. A store that is slow
+//! has not failed: until a call has, requests wait for it, up to three seconds.
 
 mod headers;
 mod instance;
@@ -22,6 +25,7 @@ mod keep;
 mod lease;
 mod refusal;
 mod slots;
+mod trouble;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,8 +36,9 @@ use futures_util::future::join_all;
 pub(crate) use self::headers::{RETRY_AFTER_MS, write_headers};
 pub(crate) use self::instance::Limits;
 use self::keep::Keep;
-use self::lease::Lease;
+use self::lease::{Lease, Now};
 use self::slots::Slots;
+use self::trouble::Trouble;
 use crate::config::CachedKey;
 use crate::error::ApiError;
 
@@ -116,6 +121,13 @@ struct State {
     slots: Slots,
     /// Somebody gives back what is not needed; gone for sure at this time.
     watched_until: Option<Duration>,
+    /// While the store does not answer: when to try it again. Each key finds out by itself, because the store may well
+    /// answer for others: what it throttles is a key's partition.
+    retry_at: Option<Duration>,
+    /// Set with every failure.
+    trouble: Option<Trouble>,
+    /// It is among the instance's [`TroubledKeys`](trouble::TroubledKeys).
+    is_troubled: bool,
 }
 
 impl Usage {
@@ -134,6 +146,27 @@ impl Usage {
 }
 
 impl State {
+    fn is_failing(&self) -> bool {
+        self.retry_at.is_some()
+    }
+
+    /// The store answers for this key. What it cannot read stays so.
+    fn answered(&mut self) {
+        if self.retry_at.take().is_some() {
+            self.trouble = None;
+        }
+    }
+
+    fn step(&mut self, kind: Kind, need: u64, limit: u64, now: Now) -> lease::Step {
+        let is_failing = self.is_failing();
+        self.lease(kind).step(need, limit, now, is_failing)
+    }
+
+    fn step_of_slots(&mut self, limit: u32, now: Duration) -> slots::Step {
+        let is_failing = self.is_failing();
+        self.slots.step(limit, now, is_failing)
+    }
+
     fn lease(&mut self, kind: Kind) -> &mut Lease {
         let known = self.leases.iter().position(|(known, _)| *known == kind);
         let at = known.unwrap_or_else(|| {
@@ -220,7 +253,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let now = self.limits.monotonic();
+        let now = self.limits.now(self.kind);
         self.usage.state().lease(self.kind).settle(self.start_ms, self.tokens, self.used, now);
         if self.used > self.tokens {
             self.limits.charge(&self.usage, self.kind);

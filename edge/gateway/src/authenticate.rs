@@ -13,11 +13,12 @@ pub(crate) fn presented_key(headers: &HeaderMap) -> Result<ApiKey, ApiError> {
     ApiKey::parse(bearer(headers)?).map_err(|error| ApiError::invalid_key(error.to_string()))
 }
 
+/// `fleet_ms`: the time by the store's clock. Whether a key is good does not depend on how right an instance's own is.
 pub(crate) async fn authenticate(
     key: &ApiKey,
     config: &Config,
     hasher: &ApiKeyHasher,
-    now_ms: u64,
+    fleet_ms: u64,
 ) -> Result<Arc<CachedKey>, ApiError> {
     let known = config.key(key.id()).await.map_err(|error| {
         tracing::warn!(%error, key_id = %key.id(), "an API key could not be looked up");
@@ -29,10 +30,11 @@ pub(crate) async fn authenticate(
     if !hasher.verify(key, &known.record.hash) {
         return Err(refused());
     }
-    if known.record.revoked_at_ms.is_some_and(|at| at <= now_ms) {
+    // Whenever that was, by whoever's clock.
+    if known.record.revoked_at_ms.is_some() {
         return Err(ApiError::invalid_key("This API key was revoked."));
     }
-    if known.record.expires_at_ms.is_some_and(|at| at <= now_ms) {
+    if known.record.expires_at_ms.is_some_and(|at| at <= fleet_ms) {
         return Err(ApiError::invalid_key("This API key has expired."));
     }
     Ok(known)

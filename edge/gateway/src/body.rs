@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 
+use crate::body_memory::{BodyMemory, NoRoom};
 use crate::error::ApiError;
 use crate::host::{Body, BoxError, Host};
 use crate::settings::Settings;
@@ -23,9 +24,17 @@ const MAX_RESERVED_BYTES: usize = 1 << 20;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ReadError {
     TooLong,
+    /// The bodies that are held leave too little memory for it.
+    NoRoom,
     /// Nothing came for too long, or all of it took too long.
     TimedOut,
     Broken,
+}
+
+impl From<NoRoom> for ReadError {
+    fn from(NoRoom: NoRoom) -> Self {
+        Self::NoRoom
+    }
 }
 
 /// Time bounds of one body.
@@ -35,10 +44,11 @@ pub(crate) struct ReadTimeouts {
     pub total: Duration,
 }
 
-/// Collects a whole body; a body of one piece is not copied.
+/// Collects a whole body, which takes room in `memory` until it is dropped; a body of one piece is not copied.
 pub(crate) async fn collect(
     body: &mut Body,
     max_bytes: usize,
+    memory: &BodyMemory,
     timeouts: ReadTimeouts,
     host: &dyn Host,
 ) -> Result<Bytes, ReadError> {
@@ -46,6 +56,9 @@ pub(crate) async fn collect(
     if expected.lower() > max_bytes as u64 {
         return Err(ReadError::TooLong);
     }
+    let mut room = memory.room();
+    // All that was announced at once: of two long bodies that come at the same time one is to get through.
+    room.grow_to(usize::try_from(expected.lower()).unwrap_or(usize::MAX))?;
     let mut timer = LazyTimer::default();
     // Read only when there is something to wait for: most bodies are there at once.
     let mut waiting: Option<(Duration, Duration)> = None;
@@ -57,9 +70,11 @@ pub(crate) async fn collect(
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
                     waiting = waiting.map(|(begun, _)| (begun, host.monotonic()));
-                    if first.len() + rest.len() + data.len() > max_bytes {
+                    let length = first.len() + rest.len() + data.len();
+                    if length > max_bytes {
                         return Poll::Ready(Err(ReadError::TooLong));
                     }
+                    room.grow_to(length)?;
                     if first.is_empty() && rest.is_empty() {
                         first = data;
                     } else {
@@ -84,7 +99,7 @@ pub(crate) async fn collect(
         }
     })
     .await?;
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(room.holding(if rest.is_empty() { first } else { rest.freeze() }))
 }
 
 /// A request body that may be left unread. What a refusal leaves is read and thrown away in the background, within
@@ -99,15 +114,16 @@ impl RequestBody {
         Self { body: Some(body), host }
     }
 
-    pub(crate) async fn read(&mut self, settings: &Settings) -> Result<Bytes, ApiError> {
+    pub(crate) async fn read(&mut self, settings: &Settings, memory: &BodyMemory) -> Result<Bytes, ApiError> {
         let Some(body) = &mut self.body else { return Ok(Bytes::new()) };
         let timeouts = ReadTimeouts { idle: settings.body_idle_timeout, total: settings.body_total_timeout };
-        match collect(body, settings.max_body_bytes, timeouts, &*self.host).await {
+        match collect(body, settings.max_body_bytes, memory, timeouts, &*self.host).await {
             Ok(bytes) => {
                 self.body = None;
                 Ok(bytes)
             }
             Err(ReadError::TooLong) => Err(ApiError::body_too_large(settings.max_body_bytes)),
+            Err(ReadError::NoRoom) => Err(ApiError::no_room()),
             Err(ReadError::TimedOut) => {
                 self.body = None;
                 Err(ApiError::body_too_slow())

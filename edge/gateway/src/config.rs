@@ -21,7 +21,7 @@ use futures_util::future::{Either, select};
 use crate::admit::Usage;
 use crate::changes::Changes;
 use crate::freshness::{Failure, Freshness, Turn};
-use crate::host::{BoxFuture, Host};
+use crate::host::{BoxFuture, Host, Origin};
 use crate::metrics::{Metrics, StoreCall};
 use crate::routes::Routes;
 
@@ -69,9 +69,10 @@ struct Sources {
 }
 
 impl Sources {
-    fn providers(&self) -> impl Iterator<Item = &Provider> {
+    fn providers(&self) -> impl Iterator<Item = (&Provider, Origin)> {
         let given = self.given.iter().filter(|g| self.stored.iter().all(|s| s.slug != g.slug));
-        self.stored.iter().chain(given)
+        let stored = self.stored.iter().map(|provider| (provider, Origin::Stored));
+        stored.chain(given.map(|provider| (provider, Origin::Given)))
     }
 }
 
@@ -235,15 +236,16 @@ impl Config {
         }
     }
 
-    pub(crate) fn enabled(&self) -> Vec<Provider> {
+    pub(crate) fn enabled(&self) -> Vec<(Provider, Origin)> {
         let sources = self.sources();
-        sources.providers().filter(|p| p.enabled).cloned().collect()
+        let enabled = sources.providers().filter(|(provider, _)| provider.enabled);
+        enabled.map(|(provider, origin)| (provider.clone(), origin)).collect()
     }
 
     /// Enabled providers whose models are asked of the upstream.
-    pub(crate) fn discovering(&self) -> Vec<Provider> {
+    pub(crate) fn discovering(&self) -> Vec<(Provider, Origin)> {
         let mut providers = self.enabled();
-        providers.retain(|provider| provider.adapter.discovers_models());
+        providers.retain(|(provider, _)| provider.adapter.discovers_models());
         providers
     }
 
@@ -252,14 +254,14 @@ impl Config {
         change(&mut sources);
         let with_models = sources
             .providers()
-            .map(|provider| {
+            .map(|(provider, origin)| {
                 let mut models = provider.models.clone();
                 if provider.adapter.discovers_models() {
                     let found = sources.discovered.get(&provider.slug).into_iter().flatten();
                     let new = found.filter(|f| provider.models.iter().all(|m| m.id != f.id));
                     models.extend(new.cloned());
                 }
-                (provider.clone(), models)
+                (provider.clone(), origin, models)
             })
             .collect();
         let routes = Routes::build(with_models, &*self.host, &self.metrics);

@@ -256,6 +256,18 @@ impl ApiError {
         )
     }
 
+    /// Long bodies of other requests are held; it is over when some of them are done.
+    pub(crate) fn no_room() -> Self {
+        let mut error = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "server_error",
+            "gateway_overloaded",
+            "This instance of the gateway has no memory left for another body of this size. Try again shortly.",
+        );
+        error.retry_after = Some(Duration::from_secs(2));
+        error
+    }
+
     pub(crate) fn body_too_slow() -> Self {
         Self::new(
             StatusCode::REQUEST_TIMEOUT,

@@ -112,7 +112,8 @@ impl Freshness {
     pub(crate) fn new(what: &'static str, refresh_after: Duration, max_age: Duration) -> Arc<Self> {
         Arc::new(Self {
             what,
-            refresh_after,
+            // What is fresh is never too old.
+            refresh_after: refresh_after.min(max_age),
             max_age,
             fresh_until_ms: AtomicU64::new(0),
             state: Mutex::default(),
@@ -144,7 +145,7 @@ impl Freshness {
         self.begin(&mut self.state(), host.monotonic())
     }
 
-    /// Reads when it is due: in the background, or, when overdue and the source is not known to fail, before the
+    /// Reads when it is due: in the background, or, when overdue and the source has not failed lately, before the
     /// request goes on. `read` ends the turn that it is given.
     pub(crate) async fn ensure(
         self: &Arc<Self>,
@@ -159,10 +160,12 @@ impl Freshness {
             let state = self.state();
             match state.read_at {
                 None => Some(COLD_WAIT),
-                Some(at) if state.failure.is_none() && now.saturating_sub(at) >= self.max_age => {
-                    Some(WARM_WAIT)
+                Some(read_at) => {
+                    // When it was last known to fail, nothing newer could have been read: but that was then.
+                    let failed_at = state.failure.and(state.ended_at);
+                    let known_at = failed_at.map_or(read_at, |failed_at| failed_at.max(read_at));
+                    (now.saturating_sub(known_at) >= self.max_age).then_some(WARM_WAIT)
                 }
-                Some(_) => None,
             }
         };
         match wait {

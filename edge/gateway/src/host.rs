@@ -43,6 +43,14 @@ pub enum CallError {
     NoIdentity,
 }
 
+/// Where a provider is written. Who may write to the store may not therefore read what is on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In a file, on the command line, in the surroundings: by whoever runs this gateway.
+    Given,
+    Stored,
+}
+
 /// One trait for all of it, so that a host is one type and a test needs one fake.
 pub trait Host: Send + Sync + 'static {
     /// Wall clock, milliseconds since the Unix epoch.
@@ -77,6 +85,7 @@ pub trait Host: Send + Sync + 'static {
     /// Runs a future that may outlive the response.
     fn spawn(&self, future: BoxFuture<'static, ()>);
 
-    /// The upstream credential behind a reference; `Err` says, without the secret, why there is none.
-    fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String>;
+    /// The upstream credential behind a reference of a provider; `Err` says, without the secret, why there is none.
+    /// What [`CredentialRef::refusal`] refuses is not read.
+    fn credential(&self, reference: &CredentialRef, origin: Origin) -> Result<Option<Secret>, String>;
 }

@@ -9,6 +9,7 @@ mod admit;
 mod attempt;
 mod authenticate;
 mod body;
+mod body_memory;
 mod changes;
 mod classify;
 mod config;
@@ -37,7 +38,7 @@ mod stream;
 mod timer;
 
 pub use event::ChatEvent;
-pub use host::{Body, BoxError, BoxFuture, CallError, Host, full};
+pub use host::{Body, BoxError, BoxFuture, CallError, Host, Origin, full};
 pub use metrics::GatewayMetrics;
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};

@@ -21,6 +21,7 @@ use crate::admit::{self, Estimate, Limits};
 use crate::attempt::{Streamed, Whole, try_targets};
 use crate::authenticate::{authenticate, presented_key};
 use crate::body::RequestBody;
+use crate::body_memory::BodyMemory;
 use crate::config::{CachedKey, Config};
 use crate::cors;
 use crate::error::{ApiError, UpstreamFailure};
@@ -65,8 +66,9 @@ pub(crate) struct Inner {
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) metrics: Arc<Metrics>,
     hasher: ApiKeyHasher,
-    limits: Arc<Limits>,
+    pub(crate) limits: Arc<Limits>,
     settings: Arc<Settings>,
+    memory: BodyMemory,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
     ids: AtomicU64,
@@ -98,6 +100,7 @@ impl Gateway {
             hasher,
             limits,
             metrics,
+            memory: BodyMemory::new(settings.max_held_bytes),
             settings: Arc::new(settings),
             instance,
             ids: AtomicU64::new(0),
@@ -176,6 +179,7 @@ impl Gateway {
             Route::ChatCompletions | Route::Embeddings | Route::Models | Route::Model(_) => {}
         }
         let key = self.authenticate(&head.headers).await.inspect_err(|error| log_refusal(id, None, error))?;
+        self.0.limits.heal();
         let answered = match route {
             Route::Models => return Ok(self.list_models(&key)),
             Route::Model(id) => return self.show_model(&id, &key),
@@ -202,7 +206,7 @@ impl Gateway {
                 return Err(ApiError::store_unavailable(class));
             }
         }
-        authenticate(&key, config, &self.0.hasher, self.0.host.unix_ms()).await
+        authenticate(&key, config, &self.0.hasher, self.0.limits.fleet_ms()).await
     }
 
     fn error_response(&self, error: ApiError) -> http::Response<Body> {
@@ -302,7 +306,7 @@ impl Gateway {
     }
 
     async fn read(&self, body: &mut RequestBody, settlement: &mut Settlement) -> Result<Bytes, ApiError> {
-        let read = settlement.permit().keeping(body.read(&self.0.settings)).await;
+        let read = settlement.permit().keeping(body.read(&self.0.settings, &self.0.memory)).await;
         read.inspect_err(|error| settlement.refused(error))
     }
 
@@ -360,6 +364,7 @@ impl Gateway {
         Call {
             host: self.0.host.clone(),
             settings: self.0.settings.clone(),
+            memory: self.0.memory.clone(),
             headers: head.headers,
             request_id: id.clone(),
             caller: key.record.id.as_str().to_owned(),
@@ -384,7 +389,8 @@ impl Gateway {
     /// this gateway's key secret; the body tells.
     fn ready(&self) -> http::Response<Body> {
         let status = self.status();
-        let is_well = status.store_failure.is_none() && !status.key_secret_differs;
+        let failure = status.store_failure.or(status.limits_failure);
+        let is_well = failure.is_none() && !status.key_secret_differs;
         let (code, word) = match (status.is_loaded, is_well) {
             (true, true) => (StatusCode::OK, "ready"),
             (true, false) => (StatusCode::OK, "degraded"),
@@ -395,6 +401,7 @@ impl Gateway {
             &serde_json::json!({
                 "status": word,
                 "store": status.store_failure.unwrap_or("ok"),
+                "limits": status.limits_failure.unwrap_or("ok"),
                 "key_secret": if status.key_secret_differs { "mismatch" } else { "ok" },
                 "models": status.models,
                 "left_out": status.left_out.len(),
@@ -462,13 +469,15 @@ fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> 
     }
 }
 
-/// What a chat may use: the answer as long as the client allows, or as answers mostly are.
+/// What a chat may use: the answer as long as the client allows, as the model gives, or as answers mostly are.
 fn estimate_chat(scan: &ChatScan, body: &[u8], targets: &[Arc<Target>], key: &CachedKey) -> Estimate {
     let asked = scan.max_completion_tokens.or(scan.max_tokens);
     // Some clients send -1 for "no limit".
     let asked = asked.and_then(|tokens| u64::try_from(tokens).ok()).filter(|tokens| *tokens > 0);
-    let longest = targets.iter().map(|target| target.model.max_tokens.map_or(u64::MAX, u64::from)).max();
-    let choice = asked.unwrap_or(USUAL_COMPLETION_TOKENS).min(longest.unwrap_or(u64::MAX));
+    // Unless one of them does not say.
+    let longest = targets.iter().map(|target| target.model.max_tokens).collect::<Option<Vec<_>>>();
+    let longest = longest.and_then(|all| all.into_iter().max()).map(u64::from);
+    let choice = asked.or(longest).unwrap_or(USUAL_COMPLETION_TOKENS).min(longest.unwrap_or(u64::MAX));
     Estimate {
         prompt: prompt_tokens(body, key),
         completion: choice.saturating_mul(scan.n.into()),

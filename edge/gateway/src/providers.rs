@@ -11,6 +11,7 @@ use runner_api::NodeRecord;
 use crate::Gateway;
 use crate::adapter::list_models;
 use crate::error::FailureClass;
+use crate::host::Origin;
 use crate::routes::{Adapter, Upstream};
 
 /// Models taken from one provider's list.
@@ -36,15 +37,15 @@ pub struct ProviderCheck {
 impl Gateway {
     /// Asks every provider that discovers its models for them. A provider that does not answer keeps those it had.
     pub async fn discover(&self) -> Vec<Discovered> {
-        let asked = self.0.config.discovering().into_iter().map(|provider| async move {
-            let models = self.discover_one(&provider).await;
+        let asked = self.0.config.discovering().into_iter().map(|(provider, origin)| async move {
+            let models = self.discover_one(&provider, origin).await;
             Discovered { slug: provider.slug, models }
         });
         futures_util::future::join_all(asked).await
     }
 
-    async fn discover_one(&self, provider: &Provider) -> Result<usize, String> {
-        let upstream = self.upstream(provider)?;
+    async fn discover_one(&self, provider: &Provider, origin: Origin) -> Result<usize, String> {
+        let upstream = self.upstream(provider, origin)?;
         let Adapter::OpenAi(api) = &upstream.adapter else {
             return Err("runners are not asked for models".to_owned());
         };
@@ -62,11 +63,11 @@ impl Gateway {
 
     /// Asks every provider for its models, whether it lists them or not: does it answer?
     pub async fn check_providers(&self) -> Vec<ProviderCheck> {
-        let asked = self.0.config.enabled().into_iter().map(|provider| async move {
+        let asked = self.0.config.enabled().into_iter().map(|(provider, origin)| async move {
             let models = if provider.adapter.discovers_models() {
-                self.discover_one(&provider).await
+                self.discover_one(&provider, origin).await
             } else {
-                self.reach(&provider).await.map(|()| provider.models.len())
+                self.reach(&provider, origin).await.map(|()| provider.models.len())
             };
             ProviderCheck { provider, models }
         });
@@ -74,8 +75,8 @@ impl Gateway {
     }
 
     /// Whether an upstream answers and takes our credential. Not all that serve chats also list models.
-    async fn reach(&self, provider: &Provider) -> Result<(), String> {
-        let upstream = self.upstream(provider)?;
+    async fn reach(&self, provider: &Provider, origin: Origin) -> Result<(), String> {
+        let upstream = self.upstream(provider, origin)?;
         let api = match &upstream.adapter {
             Adapter::OpenAi(api) => api,
             Adapter::SpawnCli(config) => return self.offered(&config.cli).await,
@@ -102,9 +103,8 @@ impl Gateway {
         }
     }
 
-    fn upstream(&self, provider: &Provider) -> Result<Upstream, String> {
-        let mut upstream =
-            Upstream::build(provider, &*self.0.host).ok_or("its base URL or credential cannot be used")?;
+    fn upstream(&self, provider: &Provider, origin: Origin) -> Result<Upstream, String> {
+        let mut upstream = Upstream::build(provider, origin, &*self.0.host)?;
         // Nobody waits minutes for a list.
         upstream.timeouts.first_byte = upstream.timeouts.first_byte.min(LIST_TIMEOUT);
         upstream.timeouts.idle = upstream.timeouts.idle.min(LIST_TIMEOUT);

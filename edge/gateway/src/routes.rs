@@ -9,7 +9,7 @@ use catalog::{ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderSlug, Se
 use http::{HeaderName, HeaderValue, Uri};
 use openai_wire::request::MaxTokensField;
 
-use crate::host::Host;
+use crate::host::{Host, Origin};
 use crate::metrics::{Metrics, TargetSeries};
 
 /// A provider, ready to be called.
@@ -158,16 +158,22 @@ impl Routes {
     /// `providers` with the models that each has now (listed or discovered). A model is reachable by its own id, by
     /// all providers that have it in order of rank and slug, and as `<slug>/<id>` by that provider alone.
     pub(crate) fn build(
-        mut providers: Vec<(Provider, Vec<Model>)>,
+        mut providers: Vec<(Provider, Origin, Vec<Model>)>,
         host: &dyn Host,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        providers.retain(|(provider, _)| provider.enabled);
-        providers.sort_by(|(a, _), (b, _)| (a.rank, &a.slug).cmp(&(b.rank, &b.slug)));
+        providers.retain(|(provider, ..)| provider.enabled);
+        providers.sort_by(|(a, ..), (b, ..)| (a.rank, &a.slug).cmp(&(b.rank, &b.slug)));
         let mut routes = Self::default();
         let mut qualified = Vec::new();
-        for (provider, models) in providers {
-            let Some(upstream) = Upstream::build(&provider, host).map(Arc::new) else { continue };
+        for (provider, origin, models) in providers {
+            let upstream = match Upstream::build(&provider, origin, host) {
+                Ok(upstream) => Arc::new(upstream),
+                Err(reason) => {
+                    tracing::error!(provider = %provider.slug, reason, "the provider cannot be used and is left out");
+                    continue;
+                }
+            };
             for model in models {
                 let target = Arc::new(Target {
                     upstream: upstream.clone(),
@@ -239,15 +245,17 @@ fn allows(key: &ApiKeyRecord, name: &str, targets: &[Arc<Target>]) -> bool {
 }
 
 impl Upstream {
-    pub(crate) fn build(provider: &Provider, host: &dyn Host) -> Option<Self> {
+    /// `Err` says why it cannot be used.
+    pub(crate) fn build(provider: &Provider, origin: Origin, host: &dyn Host) -> Result<Self, String> {
         let (adapter, timeouts) = match &provider.adapter {
-            catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => {
-                (Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, host)?)), config.timeouts)
-            }
+            catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => (
+                Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, origin, host)?)),
+                config.timeouts,
+            ),
             catalog::Adapter::SpawnCli(config) => (Adapter::SpawnCli(config.clone()), config.timeouts),
         };
         let ms = |ms: u32| Duration::from_millis(ms.into());
-        Some(Self {
+        Ok(Self {
             slug: provider.slug.clone(),
             adapter,
             timeouts: Timeouts {
@@ -268,34 +276,30 @@ impl Upstream {
 }
 
 impl OpenAiApi {
-    fn build(provider: &Provider, config: &HttpAdapterConfig, host: &dyn Host) -> Option<Self> {
+    fn build(
+        provider: &Provider,
+        config: &HttpAdapterConfig,
+        origin: Origin,
+        host: &dyn Host,
+    ) -> Result<Self, String> {
         let base = &config.base_url;
         let uri = |path: &str| format!("{base}{path}").parse::<Uri>();
         let (Ok(chat), Ok(embeddings), Ok(models)) =
             (uri("/chat/completions"), uri("/embeddings"), uri("/models"))
         else {
-            tracing::error!(provider = %provider.slug, "the provider's base URL cannot be used; it is left out");
-            return None;
+            return Err("its base URL cannot be used".to_owned());
         };
-        let credential = match host.credential(&provider.credential) {
-            Ok(credential) => credential,
-            Err(reason) => {
-                tracing::error!(provider = %provider.slug, reason, "the provider's credential cannot be read; it is left out");
-                return None;
-            }
-        };
+        let credential = host.credential(&provider.credential, origin)?;
         let authorization = match &credential {
             None => None,
             Some(secret) => {
-                let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", secret.expose())) else {
-                    tracing::error!(provider = %provider.slug, "the provider's credential has characters that no header may hold; it is left out");
-                    return None;
-                };
+                let mut value = HeaderValue::from_str(&format!("Bearer {}", secret.expose()))
+                    .map_err(|_| "its credential has characters that no header may hold".to_owned())?;
                 value.set_sensitive(true);
                 Some(value)
             }
         };
-        Some(Self {
+        Ok(Self {
             chat,
             embeddings,
             models,

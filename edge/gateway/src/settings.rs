@@ -10,6 +10,10 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// Longest upstream response that is not streamed, and longest upstream error body that is read is 64 KiB.
     pub max_response_bytes: usize,
+    /// Room for the bodies of all requests together, and of answers that are not streamed, in an instance that has little
+    /// memory; what does not fit is refused with 503 and `Retry-After`. At least `max_body_bytes`, or the longest never
+    /// pass. `None`: as much as the permitted requests take.
+    pub max_held_bytes: Option<usize>,
     /// Longest single SSE frame of an upstream.
     pub max_frame_bytes: usize,
     /// Silence after which a streaming client gets an SSE comment. Clients and load balancers give up on silence.
@@ -32,6 +36,7 @@ impl Default for Settings {
         Self {
             max_body_bytes: 22 << 20,
             max_response_bytes: 64 << 20,
+            max_held_bytes: None,
             max_frame_bytes: 4 << 20,
             keepalive: Duration::from_secs(15),
             body_idle_timeout: Duration::from_secs(30),

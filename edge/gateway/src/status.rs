@@ -16,11 +16,17 @@ pub struct Status {
     pub store_failure: Option<&'static str>,
     /// The class of the error of the runners' registry, likewise.
     pub registry_failure: Option<&'static str>,
+    /// The class of an error of the last ten seconds with which the store did not count a key's limits; `None` while it
+    /// counts all.
+    pub limits_failure: Option<&'static str>,
+    /// How many keys had one.
+    pub limits_failing_keys: usize,
     /// The store's API keys were hashed under another secret than this gateway has: none is valid here.
     pub key_secret_differs: bool,
     /// Models that are served.
     pub models: usize,
-    /// What the store keeps and this version cannot read: providers and nodes, and API keys that were used.
+    /// What the store keeps and this version cannot read: providers and nodes, API keys that were used, and the
+    /// counters of their limits.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -31,11 +37,15 @@ impl Gateway {
         let freshness = config.freshness();
         let mut left_out = config.left_out();
         left_out.extend(nodes.left_out());
+        let limits = self.0.limits.troubles();
+        left_out.extend(limits.unreadable);
         Status {
             is_loaded: freshness.is_loaded(),
             config_age: freshness.age(&*self.0.host),
             store_failure: freshness.failure(),
             registry_failure: nodes.freshness().failure(),
+            limits_failure: limits.failure,
+            limits_failing_keys: limits.keys,
             key_secret_differs: config.key_secret_differs(),
             models: config.routes().len(),
             left_out,

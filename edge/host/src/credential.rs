@@ -1,24 +1,32 @@
-//! Upstream credentials on an edge: secrets of the platform, by their names.
+//! Upstream credentials: what every host holds them to, and, on an edge, the platform's secrets by their names.
 
 use catalog::{CredentialRef, Secret};
 
-/// The credential, without white space around it; an error says, without the credential, why there is none. `get`
-/// reads a secret of the platform.
+/// The credential on an edge; an error says, without the credential, why there is none. `get` reads a secret of the
+/// platform.
 pub fn credential(
     reference: &CredentialRef,
     get: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Secret>, String> {
-    let (text, from) = match reference {
-        CredentialRef::None => return Ok(None),
-        CredentialRef::Inline(secret) => (secret.expose().to_owned(), "the given credential".to_owned()),
+    if let Some(refused) = reference.refusal() {
+        return Err(format!("the credential {refused}"));
+    }
+    match reference {
+        CredentialRef::None => Ok(None),
+        CredentialRef::Inline(secret) => credential_of(secret.expose(), "the given credential").map(Some),
         CredentialRef::Env(name) => {
             let text = get(name).ok_or_else(|| format!("the secret {name} is not set"))?;
-            (text, format!("the secret {name}"))
+            credential_of(&text, &format!("the secret {name}")).map(Some)
         }
         CredentialRef::File(path) => {
-            return Err(format!("the file {path} cannot be read: an edge has no files; make it env:NAME"));
+            Err(format!("the file {path} cannot be read: an edge has no files; make it env:NAME"))
         }
-    };
+    }
+}
+
+/// The credential in a text, without white space around it. `from` says where the text is from; an error repeats
+/// nothing else.
+pub fn credential_of(text: &str, from: &str) -> Result<Secret, String> {
     let text = text.trim();
     if text.is_empty() {
         return Err(format!("{from} is empty"));
@@ -26,7 +34,7 @@ pub fn credential(
     if text.bytes().any(|byte| byte.is_ascii_control()) {
         return Err(format!("{from} has more than one line, or characters that no header may hold"));
     }
-    Ok(Some(Secret::new(text)))
+    Ok(Secret::new(text))
 }
 
 #[cfg(test)]
@@ -51,6 +59,16 @@ mod tests {
             let error = from_secret(content).unwrap_err();
             assert!(error.contains("UPSTREAM_KEY") && error.contains(reason), "{error}");
             assert!(!error.contains("sk-"), "{error}");
+        }
+    }
+
+    /// Stored before it was refused, or by something else than this program.
+    #[test]
+    fn the_deployments_own_secrets_are_not_read() {
+        for own in ["DYAD_KEY_SECRET", "aws_secret_access_key"] {
+            let own = CredentialRef::Env(own.to_owned());
+            let error = credential(&own, |_| panic!("it is not looked at")).unwrap_err();
+            assert!(error.contains("DYAD_ or AWS_"), "{error}");
         }
     }
 

@@ -28,6 +28,8 @@ pub mod variables {
     pub const KEEPALIVE_MS: &str = "DYAD_KEEPALIVE_MS";
     pub const MAX_BODY_BYTES: &str = "DYAD_MAX_BODY_BYTES";
     pub const MAX_RESPONSE_BYTES: &str = "DYAD_MAX_RESPONSE_BYTES";
+    /// Where little memory is shared by all requests; the longest request body at least.
+    pub const MAX_HELD_BYTES: &str = "DYAD_MAX_HELD_BYTES";
     pub const MAX_FRAME_BYTES: &str = "DYAD_MAX_FRAME_BYTES";
     pub const BODY_IDLE_TIMEOUT_MS: &str = "DYAD_BODY_IDLE_TIMEOUT_MS";
     pub const BODY_TOTAL_TIMEOUT_MS: &str = "DYAD_BODY_TOTAL_TIMEOUT_MS";
@@ -35,6 +37,8 @@ pub mod variables {
     pub const CONFIG_MAX_AGE_MS: &str = "DYAD_CONFIG_MAX_AGE_MS";
     /// `open` or `closed`: what becomes of requests of limited keys while the store does not answer.
     pub const LIMITS_ON_STORE_FAILURE: &str = "DYAD_LIMITS_ON_STORE_FAILURE";
+    /// On the native host alone: the directory of the files that stored providers may name.
+    pub const CREDENTIAL_DIR: &str = "DYAD_CREDENTIAL_DIR";
     /// `*`, nothing (no web page may call), or origins with commas between them.
     pub const CORS_ORIGINS: &str = "DYAD_CORS_ORIGINS";
 }
@@ -71,8 +75,9 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// Reads everything, and reports everything that is wrong, each under its variable's name.
-    pub fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self, Violations> {
+    /// Reads everything, and reports everything that is wrong, each under its variable's name. Where variables say
+    /// nothing, the settings are those of `base`.
+    pub fn from_variables(get: impl Fn(&str) -> Option<String>, base: Settings) -> Result<Self, Violations> {
         use variables as v;
 
         let mut reader = Reader { get, violations: Vec::new() };
@@ -93,7 +98,7 @@ impl Deployment {
         let access_key = reader.required(v::ACCESS_KEY_ID);
         let secret_key = reader.required(v::SECRET_ACCESS_KEY);
         let session_token = reader.text(v::SESSION_TOKEN);
-        let settings = reader.settings(Settings::default());
+        let settings = reader.settings(base);
         match hasher {
             Some(hasher) if reader.violations.is_empty() => Ok(Self {
                 store,
@@ -187,6 +192,14 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
             if let Some(bytes) = self.number(name, 1_024, 1 << 30) {
                 *size = usize::try_from(bytes).unwrap_or(usize::MAX);
             }
+        }
+        if let Some(bytes) = self.number(v::MAX_HELD_BYTES, 1_024, 1 << 40) {
+            settings.max_held_bytes = Some(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        if settings.max_held_bytes.is_some_and(|held| held < settings.max_body_bytes) {
+            let message =
+                format!("it is less than {}, and a body of that length would never fit", v::MAX_BODY_BYTES);
+            self.violation(v::MAX_HELD_BYTES, message);
         }
         for (name, max_ms, duration) in [
             (v::KEEPALIVE_MS, 300_000, &mut settings.keepalive),

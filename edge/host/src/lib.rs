@@ -7,7 +7,7 @@ mod log;
 mod ports;
 mod unconfigured;
 
-pub use credential::credential;
+pub use credential::{credential, credential_of};
 pub use deployment::{Deployment, key_hasher, settings_from_variables, variables};
 pub use log::JsonLog;
 pub use ports::store_ports;

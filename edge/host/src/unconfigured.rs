@@ -29,6 +29,7 @@ pub fn not_configured(violations: &Violations, fill_random: impl FnOnce(&mut [u8
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
+    use gateway::Settings;
     use http_body_util::BodyExt as _;
     use serde_json::Value;
 
@@ -43,7 +44,9 @@ mod tests {
             _ => None,
         };
         let response =
-            not_configured(&Deployment::from_variables(set).unwrap_err(), |bytes| bytes.fill(0xAB));
+            not_configured(&Deployment::from_variables(set, Settings::default()).unwrap_err(), |bytes| {
+                bytes.fill(0xAB)
+            });
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["x-request-id"], "req_abababababababababababab");
         let body = response.into_body().collect().now_or_never().unwrap().unwrap().to_bytes();

@@ -1,9 +1,8 @@
 //! The configuration file: TOML, checked as a whole before anything starts.
 
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use catalog::{Provider, RawProvider, Violation, Violations};
@@ -23,46 +22,65 @@ pub(crate) struct FileConfig {
     pub providers: Vec<Provider>,
     pub runners: Option<RunnersConfig>,
     pub store: StoreSection,
+    /// Where the files are that stored providers may name as their credentials.
+    pub credential_dir: Option<PathBuf>,
 }
 
 /// Reads and checks a file; every violation is a line of the error.
 pub(crate) fn read(path: &Path) -> Result<FileConfig, Vec<String>> {
-    read_table(path, |_| true)
+    Source::read(path)?.check(|_| true)
 }
 
 /// The same of some of its keys: whatever else is wrong with it must not be in the way of who needs only these.
 pub(crate) fn read_only(path: &Path, keys: &[&str]) -> Result<FileConfig, Vec<String>> {
-    read_table(path, |key| keys.contains(&key))
+    Source::read(path)?.check_only(keys)
 }
 
-/// The same from standard input.
-pub(crate) fn read_only_stdin(keys: &[&str]) -> Result<FileConfig, Vec<String>> {
-    parse(&"standard input", io::stdin(), |key| keys.contains(&key))
+/// A configuration file that was read and not yet checked.
+pub(crate) struct Source {
+    /// What its errors call it.
+    pub(crate) name: String,
+    table: Table,
 }
 
-fn read_table(path: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
-    let shown = path.display();
-    let file = File::open(path).map_err(|error| vec![format!("{shown}: {error}")])?;
-    parse(&shown, file, is_wanted)
-}
-
-fn parse(
-    shown: &dyn Display,
-    file: impl Read,
-    is_wanted: impl Fn(&str) -> bool,
-) -> Result<FileConfig, Vec<String>> {
-    let mut text = String::new();
-    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
-    read.map_err(|error| vec![format!("{shown}: {error}")])?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(vec![format!("{shown}: it is longer than {MAX_FILE_BYTES} bytes")]);
+impl Source {
+    pub(crate) fn read(path: &Path) -> Result<Self, Vec<String>> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|error| vec![format!("{name}: {error}")])?;
+        Self::read_from(name, file)
     }
-    let mut table: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| vec![format!("{shown}: {}", error.to_string().trim_end())])?;
-    table.retain(|key, _| is_wanted(key));
-    check(table)
-        .map_err(|violations| violations.0.iter().map(|violation| format!("{shown}: {violation}")).collect())
+
+    /// Reads to the end.
+    pub(crate) fn standard_input() -> Result<Self, Vec<String>> {
+        Self::read_from("standard input".to_owned(), io::stdin().lock())
+    }
+
+    fn read_from(name: String, from: impl Read) -> Result<Self, Vec<String>> {
+        let failed = |reason: &str| vec![format!("{name}: {}", reason.trim_end())];
+        let mut text = String::new();
+        // A byte more than is taken, whatever the file's length is said to be: it may be a pipe.
+        from.take(MAX_FILE_BYTES + 1)
+            .read_to_string(&mut text)
+            .map_err(|error| failed(&error.to_string()))?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(failed(&format!("it is longer than {MAX_FILE_BYTES} bytes")));
+        }
+        let table = text.parse().map_err(|error: toml::de::Error| failed(&error.to_string()))?;
+        Ok(Self { name, table })
+    }
+
+    pub(crate) fn check_only(&self, keys: &[&str]) -> Result<FileConfig, Vec<String>> {
+        self.check(|key| keys.contains(&key))
+    }
+
+    fn check(&self, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
+        let mut table = self.table.clone();
+        table.retain(|key, _| is_wanted(key));
+        let named = |violations: Violations| {
+            violations.0.iter().map(|violation| format!("{}: {violation}", self.name)).collect()
+        };
+        check(table).map_err(named)
+    }
 }
 
 fn check(table: Table) -> Result<FileConfig, Violations> {
@@ -92,6 +110,13 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                     .map(|ms| config.settings.config_refresh = Duration::from_millis(ms)),
                 "config_max_age_ms" => number(&value, 10, 3_600_000)
                     .map(|ms| config.settings.config_max_age = Duration::from_millis(ms)),
+                "credential_dir" => match value.as_str() {
+                    Some(path) if !path.is_empty() => {
+                        config.credential_dir = Some(path.into());
+                        Ok(())
+                    }
+                    _ => Err("must be the path of a directory".to_owned()),
+                },
                 "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
                 "provider" => {
                     providers(value, &mut config.providers, &mut slugs, &mut violations);

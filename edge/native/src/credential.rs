@@ -1,13 +1,51 @@
-//! Upstream credentials, read from where their references point.
+//! Credentials, read from where their references point.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use catalog::{CredentialRef, Secret};
+use edge_host::{credential_of, variables};
 
 /// Longest credential file.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
-/// The credential, without white space around it; an error says, without the credential, why there is none.
+/// The upstream credential of a provider that whoever runs this gateway has written. An error says, without the
+/// credential, why there is none.
+pub(crate) fn of_given(reference: &CredentialRef) -> Result<Option<Secret>, String> {
+    match reference.refusal() {
+        Some(refused) => Err(format!("the credential {refused}")),
+        None => read(reference),
+    }
+}
+
+/// The same of a stored provider: whoever may write to the store must not choose which file of this machine is sent
+/// to which host. `directory` has the files that are meant for it.
+pub(crate) fn of_stored(
+    reference: &CredentialRef,
+    directory: Option<&Path>,
+) -> Result<Option<Secret>, String> {
+    let CredentialRef::File(path) = reference else { return of_given(reference) };
+    let Some(directory) = directory else {
+        return Err(format!(
+            "the file {path} is not read, since a stored provider names it: set {} or credential_dir to the directory that such files are in, or make it env:NAME",
+            variables::CREDENTIAL_DIR
+        ));
+    };
+    let below = file_below(path, directory).map_err(|error| format!("the file {path} {error}"))?;
+    read(&CredentialRef::File(below))
+}
+
+/// Links may lead anywhere, so what counts is where they end.
+fn file_below(path: &str, directory: &Path) -> Result<String, String> {
+    let real = |path: PathBuf| path.canonicalize().map_err(|error| format!("cannot be read: {error}"));
+    let file = real(directory.join(path))?;
+    if !file.starts_with(real(directory.to_owned())?) {
+        return Err("is not in the directory of the credentials of stored providers".to_owned());
+    }
+    file.into_os_string().into_string().map_err(|_| "has a path that is not text".to_owned())
+}
+
+/// A secret of this gateway's own, wherever it is.
 pub(crate) fn read(reference: &CredentialRef) -> Result<Option<Secret>, String> {
     let (text, from) = match reference {
         CredentialRef::None => return Ok(None),
@@ -24,14 +62,7 @@ pub(crate) fn read(reference: &CredentialRef) -> Result<Option<Secret>, String> 
             (text, format!("the file {path}"))
         }
     };
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(format!("{from} is empty"));
-    }
-    if text.bytes().any(|byte| byte.is_ascii_control()) {
-        return Err(format!("{from} has more than one line, or characters that no header may hold"));
-    }
-    Ok(Some(Secret::new(text)))
+    credential_of(&text, &from).map(Some)
 }
 
 fn read_file(path: &str) -> io::Result<String> {
@@ -73,6 +104,39 @@ mod tests {
             assert!(error.contains(reason) && !error.contains("sk-"), "{content:?}: {error}");
         }
         assert!(from_file(&"x".repeat(70_000)).unwrap_err().contains("longer than"));
+    }
+
+    #[test]
+    fn a_stored_provider_names_files_of_one_directory_only() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("credentials");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("good"), "sk-good").unwrap();
+        let outside = place.path().join("outside");
+        std::fs::write(&outside, "sk-outside").unwrap();
+        std::os::unix::fs::symlink(&outside, directory.join("link")).unwrap();
+        let file = |path: &str| CredentialRef::File(path.to_owned());
+        let good = directory.join("good");
+        for path in [good.to_str().unwrap(), "good"] {
+            let read = of_stored(&file(path), Some(&directory)).unwrap().unwrap();
+            assert_eq!(read.expose(), "sk-good");
+        }
+        let outside = outside.to_str().unwrap();
+        for path in [outside, "link", "../outside", "/etc/hostname", "none"] {
+            let error = of_stored(&file(path), Some(&directory)).unwrap_err();
+            assert!(error.contains(path) && !error.contains("sk-"), "{error}");
+        }
+        let error = of_stored(&file(outside), None).unwrap_err();
+        assert!(error.contains("DYAD_CREDENTIAL_DIR"), "{error}");
+        assert!(of_given(&file(outside)).is_ok(), "whoever runs the gateway may");
+    }
+
+    #[test]
+    fn the_gateways_own_secrets_go_nowhere() {
+        let own = CredentialRef::Env("DYAD_KEY_SECRET".to_owned());
+        for refused in [of_given(&own), of_stored(&own, None)] {
+            assert!(refused.unwrap_err().contains("DYAD_ or AWS_"));
+        }
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub(crate) fn upstream(argument: &str, index: usize) -> Result<Provider, Vec<Str
         };
         violations.0.iter().map(url_only).collect::<Vec<_>>()
     })?;
-    credential::read(&provider.credential).map_err(|reason| vec![reason])?;
+    credential::of_given(&provider.credential).map_err(|reason| vec![reason])?;
     provider.rank = u32::try_from(index).unwrap_or(DISCOVERED_RANK);
     Ok(provider)
 }

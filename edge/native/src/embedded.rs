@@ -96,20 +96,22 @@ impl EmbeddedGateway {
         providers: Vec<Provider>,
     ) -> Result<Self, OpenError> {
         let location = StoreLocation::DataDir(data_dir.as_ref().to_owned());
-        Self::open_with_runners(&location, settings, providers, None).await
+        Self::open_with_runners(&location, settings, providers, None, None).await
     }
 
     /// The same on any store, and for providers of type `spawn-cli` too: `runners` are asked now and every few seconds,
-    /// in the background, as long as the gateway is there.
+    /// in the background, as long as the gateway is there. `credential_dir` has the files that stored providers may name
+    /// as their credentials; without it they may name none.
     pub async fn open_with_runners(
         location: &StoreLocation,
         settings: Settings,
         providers: Vec<Provider>,
         runners: Option<Runners>,
+        credential_dir: Option<PathBuf>,
     ) -> Result<Self, OpenError> {
         let store = location.open().await?;
         let hasher = store.hasher().await?;
-        let mut host = NativeHost::new()?;
+        let mut host = NativeHost::new()?.with_credential_dir(credential_dir);
         let mut registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::default());
         let mut watch = None;
         if let Some(runners) = runners {

@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 use std::error::Error as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use catalog::{CredentialRef, Secret};
-use gateway::{Body, BoxFuture, CallError, Host};
+use gateway::{Body, BoxFuture, CallError, Host, Origin};
 use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -34,6 +35,8 @@ pub struct NativeHost {
     /// in use: the configuration has few.
     clients: ThreadLocal<RefCell<Vec<(Duration, UpstreamClient)>>>,
     runners: Option<Arc<RunnerClient>>,
+    /// Where files are that stored providers may name.
+    credential_dir: Option<PathBuf>,
 }
 
 impl NativeHost {
@@ -61,13 +64,26 @@ impl NativeHost {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: Arc::new(tls), started: Instant::now(), clients: ThreadLocal::new(), runners: None })
+        Ok(Self {
+            tls: Arc::new(tls),
+            started: Instant::now(),
+            clients: ThreadLocal::new(),
+            runners: None,
+            credential_dir: None,
+        })
     }
 
     /// Makes runners' nodes reachable.
     #[must_use]
     pub fn with_runners(mut self, runners: &Runners) -> Self {
         self.runners = Some(runners.client());
+        self
+    }
+
+    /// Stored providers may name files below this directory as their credentials; without it they may name none.
+    #[must_use]
+    pub fn with_credential_dir(mut self, directory: Option<PathBuf>) -> Self {
+        self.credential_dir = directory;
         self
     }
 
@@ -136,8 +152,11 @@ impl Host for NativeHost {
         tokio::spawn(future);
     }
 
-    fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
-        credential::read(reference)
+    fn credential(&self, reference: &CredentialRef, origin: Origin) -> Result<Option<Secret>, String> {
+        match origin {
+            Origin::Given => credential::of_given(reference),
+            Origin::Stored => credential::of_stored(reference, self.credential_dir.as_deref()),
+        }
     }
 }
 

@@ -1,7 +1,10 @@
 //! The providers that a start uses besides the stored ones: from the file, the command line and the surroundings.
 
+use std::path::PathBuf;
+
 use catalog::Provider;
-use gateway::{ProviderCheck, Settings};
+use edge_host::variables;
+use gateway::Settings;
 
 use crate::cli::{CommonArgs, Failure, ProviderArgs, StoreArgs};
 use crate::embedded::EmbeddedGateway;
@@ -14,6 +17,7 @@ pub(crate) struct Given {
     pub settings: Settings,
     pub providers: Vec<Provider>,
     pub runners: Option<RunnersConfig>,
+    pub credential_dir: Option<PathBuf>,
 }
 
 /// Reads all of it and reports everything that is wrong at once.
@@ -64,31 +68,28 @@ pub(crate) fn gather(args: &ProviderArgs, store: &StoreArgs, common: &CommonArgs
             .collect();
         providers.extend(new);
     }
-    Ok(Given { location, settings, providers, runners: file.runners })
+    let credential_dir = variable(variables::CREDENTIAL_DIR).map(PathBuf::from).or(file.credential_dir);
+    Ok(Given { location, settings, providers, runners: file.runners, credential_dir })
 }
 
 /// A gateway on its store. `local` is the runner of this machine, if there is one: those of the configuration are one
 /// fleet or the other, never both.
 pub(crate) async fn open_gateway(given: Given, local: Option<Runners>) -> Result<EmbeddedGateway, Failure> {
-    let Given { location, settings, providers, runners } = given;
+    let Given { location, settings, providers, runners, credential_dir } = given;
     let configured = runners.map(Runners::new).transpose();
     let configured = configured.map_err(|error| Failure::failed("the runners cannot be reached", &error))?;
     let runners = configured.or(local);
-    Ok(EmbeddedGateway::open_with_runners(&location, settings, providers, runners).await?)
+    let opened =
+        EmbeddedGateway::open_with_runners(&location, settings, providers, runners, credential_dir).await?;
+    Ok(opened)
 }
 
-/// Why a provider cannot be used, if its check failed: what is wrong with its credential, before all else.
-pub(crate) fn reason(check: &ProviderCheck) -> Option<String> {
-    let reason = check.models.as_ref().err()?;
-    Some(credential::read(&check.provider.credential).err().unwrap_or_else(|| reason.clone()))
-}
-
-/// Enabled providers whose credential cannot be read, and why: slug, reason.
+/// Enabled ones of the given providers whose credential cannot be read, and why: slug, reason.
 pub(crate) fn without_credential(providers: &[Provider]) -> Vec<(String, String)> {
     let enabled = providers.iter().filter(|provider| provider.enabled);
     enabled
         .filter_map(|provider| {
-            let reason = credential::read(&provider.credential).err()?;
+            let reason = credential::of_given(&provider.credential).err()?;
             Some((provider.slug.as_str().to_owned(), reason))
         })
         .collect()

@@ -15,7 +15,7 @@ use crate::message::pieces;
 
 /// The gateway has timeouts of its own for what comes after the connection; Spin's, ten minutes unless told otherwise,
 /// must not come before them.
-const LATER_THAN_OURS: Duration = Duration::from_secs(7 * 24 * 3600);
+const LATER_THAN_OURS: Duration = Duration::from_hours(7 * 24);
 
 /// Spin follows no redirects. Dropping the future or the body closes the stream to the upstream.
 pub(crate) async fn send(

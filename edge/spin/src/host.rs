@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use catalog::{CredentialRef, Secret};
-use gateway::{Body, BoxFuture, CallError, Host};
+use gateway::{Body, BoxFuture, CallError, Host, Origin};
 use spin_sdk::{time, wasip3};
 
 use crate::{call, variables};
@@ -58,7 +58,7 @@ impl Host for SpinHost {
     }
 
     /// `env:NAME` is the application's variable of that name in lower case.
-    fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
+    fn credential(&self, reference: &CredentialRef, _: Origin) -> Result<Option<Secret>, String> {
         edge_host::credential(reference, variables::get)
     }
 }

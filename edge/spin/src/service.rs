@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use catalog::Violations;
 use edge_host::{Deployment, JsonLog};
-use gateway::Gateway;
+use gateway::{Gateway, Settings};
 
 use crate::host::{SpinHost, unix_ms};
 use crate::variables;
@@ -22,7 +22,8 @@ pub(crate) fn gateway() -> Result<Gateway, Violations> {
 }
 
 fn make() -> Result<Gateway, Violations> {
-    let deployment = Deployment::from_variables(variables::get).map_err(under_spins_names)?;
+    let deployment =
+        Deployment::from_variables(variables::get, Settings::default()).map_err(under_spins_names)?;
     Ok(deployment.into_gateway(Arc::new(SpinHost)))
 }
 

@@ -16,7 +16,8 @@ use crate::sdk::{
     SharedHttpClient, SharedHttpConnector, SharedTimeSource, TimeSource,
 };
 
-/// Differences below it are within what the header can tell, or nothing to worry about.
+/// Differences below it, to the host's clock and to what was known before, are within what the header can tell, or
+/// nothing to worry about.
 const TOLERATED_MS: u64 = 2_000;
 /// An answer that took longer says too little of when it was given.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(4);
@@ -51,7 +52,12 @@ impl FleetClock {
         // The middle of the second that it names.
         let offset_ms = date_ms.saturating_add(500).saturating_sub(own_ms);
         let offset_ms = if offset_ms.unsigned_abs() < TOLERATED_MS { 0 } else { offset_ms };
-        self.offset_ms.store(offset_ms, Ordering::Relaxed);
+        // Windows would begin and end with every answer anew.
+        let is_near = |known: i64| known.abs_diff(offset_ms) <= TOLERATED_MS;
+        // It fails where what is known is as good.
+        let _ = self.offset_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
+            (!is_near(known)).then_some(offset_ms)
+        });
     }
 }
 
@@ -140,6 +146,17 @@ mod tests {
         // All that a right clock can see, and what is close enough.
         for asked_ms in [DATE_MS - 1_000, DATE_MS, DATE_MS + 999, DATE_MS + 2_000] {
             assert_eq!(learned(DATE, asked_ms, asked_ms + 100), 0, "{asked_ms}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_holds_until_it_is_quite_wrong() {
+        let asked_ms = DATE_MS - 300_000;
+        let clock = FleetClock::new(SharedTimeSource::new(Fixed(at(asked_ms))));
+        for (later_ms, expected) in [(0, 300_500), (1_900, 300_500), (-1_900, 300_500), (-2_100, 302_600)] {
+            let asked = at(asked_ms.saturating_add_signed(later_ms));
+            clock.learn(DATE, asked, asked);
+            assert_eq!(clock.offset_ms(), expected, "{later_ms}");
         }
     }
 

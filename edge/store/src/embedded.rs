@@ -221,11 +221,17 @@ impl HttpConnector for Engine {
     }
 }
 
-/// The engine's answer to one request, as DynamoDB's HTTP API would give it.
 fn answer(database: &Database, request: &HttpRequest) -> Result<HttpResponse, ConnectorError> {
-    let operation = request.headers().get("x-amz-target").and_then(|target| target.split_once('.'));
-    let body = request.body().bytes().unwrap_or_default();
-    let answered = match operation.map_or("", |(_, operation)| operation) {
+    let target = request.headers().get("x-amz-target").unwrap_or_default();
+    let (status, body) = perform(database, target, request.body().bytes().unwrap_or_default());
+    let status = StatusCode::try_from(status).map_err(|error| ConnectorError::other(error.into(), None))?;
+    Ok(HttpResponse::new(status, SdkBody::from(body)))
+}
+
+/// The engine's answer to one request, as DynamoDB's HTTP API would give it: the status and the JSON. `target` is the
+/// header `x-amz-target`.
+pub(crate) fn perform(database: &Database, target: &str, body: &[u8]) -> (u16, String) {
+    let answered = match target.strip_prefix("DynamoDB_20120810.").unwrap_or_default() {
         "CreateTable" => run(body, |request| database.create_table(request)),
         "DescribeTable" => run(body, |request| database.describe_table(request)),
         "DescribeTimeToLive" => run(body, |request| database.describe_time_to_live(request)),
@@ -236,16 +242,15 @@ fn answer(database: &Database, request: &HttpRequest) -> Result<HttpResponse, Co
         "Query" => run(body, |request| database.query(request)),
         "TransactWriteItems" => run(body, |request| database.transact_write_items(request)),
         "UpdateItem" => run(body, |request| database.update_item(request)),
-        other => {
-            Err(DynoxideError::ValidationException(format!("{other} is not an operation of this store")))
+        // Not for the store, but for whoever looks into it.
+        "ListTables" => run(body, |request| database.list_tables(request)),
+        "Scan" => run(body, |request| database.scan(request)),
+        _ => {
+            let reason = format!("x-amz-target: {target:?} is no operation that this store has");
+            Err(DynoxideError::ValidationException(reason))
         }
     };
-    let (status, body) = match answered {
-        Ok(body) => (200, body),
-        Err(error) => (error.status_code(), error.to_json()),
-    };
-    let status = StatusCode::try_from(status).map_err(|error| ConnectorError::other(error.into(), None))?;
-    Ok(HttpResponse::new(status, SdkBody::from(body)))
+    answered.map_or_else(|error| (error.status_code(), error.to_json()), |body| (200, body))
 }
 
 fn run<Q: DeserializeOwned, A: Serialize>(

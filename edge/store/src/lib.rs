@@ -15,7 +15,7 @@
 //! | provider | `CONFIG` | `PROVIDER#` and its slug | `record_version` N, `body` S: JSON in the form of `catalog::RawProvider` |
 //! | API key | `KEY#` and the first character of its id | its id | `record_version` N, `key_hash` B (32 bytes), `label` S, `created_at_ms` N, and where set: `expires_at_ms` N, `revoked_at_ms` N, `allowed_models` L of S, `requests_per_minute`, `concurrent_requests`, `tokens_per_minute`, `tokens_per_day`, `tokens_per_month` N |
 //! | limit in a window | `LIMIT#` and the key's id | quantity, period and start: `TOKENS#DAY#1767225600000` | `taken` N, `ttl` N |
-//! | slots of concurrent requests | `LIMIT#` and the key's id | `SLOTS` | `held` N, `holder_x` M for each holder `x`, `ttl` N |
+//! | slots of concurrent requests | `LIMIT#` and the key's id | `SLOTS` | `held` N: all slots; `holder_x` M for each instance `x`: `slots` N, `until_ms` N; `ttl` N |
 //! | node | `NODE#` and 0 to 3, by the hash of its id | its id | `url`, `version` S, `slots`, `running`, `queued`, `queue_limit`, `parked` N, `draining` BOOL, `clis` S: the hash of what it runs, `expires_unix_ms` N by the store's clock, `ttl` N |
 //! | what nodes run | `CLIS#` and its hash | `CLIS` | `body` S: JSON of a list of `runner_api::CliInfo`, `ttl` N |
 //!
@@ -71,6 +71,17 @@
 //! A node that announces itself every three seconds writes 864,000 units in 30 days: $0.54. An edge that looks for
 //! nodes every two seconds reads two units each time for up to 60 nodes (an item has about 250 bytes) and 32 for 1,000.
 //!
+//! Limits are counted in write units, one for each call (and one more for each KB of a slots item: some 20 instances).
+//! `gateway` counts the calls in `tests/behaviour/limits_instances.rs`. For a million requests of one key:
+//!
+//! | limit | requests of the key a second and instance | write units | |
+//! |---|---|---|---|
+//! | requests a minute | 90 | 7,400 | $0.005 |
+//! | | fewer than one in two seconds | 1,000,000 | $0.63 |
+//! | tokens, each window that is limited | fewer than one in two seconds: taken, and what was not used given back | 2,000,000 | $1.25 |
+//! | concurrent requests | fewer than one in four seconds: held, and given back | 2,000,000 | $1.25 |
+//! | | always one under way | one every ten seconds, however many requests | |
+//!
 //! # No partition runs hot
 //!
 //! A partition gives 3,000 read units and 1,000 write units a second.
@@ -88,7 +99,13 @@
 //!   partitions. A look at them reads eight units of each, so 375 looks a second, those of 750 edges that serve CLI
 //!   models at that moment; with 60 nodes it is half a unit, and 12,000 edges.
 //! - `CLIS#h`: read once by each edge.
-//! - `LIMIT#k`: a partition for each key.
+//! - `LIMIT#k`: a partition for each key. The busier a key, the larger the slices that instances take: some 35 writes a
+//!   minute, instance and limit at a steady rate, and one a second where requests are being refused. 1,000 writes a
+//!   second are 1,000 instances that refuse the same key, or 400 that serve it with all five limits. Its slots are one
+//!   item, with 51 bytes for each instance that has requests of the key under way (the name of its attribute is 23 of
+//!   them), which is renewed every ten seconds: `n` instances write `n / 10` times a second `n * 51 / 1,024` units, so
+//!   the partition's 1,000 units are for 450 of them, without those that come and go. The item's 400 KB are not
+//!   reached by then. A key that is to have concurrent requests limited on more instances is to be split into several.
 //!
 //! # Failures
 //!

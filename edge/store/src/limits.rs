@@ -1,14 +1,30 @@
 //! Counters and slots of limits, each call of the port one `UpdateItem` wherever nobody is in the way.
 //!
 //! No transaction and no version: every condition is about the very numbers that the update changes, so instances that
-//! write to one item at once do not have to try again because of each other.
+//! write to one item at once do not have to try again because of each other. A condition that fails brings the item
+//! along, so that no read is needed either.
+//!
+//! | call | `UpdateItem` | if |
+//! |---|---|---|
+//! | `take` | `ADD taken (need + extra)` | `taken` is absent or at most `limit - need`; granted is what stayed within the limit |
+//! | `charge` | `ADD taken amount` | |
+//! | `give_back` | `ADD taken -amount`, sent once whatever becomes of it | `taken >= amount`, so that a counter that is gone does not begin below zero |
+//! | `hold` | `SET` or `REMOVE` the holder's own attribute and those that have expired, `ADD held` the difference | the attributes are as they were thought to be, and `held` leaves room for the difference |
+//!
+//! Every condition says besides that the item is of this schema, or is not there. A slots item that is damaged is put
+//! right by whoever comes upon it, as far as its holders can be read, and the call fails as `Unreadable` that once: the
+//! item is named, and the next call finds it well. What a counter stood at nobody knows; it is left to the next window.
+//!
+//! A request that the SDK repeats because its answer was lost has taken twice; that wastes and never exceeds.
 
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
-use catalog::{Ask, BoxFuture, Counter, Held, Hold, LimitStore, Period, Quantity, StoreError, Taken};
+use catalog::{
+    Ask, BoxFuture, Counter, Held, Hold, LeftOut, LimitStore, Period, Quantity, StoreError, Taken,
+};
 
 use crate::DynamoStore;
 use crate::error::{broken, store_error, unavailable};
@@ -20,6 +36,7 @@ const HELD: &str = "held";
 /// Before the name of a holder, whose slots and time are a map of its own.
 const HOLDER: &str = "holder_";
 const SLOTS: &str = "SLOTS";
+const OF_THIS_SCHEMA: &str = "(attribute_not_exists(#schema) OR #schema = :schema)";
 
 /// How often slots are asked for anew because others took or gave some meanwhile.
 const MAX_TRIES: usize = 8;
@@ -68,7 +85,7 @@ impl DynamoStore {
         let mut request = self.update(limits_of(hold.key.as_str()), SLOTS.to_owned(), forget_after_ms);
         let mut set = vec!["#schema = :schema".to_owned(), "#ttl = :ttl".to_owned()];
         let mut remove = Vec::new();
-        let mut conditions = Vec::new();
+        let mut conditions = vec![OF_THIS_SCHEMA.to_owned()];
         if seen.own.slots == 0 {
             conditions.push("attribute_not_exists(#own)".to_owned());
         } else {
@@ -78,7 +95,7 @@ impl DynamoStore {
         if wanted > seen.own.slots {
             // Nothing is freed in an item that is not there.
             let is_new = seen.own.slots == 0 && expired.is_empty();
-            let unless_new = if is_new { "attribute_not_exists(#held) OR " } else { "" };
+            let unless_new = if is_new { format!("attribute_not_exists({PK}) OR ") } else { String::new() };
             conditions.push(format!("({unless_new}#held <= :room)"));
             let room = i64::from(hold.limit) - delta;
             request = request.expression_attribute_values(":room", AttributeValue::N(room.to_string()));
@@ -124,7 +141,7 @@ impl DynamoStore {
             }
             match self.try_hold(&hold, &seen, wanted).await? {
                 Updated::Done(item) => {
-                    seen = Slots::read(&item, &hold)?;
+                    seen = self.read_or_repair(&item, &hold).await?;
                     // Instances come and go, and where the limit is far away nobody else looks after them.
                     if seen.expired.len() >= SWEPT_FROM {
                         self.try_hold(&hold, &seen, wanted).await?;
@@ -132,12 +149,62 @@ impl DynamoStore {
                     return Ok(wanted);
                 }
                 Updated::Refused(item) => {
-                    seen = Slots::read(&item, &hold)?;
+                    seen = self.read_or_repair(&item, &hold).await?;
                     wanted = seen.grantable(&hold);
                 }
             }
         }
         Err(unavailable("other instances are in the way"))
+    }
+
+    async fn read_or_repair(&self, item: &Item, hold: &Hold<'_>) -> Result<Slots, StoreError> {
+        let error = match Slots::read(item, hold) {
+            Ok(slots) => return Ok(slots),
+            Err(error) => error,
+        };
+        if is_of_this_schema(item) {
+            self.repair_slots(item, hold).await?;
+        }
+        Err(error)
+    }
+
+    /// Makes the sum right, and removes what cannot be read; unless somebody was faster.
+    async fn repair_slots(&self, item: &Item, hold: &Hold<'_>) -> Result<(), StoreError> {
+        let holders = item.iter().filter(|(attribute, _)| attribute.starts_with(HOLDER));
+        let (mut all, mut broken) = (0_u64, Vec::new());
+        for (attribute, value) in holders {
+            match to_held(value) {
+                Some(held) => all += u64::from(held.slots),
+                None => broken.push((attribute, value)),
+            }
+        }
+        broken.truncate(MAX_REMOVED);
+        let forget_after_ms = hold.wanted.until_ms.max(hold.now_ms);
+        let mut request = self.update(limits_of(hold.key.as_str()), SLOTS.to_owned(), forget_after_ms);
+        let mut conditions = vec![OF_THIS_SCHEMA.to_owned()];
+        match item.get(HELD) {
+            Some(held) => {
+                conditions.push("#held = :seen".to_owned());
+                request = request.expression_attribute_values(":seen", held.clone());
+            }
+            None => conditions.push("attribute_not_exists(#held)".to_owned()),
+        }
+        let mut update = "SET #schema = :schema, #ttl = :ttl, #held = :all".to_owned();
+        for (index, (attribute, value)) in broken.iter().enumerate() {
+            update = format!("{update}{} #broken{index}", if index == 0 { " REMOVE" } else { "," });
+            conditions.push(format!("#broken{index} = :broken{index}"));
+            request = request
+                .expression_attribute_names(format!("#broken{index}"), *attribute)
+                .expression_attribute_values(format!(":broken{index}"), (*value).clone());
+        }
+        request
+            .update_expression(update)
+            .condition_expression(conditions.join(" AND "))
+            .expression_attribute_names("#held", HELD)
+            .expression_attribute_values(":all", item::number(all))
+            .send_conditional(ReturnValue::None)
+            .await?;
+        Ok(())
     }
 }
 
@@ -156,7 +223,9 @@ impl LimitStore for DynamoStore {
             let amount = need.saturating_add(ask.extra);
             let updated = self
                 .add(counter)
-                .condition_expression("attribute_not_exists(#taken) OR #taken <= :most")
+                .condition_expression(format!(
+                    "{OF_THIS_SCHEMA} AND (attribute_not_exists(#taken) OR #taken <= :most)"
+                ))
                 .expression_attribute_values(":amount", item::number(amount))
                 .expression_attribute_values(":most", item::number(most))
                 .send_conditional(ReturnValue::UpdatedNew)
@@ -171,9 +240,16 @@ impl LimitStore for DynamoStore {
 
     fn charge<'a>(&'a self, counter: &'a Counter, amount: u64) -> BoxFuture<'a, Result<(), StoreError>> {
         self.call(async move {
-            let request = self.add(counter).expression_attribute_values(":amount", item::number(amount));
-            request.send().await.map_err(|error| store_error(&error))?;
-            Ok(())
+            let updated = self
+                .add(counter)
+                .condition_expression(OF_THIS_SCHEMA)
+                .expression_attribute_values(":amount", item::number(amount))
+                .send_conditional(ReturnValue::None)
+                .await?;
+            match updated {
+                Updated::Done(_) => Ok(()),
+                Updated::Refused(item) => Err(foreign(&item, counter.key.as_str(), &sort_key(counter))),
+            }
         })
     }
 
@@ -183,7 +259,7 @@ impl LimitStore for DynamoStore {
             let sent = self
                 .add(counter)
                 // A counter that is gone must not begin below zero.
-                .condition_expression("#taken >= :least")
+                .condition_expression(format!("{OF_THIS_SCHEMA} AND #taken >= :least"))
                 .expression_attribute_values(":least", item::number(amount))
                 .expression_attribute_values(":amount", AttributeValue::N(format!("-{amount}")))
                 .customize()
@@ -257,6 +333,9 @@ fn sort_key(counter: &Counter) -> String {
 
 /// 0 in an item that is not there.
 fn taken(item: &Item, counter: &Counter) -> Result<u64, StoreError> {
+    if !is_of_this_schema(item) {
+        return Err(foreign(item, counter.key.as_str(), &sort_key(counter)));
+    }
     let Some(value) = item.get(TAKEN) else { return Ok(0) };
     number(value).ok_or_else(|| unreadable(counter.key.as_str(), &sort_key(counter), TAKEN))
 }
@@ -265,8 +344,23 @@ fn number(value: &AttributeValue) -> Option<u64> {
     value.as_n().ok()?.parse().ok()
 }
 
+/// Parts of items do not tell; nor does one that is not there.
+fn is_of_this_schema(item: &Item) -> bool {
+    item.get(SCHEMA_VERSION).is_none_or(|version| *version == item::schema())
+}
+
+fn foreign(item: &Item, key: &str, sk: &str) -> StoreError {
+    let schema = item.get(SCHEMA_VERSION).and_then(number);
+    let reason = match schema {
+        Some(schema) => format!("it was written by another version, with schema {schema}"),
+        None => format!("attribute {SCHEMA_VERSION} is missing or of the wrong kind"),
+    };
+    StoreError::Unreadable(LeftOut::new(&format!("{}/{sk}", limits_of(key)), &reason))
+}
+
 fn unreadable(key: &str, sk: &str, attribute: &str) -> StoreError {
-    broken(format!("{}/{sk}: attribute {attribute} is missing or of the wrong kind", limits_of(key)))
+    let reason = format!("attribute {attribute} is missing or of the wrong kind");
+    StoreError::Unreadable(LeftOut::new(&format!("{}/{sk}", limits_of(key)), &reason))
 }
 
 /// Who holds a key's slots.
@@ -303,6 +397,9 @@ impl Slots {
     }
 
     fn read(item: &Item, hold: &Hold<'_>) -> Result<Self, StoreError> {
+        if !is_of_this_schema(item) {
+            return Err(foreign(item, hold.key.as_str(), SLOTS));
+        }
         let broken = |attribute: &str| unreadable(hold.key.as_str(), SLOTS, attribute);
         let mut slots = Self { own: Held::default(), others: 0, expired: Vec::new() };
         let mut all = 0_u64;

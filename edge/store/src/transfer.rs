@@ -8,8 +8,12 @@
 //! {"end":{"providers":2,"keys":17}}
 //! ```
 //!
+//! **Revocations outlive an import.** A key that was revoked after the export stays revoked, whatever the file says of the
+//! rest of it: [`Existing::Replace`] keeps the moment, and [`Imported::kept_revoked`] counts such keys.
+//!
 //! There is no secret in it but the hashes of the keys, which are of use only with the secret under which they were
-//! made: whoever imports them needs the same one, and a store of another one does not take them. Limits that were used and the registry of nodes stay where they are.
+//! made: whoever imports them needs the same one, and a store of another one does not take them. Limits that were used
+//! and the registry of nodes stay where they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read as _, Write};
@@ -41,6 +45,8 @@ pub struct Imported {
     pub replaced: usize,
     /// It was there already, and the same.
     pub unchanged: usize,
+    /// Keys, counted above too, that are revoked in the store and not in the file: they stay revoked.
+    pub kept_revoked: usize,
 }
 
 /// What becomes of records that the store has, and that differ from those of the file. Records that are not in the
@@ -49,6 +55,7 @@ pub struct Imported {
 pub enum Existing {
     /// Nothing is written at all.
     Refuse,
+    /// They are as in the file from then on; but a key that is revoked stays so.
     Replace,
 }
 
@@ -280,13 +287,19 @@ pub async fn import(
         store.put_provider(provider, known.map(|known| known.version)).await?;
         *if known.is_some() { &mut imported.replaced } else { &mut imported.created } += 1;
     }
-    for key in &content.keys {
+    for mut key in content.keys {
         let known = stored_keys.get(&key.id);
-        if known.is_some_and(|known| known.value == *key) {
+        if key.revoked_at_ms.is_none()
+            && let Some(revoked_at_ms) = known.and_then(|known| known.value.revoked_at_ms)
+        {
+            key.revoked_at_ms = Some(revoked_at_ms);
+            imported.kept_revoked += 1;
+        }
+        if known.is_some_and(|known| known.value == key) {
             imported.unchanged += 1;
             continue;
         }
-        store.put_key(key, known.map(|known| known.version)).await?;
+        store.put_key(&key, known.map(|known| known.version)).await?;
         *if known.is_some() { &mut imported.replaced } else { &mut imported.created } += 1;
     }
     Ok(imported)

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::Stream;
+use futures_util::io::AsyncRead as _;
 use gateway::{Body, BoxError, full};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body::{Frame, SizeHint};
@@ -14,11 +15,14 @@ use http_body_util::BodyExt as _;
 use js_sys::{Array, Uint8Array};
 use wasm_bindgen::{JsCast as _, JsValue};
 use wasm_streams::ReadableStream;
-use wasm_streams::readable::IntoStream;
+use wasm_streams::readable::IntoAsyncRead;
 use web_sys::{Headers, ResponseInit};
 use worker::send::SendWrapper;
 
 use crate::fetch::AbortOnDrop;
+
+/// What is read of a body at once, at most: by default the platform gives 4 KiB, and each piece has its price.
+const READ_BYTES: usize = 32 * 1024;
 
 /// The client's request, whose body is read as the gateway asks for it, and the end of that reading.
 pub(crate) fn request(
@@ -27,8 +31,10 @@ pub(crate) fn request(
     let headers = header_map(&request.headers())?;
     let length = content_length(&headers);
     let (done, read) = oneshot::channel();
-    let body =
-        request.body().map_or_else(|| full(""), |stream| incoming(stream, length, Held::UntilRead(done)));
+    let body = match request.body() {
+        Some(stream) => incoming(stream, length, Held::UntilRead(done))?,
+        None => full(""),
+    };
     let mut converted = http::Request::new(body);
     *converted.method_mut() = Method::from_str(&request.method()).map_err(|error| text(&error))?;
     *converted.uri_mut() = target(&request.url());
@@ -51,7 +57,7 @@ pub(crate) fn response(
     let headers = header_map(&response.headers())?;
     let body = if let Some(stream) = response.body() {
         // Its content may have been decoded on the way: the length is that of what was sent.
-        incoming(stream, None, Held::Call(guard))
+        incoming(stream, None, Held::Call(guard))?
     } else {
         guard.disarm();
         full("")
@@ -115,16 +121,19 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn incoming(stream: web_sys::ReadableStream, length: Option<u64>, held: Held) -> Body {
-    let stream = ReadableStream::from_raw(stream.unchecked_into()).into_stream();
-    Incoming(SendWrapper::new(Source { stream, left: length, held: Some(held) })).boxed_unsync()
+fn incoming(stream: web_sys::ReadableStream, length: Option<u64>, held: Held) -> Result<Body, JsValue> {
+    let stream = ReadableStream::from_raw(stream.unchecked_into());
+    let stream = stream.try_into_async_read().map_err(|(error, _)| JsValue::from(error))?;
+    let source = Source { stream, buffer: vec![0; READ_BYTES], left: length, held: Some(held) };
+    Ok(Incoming(SendWrapper::new(source)).boxed_unsync())
 }
 
 /// A body that comes in. Dropping it gives its stream up.
 struct Incoming(SendWrapper<Source>);
 
 struct Source {
-    stream: IntoStream<'static>,
+    stream: IntoAsyncRead<'static>,
+    buffer: Vec<u8>,
     /// Bytes that are still to come, where that was announced.
     left: Option<u64>,
     /// Let go when all is read, dropped with the body before.
@@ -148,19 +157,18 @@ impl http_body::Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let source = &mut *self.0;
-        match ready!(Pin::new(&mut source.stream).poll_next(cx)) {
-            Some(Ok(chunk)) => {
-                let bytes = Bytes::from(Uint8Array::new(&chunk).to_vec());
-                source.left = source.left.map(|left| left.saturating_sub(bytes.len() as u64));
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            Some(Err(_)) => Poll::Ready(Some(Err("the body broke off".into()))),
-            None => {
+        match ready!(Pin::new(&mut source.stream).poll_read(cx, &mut source.buffer)) {
+            Ok(0) => {
                 if let Some(Held::Call(mut guard)) = source.held.take() {
                     guard.disarm();
                 }
                 Poll::Ready(None)
             }
+            Ok(read) => {
+                source.left = source.left.map(|left| left.saturating_sub(read as u64));
+                Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&source.buffer[..read])))))
+            }
+            Err(error) => Poll::Ready(Some(Err(error.into()))),
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use catalog::{CredentialRef, Secret};
-use gateway::{Body, BoxFuture, CallError, Host};
+use gateway::{Body, BoxFuture, CallError, Host, Origin};
 use js_sys::{Date, Reflect};
 use wasm_bindgen::JsValue;
 use worker::Env;
@@ -87,7 +87,7 @@ impl Host for WorkerHost {
         }
     }
 
-    fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
+    fn credential(&self, reference: &CredentialRef, _: Origin) -> Result<Option<Secret>, String> {
         edge_host::credential(reference, |name| self.variable(name))
     }
 }

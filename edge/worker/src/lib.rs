@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use edge_host::{Deployment, not_configured};
-use gateway::{Body, Gateway, Host as _};
+use gateway::{Body, Gateway, Host as _, Settings};
 use worker::{Context, Env, event};
 
 use crate::exchange::Exchange;
@@ -47,11 +47,17 @@ async fn fetch(request: web_sys::Request, env: Env, context: Context) -> worker:
     Exchange::run(Rc::new(Scope::new(context)), answer, signal).await
 }
 
+/// An isolate has 128 MB for all of its requests, code and JavaScript's copies of bodies included; one that takes more is
+/// ended with all its streams. So one body of the longest at a time, beside small ones.
+fn settings() -> Settings {
+    Settings { max_response_bytes: 8 << 20, max_held_bytes: Some(32 << 20), ..Settings::default() }
+}
+
 /// Makes this isolate's gateway. Where variables are wrong there is none: the next request tries again.
 fn open(env: Env) -> Result<Gateway, http::Response<Body>> {
     log::start();
     let host = Arc::new(WorkerHost::new(env));
-    match Deployment::from_variables(|name| host.variable(name)) {
+    match Deployment::from_variables(|name| host.variable(name), settings()) {
         Ok(deployment) => Ok(GATEWAY.with(|cell| cell.get_or_init(|| deployment.into_gateway(host)).clone())),
         Err(violations) => Err(not_configured(&violations, |bytes| host.fill_random(bytes))),
     }

@@ -81,6 +81,11 @@ impl Context {
             .map_err(|error| Problem(format!("cargo's metadata cannot be read: {error}")))
     }
 
+    /// Where cargo puts what it builds.
+    pub(crate) fn target_directory(&self) -> Result<PathBuf, Problem> {
+        Ok(self.metadata()?.target_directory.into())
+    }
+
     /// Builds the gateway (dev profile: overflow checks and debug assertions are on) and says where it is.
     pub(crate) fn gateway_binary(&self) -> Result<PathBuf, Problem> {
         self.binary("dyad-gateway")
@@ -93,7 +98,7 @@ impl Context {
 
     fn binary(&self, package: &str) -> Result<PathBuf, Problem> {
         self.cargo(Duration::from_secs(1800)).args(["build", "--locked", "-p", package]).succeed()?;
-        Ok(self.metadata()?.target_directory.join("debug").join(package).into())
+        Ok(self.target_directory()?.join("debug").join(package))
     }
 }
 

@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: the gateway between a real client and a real server, on a machine that has neither.
 
+mod edge;
+
 use std::{
     fs,
     net::TcpListener,
@@ -7,10 +9,12 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::{
     context::Context,
+    edge::WORKER_NEEDS,
     process::{Problem, Step},
     provision::{self, Need},
     say,
@@ -45,16 +49,43 @@ const CLI_HINT: &str =
 /// Python with its packages takes its time to load on a busy machine.
 const SHORT: Duration = Duration::from_secs(120);
 
+/// A host of the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Host {
+    /// The native binary on its own store
+    Native,
+    /// The Cloudflare Worker in `wrangler dev`, on a DynamoDB table
+    Worker,
+    /// The Spin component, on a DynamoDB table
+    Spin,
+}
+
+/// The gateway as it was started.
+struct Served {
+    ready: Ready,
+    /// Where there is a CLI, if there is.
+    cli: Option<Ready>,
+}
+
 /// What a client needs to know, from the gateway's ready line.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Ready {
     base_url: String,
     api_key: String,
     models: Vec<String>,
 }
 
-/// Shows one streamed chat completion. After it the gateway serves until Ctrl-C; with `once` all ends there.
-pub(crate) fn run(context: &Context, once: bool) -> Result<(), Problem> {
+/// What else it needs from the machine on a host.
+pub(crate) fn needs_of(host: Host) -> &'static [Need] {
+    match host {
+        Host::Native | Host::Spin => &[],
+        Host::Worker => WORKER_NEEDS,
+    }
+}
+
+/// Shows one streamed chat completion, and another of a CLI. After it the gateway serves until Ctrl-C; with `once` all
+/// ends there.
+pub(crate) fn run(context: &Context, host: Host, once: bool) -> Result<(), Problem> {
     say("Building the gateway (dev profile: quick to build, slower to run than a release)");
     let gateway = context.gateway_binary()?;
     let directory = tempfile::Builder::new().prefix("dyad-demo-").tempdir();
@@ -74,10 +105,12 @@ pub(crate) fn run(context: &Context, once: bool) -> Result<(), Problem> {
 
     say("Starting the gateway in front of it");
     let port = if once { 0 } else { free_port(USUAL_PORT) };
-    let gateway = gateway_server(context, &gateway, &upstream, port, directory.path());
-    let ready = services.start("The gateway", gateway, ready)?;
+    let served = match host {
+        Host::Native => native(context, &mut services, port, (&gateway, &upstream), directory.path()),
+        edge => edge::start(context, &mut services, (edge, port), (&gateway, &upstream), directory.path()),
+    };
+    let Served { ready, cli } = served?;
     let Ready { base_url, api_key, models } = &ready;
-    say(&format!("  {base_url}"));
     if !models.iter().any(|model| model == MODEL) {
         return Err(Problem(format!("the gateway serves {models:?}, not {MODEL}")));
     }
@@ -87,11 +120,11 @@ pub(crate) fn run(context: &Context, once: bool) -> Result<(), Problem> {
     program.lines().for_each(|line| say(&format!("    {line}")));
     say("\nstreams this (gibberish: the model has random weights):\n");
     check(&stream(context, directory.path(), &program)?, MODEL)?;
-    if models.iter().any(|model| model == CLI_MODEL) {
+    if let Some(cli) = cli {
         say(&format!(
             "\nand this, with the model {CLI_MODEL}, from a CLI in a Docker sandbox, reached over mTLS:\n"
         ));
-        let program = self::program(&ready, CLI_MODEL, CLI_PROMPT);
+        let program = self::program(&cli, CLI_MODEL, CLI_PROMPT);
         let answer = stream(context, directory.path(), &program)?;
         let text = check(&answer, CLI_MODEL)?;
         if text != CLI_PROMPT {
@@ -119,6 +152,21 @@ pub(crate) fn run(context: &Context, once: bool) -> Result<(), Problem> {
     services.run_until_interrupted()?;
     say("\nstopping");
     Ok(())
+}
+
+/// The native host, which runs CLIs by itself where Docker answers.
+fn native(
+    context: &Context,
+    services: &mut Services,
+    port: u16,
+    (gateway, upstream): (&Path, &str),
+    directory: &Path,
+) -> Result<Served, Problem> {
+    let gateway = gateway_server(context, gateway, upstream, port, directory);
+    let ready = services.start("The gateway", gateway, ready)?;
+    say(&format!("  {}", ready.base_url));
+    let cli = ready.models.iter().any(|model| model == CLI_MODEL).then(|| ready.clone());
+    Ok(Served { ready, cli })
 }
 
 /// What the client runs. It ends with the line that [`check`] reads.

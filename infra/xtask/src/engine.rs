@@ -65,6 +65,11 @@ fn provide_engine(context: &Context, services: &mut Services) -> Result<(), Prob
     }
 }
 
+/// Whether an engine answers.
+pub(crate) fn answers() -> Result<bool, Problem> {
+    Ok(silence(&socket(env::var("DOCKER_HOST").ok())?)?.is_none())
+}
+
 fn provide_client(context: &Context) -> Result<(), Problem> {
     let works = || context.step("docker", PROBE).arg("--version").works();
     if works() {

@@ -1,5 +1,5 @@
-//! What is neither Rust nor run by a test: Terraform, IAM policies, compose, images, units, alerts, the dashboard and
-//! workflows, each held against its own tool. infra/README.md says what none of them sees.
+//! What is neither Rust nor run by a test: Terraform, IAM policies, compose, images, units, alerts, the dashboard,
+//! workflows and wrangler.toml, each held against its own tool. infra/README.md says what none of them sees.
 
 mod images;
 mod metrics;
@@ -38,6 +38,7 @@ pub(crate) fn check(context: &Context) -> Result<Tally, Problem> {
         prometheus(context, &scratch)?,
         dashboard(context)?,
         workflows(context)?,
+        wrangler(context, &scratch)?,
         scripts(context)?,
         units(context, &scratch)?,
         images::check(context)?,
@@ -146,9 +147,40 @@ fn workflows(context: &Context) -> Result<Tally, Problem> {
         + passes(zizmor.args(&files))?)
 }
 
+/// Whether wrangler takes wrangler.toml, for each environment and without a warning. Beside a Worker that is none: that
+/// the real one can be built is told by others, and takes minutes.
+fn wrangler(context: &Context, scratch: &TempDir) -> Result<Tally, Problem> {
+    let directory = scratch.path().join("worker");
+    let built = directory.join("edge/worker/build");
+    fs::create_dir_all(&built).map_err(|error| no_access(&built, &error))?;
+    let module = built.join("index.js");
+    fs::write(&module, "export default { fetch: () => new Response() };")
+        .map_err(|error| no_access(&module, &error))?;
+    for file in ["wrangler.toml", "edge/worker/build.sh"] {
+        let from = context.root.join(file);
+        fs::copy(&from, directory.join(file)).map_err(|error| no_access(&from, &error))?;
+    }
+    let mut tally = Tally::default();
+    for environment in ["", "staging", "production"] {
+        let program = context.worker_tools().join("node_modules/.bin/wrangler");
+        let deploy = context.step(program, SHORT).current_dir(&directory);
+        let environment = format!("--env={environment}");
+        let deploy = deploy
+            .args(["deploy", "--dry-run", &environment])
+            .env("CI", "1")
+            .env("WORKER_IS_BUILT", "1")
+            .env("WRANGLER_SEND_METRICS", "false")
+            .env("CLOUDFLARE_CF_FETCH_ENABLED", "false");
+        let finished = deploy.run()?;
+        let warned = [&finished.stdout, &finished.stderr].iter().any(|said| said.contains("WARNING"));
+        tally = tally + Tally::one(finished.status.success() && !warned);
+    }
+    Ok(tally)
+}
+
 fn scripts(context: &Context) -> Result<Tally, Problem> {
     let dockerfile = passes(python(context, "hadolint").arg(images::DOCKERFILE))?;
-    let scripts = [".ci/run", "infra/compose/certificates.sh"];
+    let scripts = [".ci/run", "infra/compose/certificates.sh", "edge/worker/build.sh"];
     Ok(dockerfile + passes(context.step("shellcheck", SHORT).args(scripts))?)
 }
 

@@ -3,6 +3,7 @@
 mod arrows;
 mod context;
 mod demo;
+mod edge;
 mod engine;
 mod infra;
 mod process;
@@ -38,6 +39,9 @@ enum Xtask {
     /// streams one chat completion, and then serves on 127.0.0.1:4100 until Ctrl-C. The model is a tiny one with
     /// random weights, made on the spot.
     Demo {
+        /// On which host; the edges keep their configuration in a table of DynamoDB's emulator
+        #[arg(long, value_enum, default_value = "native")]
+        host: demo::Host,
         /// Stop after the answer; fail if anything about it is wrong
         #[arg(long)]
         once: bool,
@@ -55,7 +59,7 @@ enum Xtask {
 
 fn main() -> ExitCode {
     let (name, result) = match Xtask::parse() {
-        Xtask::Demo { once } => ("demo", demo(once)),
+        Xtask::Demo { host, once } => ("demo", demo(host, once)),
         Xtask::Test { list: true, .. } => {
             for suite in SUITES {
                 say(&format!("{:12} {}", suite.name, suite.about));
@@ -78,13 +82,14 @@ fn suite_names() -> impl Iterator<Item = &'static str> {
     SUITES.iter().map(|suite| suite.name)
 }
 
-fn demo(once: bool) -> Result<bool, Problem> {
+fn demo(host: demo::Host, once: bool) -> Result<bool, Problem> {
     // It would outlive its terminal otherwise. The tests may (`nohup`): they end by themselves.
     stop_on(&[SIGINT, SIGTERM, SIGHUP])?;
     let context = Context::new()?;
     say("Looking for what is needed; what is missing is installed (llama.cpp is compiled: some minutes)");
-    provision::provide(&context, &mut Services::new(), demo::NEEDS)?;
-    demo::run(&context, once)?;
+    let needs = [demo::NEEDS, demo::needs_of(host)].concat();
+    provision::provide(&context, &mut Services::new(), &needs)?;
+    demo::run(&context, host, once)?;
     Ok(true)
 }
 

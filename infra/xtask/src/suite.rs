@@ -1,11 +1,11 @@
 //! The suites: what each needs and how it runs.
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use crate::{
     arrows,
     context::Context,
-    demo, infra,
+    demo, edge, infra,
     process::{Problem, Step},
     provision::{self, Need},
     services::Services,
@@ -17,14 +17,14 @@ const QUICK: Duration = Duration::from_secs(120);
 /// Compiling everything from nothing, on a small machine.
 const BUILD: Duration = Duration::from_secs(2400);
 const FUZZ_SECONDS: u64 = 20;
-/// Not a member of the workspace.
-const FUZZ_MANIFEST: [&str; 2] = ["--manifest-path", "tests/fuzz/Cargo.toml"];
+/// Workspaces of their own.
+const OTHER_MANIFESTS: [&str; 2] = ["tests/fuzz/Cargo.toml", "tests/spin-host/Cargo.toml"];
 
 /// A part of the test command that can be asked for by name.
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    needs: &'static [Need],
+    needs: &'static [&'static [Need]],
     run: fn(&Context) -> Result<Tally, Problem>,
 }
 
@@ -37,23 +37,23 @@ pub(crate) const SUITES: &[Suite] = &[
         needs: &[],
         run: arrows::check,
     },
-    Suite { name: "clippy", about: "no lint fires", needs: &[provision::CPP_COMPILER], run: clippy },
+    Suite { name: "clippy", about: "no lint fires", needs: &[&[provision::CPP_COMPILER]], run: clippy },
     Suite {
         name: "unit",
         about: "each crate's own tests, and the documentation's examples",
-        needs: &[provision::C_COMPILER, provision::NEXTEST, provision::OPENSSL],
+        needs: &[&[provision::C_COMPILER, provision::NEXTEST, provision::OPENSSL]],
         run: unit,
     },
     Suite {
         name: "wasm",
-        about: "the host-free crates compile for the WASM hosts",
-        needs: &[],
-        run: wasm::check,
+        about: "the host-free crates compile for the WASM hosts; the Worker and the Spin component are small",
+        needs: &[edge::WORKER_NEEDS],
+        run: |context| Ok(wasm::check(context)? + edge::sizes(context)?),
     },
     Suite {
         name: "infra",
-        about: "Terraform, policies, compose, images, units, alerts, dashboard and workflows, each by its own tool",
-        needs: &[
+        about: "Terraform, policies, compose, images, units, alerts, dashboard, workflows and wrangler.toml, each by its own tool",
+        needs: &[&[
             provision::C_COMPILER,
             provision::NPM,
             Need::Node,
@@ -64,49 +64,68 @@ pub(crate) const SUITES: &[Suite] = &[
             provision::COMPOSE,
             Need::Pins("infra/lint-python"),
             Need::Pins("infra/lint-node"),
-        ],
+            Need::WorkerTools,
+        ]],
         run: infra::check,
     },
     Suite {
         name: "readme",
-        about: "the README's first command, `cargo xtask demo`",
-        needs: demo::ALL_NEEDS,
-        run: |context| demo::run(context, true).map(|()| Tally::one(true)),
+        about: "the README's first command, `cargo xtask demo`, on each host",
+        needs: &[demo::ALL_NEEDS, edge::WORKER_NEEDS],
+        run: readme,
     },
     Suite {
         name: "contract",
         about: "the wire contract, with the real client libraries",
-        needs: SYSTEM,
+        needs: &[SYSTEM],
         run: |context| system(context, "contract"),
     },
     Suite {
         name: "raw",
         about: "what client libraries hide: framing, disconnects, slow peers, drain",
-        needs: SYSTEM,
+        needs: &[SYSTEM],
         run: |context| system(context, "raw"),
     },
     Suite {
         name: "bad_input",
         about: "bad requests get the right error",
-        needs: SYSTEM,
+        needs: &[SYSTEM],
         run: |context| system(context, "bad_input"),
+    },
+    Suite {
+        name: "dynamo",
+        about: "contract, raw and bad_input on the native host with a DynamoDB table",
+        needs: &[SYSTEM],
+        run: |context| on_host(context, "dynamo", &[]),
+    },
+    Suite {
+        name: "worker",
+        about: "contract, raw and bad_input on the Cloudflare Worker in workerd, and what is special to it",
+        needs: &[SYSTEM, edge::WORKER_NEEDS],
+        run: worker,
+    },
+    Suite {
+        name: "spin",
+        about: "contract, raw and bad_input on the Spin component, and what is special to it",
+        needs: &[SYSTEM],
+        run: spin,
     },
     Suite {
         name: "real",
         about: "upstreams nobody here wrote: llama.cpp's server, LiteLLM",
-        needs: SYSTEM,
+        needs: &[SYSTEM],
         run: |context| system(context, "real"),
     },
     Suite {
         name: "sandbox",
         about: "the runner on a real Docker engine: sandboxes, attacks on them, runs, kills",
-        needs: &[provision::C_COMPILER, provision::NEXTEST, Need::Docker],
+        needs: &[&[provision::C_COMPILER, provision::NEXTEST, Need::Docker]],
         run: sandbox,
     },
     Suite {
         name: "clis",
         about: "the real Gemini CLI, Claude Code and Codex CLI in sandboxes, end to end",
-        needs: &[
+        needs: &[&[
             provision::CPP_COMPILER,
             provision::NPM,
             Need::Node,
@@ -114,20 +133,26 @@ pub(crate) const SUITES: &[Suite] = &[
             provision::NEXTEST,
             Need::Client("python3"),
             Need::Docker,
-        ],
+        ]],
         run: clis,
     },
     Suite {
         name: "fuzz",
         about: "the fuzz targets, briefly",
-        needs: &[provision::CPP_COMPILER, provision::FUZZ],
+        needs: &[&[provision::CPP_COMPILER, provision::FUZZ]],
         run: fuzz,
     },
     Suite {
         name: "bench-smoke",
         about: "the benchmark runs and measures the right thing",
-        needs: &[provision::C_COMPILER, provision::NGINX],
+        needs: &[&[provision::C_COMPILER, provision::NGINX]],
         run: bench_smoke,
+    },
+    Suite {
+        name: "bench-edge",
+        about: "size, start, CPU time and calls to the store of the Worker and the Spin component",
+        needs: &[&[provision::CPP_COMPILER], edge::WORKER_NEEDS],
+        run: bench_edge,
     },
 ];
 
@@ -145,23 +170,26 @@ const SYSTEM: &[Need] = &[
 impl Suite {
     /// Provides what the suite needs and runs it.
     pub(crate) fn run(&self, context: &Context, services: &mut Services) -> Result<Tally, Problem> {
-        provision::provide(context, services, self.needs)?;
+        provision::provide(context, services, &self.needs.concat())?;
         (self.run)(context)
     }
 }
 
 fn fmt(context: &Context) -> Result<Tally, Problem> {
-    let workspace = context.cargo(QUICK).args(["fmt", "--all", "--check", "--", "--color", "never"]);
-    let fuzz =
-        context.cargo(QUICK).args(["fmt", "--check"]).args(FUZZ_MANIFEST).args(["--", "--color", "never"]);
-    Ok(one(workspace)? + one(fuzz)?)
+    let check = |args: &[&str]| {
+        one(context.cargo(QUICK).args(["fmt", "--check"]).args(args).args(["--", "--color", "never"]))
+    };
+    let others = OTHER_MANIFESTS.iter().map(|manifest| check(&["--manifest-path", manifest]));
+    [check(&["--all"])].into_iter().chain(others).sum()
 }
 
 fn clippy(context: &Context) -> Result<Tally, Problem> {
-    let args = ["clippy", "--locked", "--all-targets"];
-    let workspace = context.cargo(BUILD).args(args).args(["--workspace", "--", "-D", "warnings"]);
-    let fuzz = context.cargo(BUILD).args(args).args(FUZZ_MANIFEST).args(["--", "-D", "warnings"]);
-    Ok(one(workspace)? + one(fuzz)?)
+    let lint = |args: &[&str]| {
+        let step = context.cargo(BUILD).args(["clippy", "--locked", "--all-targets"]).args(args);
+        one(step.args(["--", "-D", "warnings"]))
+    };
+    let others = OTHER_MANIFESTS.iter().map(|manifest| lint(&["--manifest-path", manifest]));
+    [lint(&["--workspace"])].into_iter().chain(others).sum()
 }
 
 fn unit(context: &Context) -> Result<Tally, Problem> {
@@ -172,6 +200,13 @@ fn unit(context: &Context) -> Result<Tally, Problem> {
     let nextest = context.cargo(BUILD).args(["nextest", "run"]).args(packages).args(["-E", filter]);
     let examples = context.cargo(BUILD).args(["test", "--doc"]).args(packages);
     Ok(Tally::of_nextest(&nextest.run()?) + Tally::of_cargo_test(&examples.run()?))
+}
+
+fn readme(context: &Context) -> Result<Tally, Problem> {
+    for host in [demo::Host::Native, demo::Host::Worker, demo::Host::Spin] {
+        demo::run(context, host, true)?;
+    }
+    Ok(Tally { passed: 3, failed: 0 })
 }
 
 fn sandbox(context: &Context) -> Result<Tally, Problem> {
@@ -188,24 +223,54 @@ fn clis(context: &Context) -> Result<Tally, Problem> {
         let add = context.step(&gateway, BUILD).args(["clis", "add", cli, "--api-key-env", "UNUSED"]);
         add.arg("--data-dir").arg(directory.path()).succeed()?;
     }
-    system_tests(context, &["-E", "binary(/^cli_/)"])
+    Ok(Tally::of_nextest(&system_tests(context, &["-E", "binary(/^cli_/)"])?.run()?))
+}
+
+/// Variables, and what they name.
+type Artifacts = [(&'static str, PathBuf); 2];
+
+fn worker(context: &Context) -> Result<Tally, Problem> {
+    on_host(context, "worker", &worker_artifacts(context)?)
+}
+
+fn spin(context: &Context) -> Result<Tally, Problem> {
+    on_host(context, "spin", &spin_artifacts(context)?)
+}
+
+fn worker_artifacts(context: &Context) -> Result<Artifacts, Problem> {
+    Ok([("DYAD_WORKER_DIR", edge::worker(context)?), ("DYAD_WORKERD_BIN", edge::workerd(context)?)])
+}
+
+fn spin_artifacts(context: &Context) -> Result<Artifacts, Problem> {
+    Ok([
+        ("DYAD_SPIN_COMPONENT", edge::component(context)?),
+        ("DYAD_SPIN_HOST_BIN", edge::spin_host(context)?),
+    ])
+}
+
+/// The suites that nextest's profile of this host lists. Variables say where the host's artifacts are.
+fn on_host(context: &Context, host: &str, artifacts: &[(&str, PathBuf)]) -> Result<Tally, Problem> {
+    let mut nextest = system_tests(context, &["--profile", host])?;
+    for (variable, path) in artifacts {
+        nextest = nextest.env(variable, path);
+    }
+    Ok(Tally::of_nextest(&nextest.run()?))
 }
 
 fn system(context: &Context, binary: &str) -> Result<Tally, Problem> {
-    system_tests(context, &["--test", binary])
+    Ok(Tally::of_nextest(&system_tests(context, &["--test", binary])?.run()?))
 }
 
-fn system_tests(context: &Context, which: &[&str]) -> Result<Tally, Problem> {
+fn system_tests(context: &Context, which: &[&str]) -> Result<Step, Problem> {
     let gateway = context.gateway_binary()?;
     let runner = context.runner_binary()?;
-    let nextest = context
+    Ok(context
         .cargo(BUILD)
         .args(["nextest", "run", "--locked", "-p", "system-tests"])
         .args(which)
         .env("DYAD_GATEWAY_BIN", gateway)
         .env("DYAD_RUNNER_BIN", runner)
-        .env("DYAD_TEST_CLIENTS", context.clients());
-    Ok(Tally::of_nextest(&nextest.run()?))
+        .env("DYAD_TEST_CLIENTS", context.clients()))
 }
 
 fn fuzz(context: &Context) -> Result<Tally, Problem> {
@@ -231,6 +296,18 @@ fn bench_smoke(context: &Context) -> Result<Tally, Problem> {
     let gateway = context.gateway_binary()?;
     let args = ["run", "--locked", "-p", "bench", "--", "--quick"];
     one(context.cargo(BUILD).args(args).env("DYAD_GATEWAY_BIN", gateway))
+}
+
+/// One round: CPU time is not much harmed by what else the machine does.
+fn bench_edge(context: &Context) -> Result<Tally, Problem> {
+    let mut bench = context
+        .cargo(BUILD)
+        .args(["run", "--locked", "-p", "bench", "--bin", "edge", "--", "--rounds", "1"])
+        .env("DYAD_GATEWAY_BIN", context.gateway_binary()?);
+    for (variable, path) in worker_artifacts(context)?.into_iter().chain(spin_artifacts(context)?) {
+        bench = bench.env(variable, path);
+    }
+    one(bench)
 }
 
 /// A step that is one check: passed when it ends with 0.

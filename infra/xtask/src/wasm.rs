@@ -32,6 +32,18 @@ enum Toolchain {
     Debian,
 }
 
+/// Has the toolchain that runs this program build for the targets. Debian's only checks: linking takes tools that come with
+/// rustup's.
+pub(crate) fn add_targets(context: &Context) -> Result<(), Problem> {
+    match toolchain(context)? {
+        Toolchain::Own => Ok(()),
+        Toolchain::Debian => Err(Problem(format!(
+            "no toolchain here builds for the edges: install rustup (https://rustup.rs), then run `rustup target add {}`",
+            TARGETS.join(" ")
+        ))),
+    }
+}
+
 /// Checks every host-free crate for every target; one check per target.
 pub(crate) fn check(context: &Context) -> Result<Tally, Problem> {
     let toolchain = toolchain(context)?;

@@ -151,7 +151,9 @@ fn fill_in(template: &str, values: &HashMap<String, String>) -> Result<String> {
     Ok(text + rest)
 }
 
+/// What is not understood is refused: a test that passes without it would say nothing about Spin.
 #[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RuntimeConfig {
     #[serde(default)]
     pub(crate) client_tls: Vec<ClientTls>,
@@ -185,4 +187,21 @@ impl RuntimeConfig {
 fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     toml::from_str(&text).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_that_is_not_understood_is_refused() {
+        for section in [
+            "[outbound_networking]\nblock_networks = [\"private\"]",
+            "[[variables_provider]]\ntype = \"vault\"",
+        ] {
+            let error = toml::from_str::<RuntimeConfig>(section).err().expect("it is refused");
+            assert!(error.to_string().contains("unknown field"), "{error}");
+        }
+        assert!(toml::from_str::<RuntimeConfig>("").is_ok());
+    }
 }

@@ -136,7 +136,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 /// An entry of `allowed_outbound_hosts`: `SCHEME://HOST[:PORT]`. `*` stands for any scheme, host or port, `*.` before a
-/// host for any below it; without a port it is the scheme's.
+/// host for any below it; without a port it is the scheme's. What Spin knows beside that is refused here: networks
+/// (`10.0.0.0/8`), `self`, and ranges of ports.
 struct AllowedHost {
     scheme: String,
     host: String,
@@ -157,6 +158,13 @@ impl AllowedHost {
             }
             None => (rest, default_port(scheme)),
         };
+        // `*x.com` would let in evilx.com.
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        let is_host =
+            host == "*" || host.starts_with('[') || (!name.is_empty() && !name.contains(['*', '/', '{']));
+        if !is_host || host == "self" || host.ends_with(".alt") {
+            bail!("allowed_outbound_hosts: {text}: a host, *.HOST or * is understood");
+        }
         Ok(Self { scheme: scheme.to_owned(), host: host.to_owned(), port })
     }
 
@@ -164,7 +172,11 @@ impl AllowedHost {
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
         let port = uri.port_u16().or_else(|| default_port(scheme));
         let same_host = match self.host.strip_prefix('*') {
-            Some(suffix) => host.ends_with(suffix),
+            // With its dot, and something before it.
+            Some(suffix) => {
+                let host = host.to_ascii_lowercase();
+                host.len() > suffix.len() && host.ends_with(&suffix.to_ascii_lowercase())
+            }
             None => host.eq_ignore_ascii_case(&self.host),
         };
         same_host
@@ -251,5 +263,57 @@ impl Body for Idle {
             return Poll::Ready(frame.map(|frame| frame.map_err(|_| Error::HttpProtocolError)));
         }
         self.sleep.as_mut().poll(cx).map(|()| Some(Err(Error::ConnectionReadTimeout)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(pattern: &str, url: &str) -> bool {
+        let pattern = AllowedHost::parse(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+        pattern.allows(&url.parse().expect("a URL"))
+    }
+
+    #[test]
+    fn a_pattern_lets_in_what_it_says() {
+        for (pattern, url) in [
+            ("https://api.example.com", "https://api.example.com/v1"),
+            ("https://API.example.com", "https://api.EXAMPLE.com/v1"),
+            ("https://*.example.com", "https://a.B.example.COM"),
+            ("http://127.0.0.1:*", "http://127.0.0.1:8080"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("*://*:*", "http://anything:1"),
+        ] {
+            assert!(allows(pattern, url), "{pattern} {url}");
+        }
+        for (pattern, url) in [
+            ("https://api.example.com", "http://api.example.com"),
+            ("https://api.example.com", "https://api.example.com:8443"),
+            ("https://*.example.com", "https://example.com"),
+            ("https://*.example.com", "https://evilexample.com"),
+            ("https://*.example.com", "https://a.example.com.evil.org"),
+        ] {
+            assert!(!allows(pattern, url), "{pattern} {url}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for pattern in [
+            "api.example.com",
+            "https://*example.com",
+            "https://a.*.com",
+            "https://*.*.com",
+            "https://10.0.0.0/8",
+            "http://self",
+            "http://service.alt",
+            "https://",
+            "https://*.",
+            "https://a.com:8000..9000",
+            "https://{a,b}.com",
+        ] {
+            assert!(AllowedHost::parse(pattern).is_err(), "{pattern}");
+        }
     }
 }

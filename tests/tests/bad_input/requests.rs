@@ -276,7 +276,8 @@ async fn odd_hosts_are_refused_or_of_no_consequence() {
             let mut connection = Connection::open(&fixture.gateway).await;
             let response = connection.request(&request).await;
             match response.status {
-                400 => drop(response.error()),
+                // Where a host makes a URL of them, nothing may be found there.
+                400 | 404 => drop(response.error()),
                 200 => assert!(!response.text().contains("evil"), "{what}"),
                 status => panic!("{what}: {status} {}", response.text()),
             }

@@ -5,6 +5,7 @@
 
 mod fleet;
 mod spin;
+mod worker;
 
 use std::process::Command;
 

@@ -251,7 +251,7 @@ async fn contract_34_an_abort_of_a_whole_answer_reaches_the_upstream() {
 async fn abort_before_anything_came(fixture: &Fixture, client: Client, job: &Job) {
     fixture.upstream.forget();
     fixture.upstream_answers(Reply::turn(Turn::says("one")).before_head(Step::Stall));
-    let answer = fixture.clients.run(client, &Job { abort_after_ms: Some(500), ..job.clone() }).await;
+    let answer = fixture.clients.run(client, &Job { abort_after_ms: Some(1_000), ..job.clone() }).await;
     assert!(answer.aborted, "{client:?}: {answer:?}");
     fixture.upstream.request(1).await.peer_left(ABORT_BOUND).await;
 }

@@ -1,6 +1,7 @@
 //! The bytes of a stream.
 
 use serde_json::json;
+use system_tests::config::Timeouts;
 use system_tests::fixture::{Fixture, MODEL, UPSTREAM_MODEL};
 use system_tests::sse::EventStream;
 use system_tests::turn::{Turn, UsageAt};
@@ -56,7 +57,9 @@ async fn an_error_ends_the_stream_properly_and_the_connection_is_kept() {
 
 #[tokio::test]
 async fn a_long_stream_of_small_frames_arrives_whole() {
-    let fixture = Fixture::start().await;
+    // A busy machine takes its time to make so many.
+    let patient = Timeouts { first_byte_ms: 20_000, ..Timeouts::default() };
+    let fixture = Fixture::start_with(|config| config.provider[0].timeouts = patient).await;
     let words = "word ".repeat(20_000);
     fixture.upstream_answers(Reply::turn(Turn::says(&words)));
     let stream = fixture.raw_stream(json!({})).await.ok(MODEL);

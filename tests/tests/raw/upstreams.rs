@@ -36,7 +36,8 @@ async fn every_proper_framing_is_read() {
 
 #[tokio::test]
 async fn an_answer_that_is_cut_short_is_502() {
-    let fixture = Fixture::start().await;
+    // Not before the first comment of a stream, which would be its head.
+    let fixture = Fixture::start_with(|config| config.keepalive_ms = 10_000).await;
     let turn = || Reply::always_json(Turn::says(TEXT));
     for (what, reply) in [
         ("shorter than it says", turn().framing(Framing::Length(100_000)).then(Step::Close)),

@@ -20,6 +20,7 @@ use super::{
     until,
 };
 use crate::body::{Pieces, ReadTimeouts, collect};
+use crate::body_memory::BodyMemory;
 use crate::classify::{classify_error_object, classify_response};
 use crate::embeddings;
 use crate::error::{FailureClass, UpstreamFailure};
@@ -266,7 +267,9 @@ async fn send(
         total: Duration::from_secs(10),
     };
     // An error body that is too long or broken says nothing; the status still does.
-    let body = collect(&mut body, MAX_ERROR_BODY_BYTES, timeouts, host).await.unwrap_or_default();
+    let body = collect(&mut body, MAX_ERROR_BODY_BYTES, &BodyMemory::UNCOUNTED, timeouts, host)
+        .await
+        .unwrap_or_default();
     Err(classify_response(parts.status, &parts.headers, &body, upstream))
 }
 
@@ -282,7 +285,9 @@ pub(crate) async fn list_models(
     let response = send(request, upstream, api, host).await?;
     let timeouts = ReadTimeouts { idle: upstream.timeouts.idle, total: Duration::from_secs(30) };
     let mut body = response.into_body();
-    let body = collect(&mut body, MAX_MODEL_LIST_BYTES, timeouts, host).await.map_err(read_failure)?;
+    let body = collect(&mut body, MAX_MODEL_LIST_BYTES, &BodyMemory::UNCOUNTED, timeouts, host)
+        .await
+        .map_err(read_failure)?;
     UpstreamModels::parse(&body)
         .map_err(|_| UpstreamFailure::unavailable("The upstream's answer to GET /models is no model list."))
 }

@@ -23,6 +23,7 @@ use runner_api::{CliInfo, NodeRecord, RUNS_PATH, RunRequest, VERSION, VERSION_HE
 
 use super::{ChatCall, Completed, Gathered, MAX_ERROR_BODY_BYTES, call_failure, until};
 use crate::body::{ReadTimeouts, collect};
+use crate::body_memory::BodyMemory;
 use crate::error::{ApiError, FailureClass, Scope, UpstreamFailure};
 use crate::event::ChatEvent;
 use crate::host::{Body, Host, REQUEST_ID, full};
@@ -266,7 +267,9 @@ impl<'a> Runs<'a> {
         };
         let (head, mut body) = response.into_parts();
         // A body that is too long or broken says nothing; the status still does.
-        let body = collect(&mut body, MAX_ERROR_BODY_BYTES, timeouts, host).await.unwrap_or_default();
+        let body = collect(&mut body, MAX_ERROR_BODY_BYTES, &BodyMemory::UNCOUNTED, timeouts, host)
+            .await
+            .unwrap_or_default();
         Err(refusal::classify(head.status, &body, self.conversation, self.cli))
     }
 

@@ -3,8 +3,9 @@
 //! Requests of one key share a call, and none waits on another's future: a future that one request began may not be
 //! driven by another on every host. Who finds a call under way sleeps a little and looks again.
 
-use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use catalog::{Held, Hold, LimitStore, StoreError, Taken};
@@ -13,11 +14,12 @@ use futures_util::future::{Either, select};
 use super::keep::Keep;
 use super::lease::{self, Now};
 use super::slots::{self, HELD_FOR};
+use super::trouble::{TroubledKeys, Troubles};
 use super::{Kind, PATIENCE, Refused, Slot, State, Usage};
-use crate::host::Host;
+use crate::host::{BoxFuture, Host};
 use crate::settings::OnStoreFailure;
 
-/// How often a store that does not answer is tried.
+/// How often a store that does not answer is tried, by key.
 const RETRY_EVERY: Duration = Duration::from_secs(3);
 /// Between two looks at whether another request's call is over; the second number is where it stops doubling.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
@@ -26,6 +28,9 @@ const IDLE: Duration = Duration::from_secs(2);
 /// How often a watch looks before it ends, with everything given back: hosts let nothing outlive its request by more
 /// than half a minute.
 const LOOKS: u32 = 12;
+/// How long a request waits for the calls of others before it makes its own. A call that finds it waiting asks for it
+/// too, so it seldom comes to that.
+const WAITS_FOR: Duration = PATIENCE.saturating_mul(2);
 
 pub(crate) struct Limits {
     store: Arc<dyn LimitStore>,
@@ -33,8 +38,7 @@ pub(crate) struct Limits {
     on_store_failure: OnStoreFailure,
     /// This instance, by a name that no other has.
     holder: String,
-    /// While the store does not answer: when to try it again.
-    retry_at: Mutex<Option<Duration>>,
+    troubles: TroubledKeys,
 }
 
 /// A call failed, and it was logged.
@@ -47,7 +51,8 @@ impl Limits {
         on_store_failure: OnStoreFailure,
         instance: u64,
     ) -> Self {
-        Self { store, host, on_store_failure, holder: format!("{instance:016x}"), retry_at: Mutex::default() }
+        let holder = format!("{instance:016x}");
+        Self { store, host, on_store_failure, holder, troubles: TroubledKeys::default() }
     }
 
     pub(super) fn monotonic(&self) -> Duration {
@@ -59,11 +64,11 @@ impl Limits {
     }
 
     /// Wall clock by the store's clock, which is the same for all instances.
-    pub(super) fn fleet_ms(&self) -> u64 {
+    pub(crate) fn fleet_ms(&self) -> u64 {
         self.host.unix_ms().saturating_add_signed(self.store.clock_offset_ms())
     }
 
-    fn now(&self, kind: Kind) -> Now {
+    pub(super) fn now(&self, kind: Kind) -> Now {
         Now { monotonic: self.host.monotonic(), window: kind.period().window(self.fleet_ms()) }
     }
 
@@ -86,51 +91,62 @@ impl Limits {
     ) -> Result<u64, Refused> {
         use lease::Step;
 
-        let give_up = self.host.monotonic() + PATIENCE;
+        let waits_until = self.host.monotonic() + WAITS_FOR;
         let mut pause = LOOK_EVERY.0;
         let mut now = self.now(kind);
-        let mut step = usage.state().lease(kind).step(need, limit, now, self.is_down());
+        let mut step = usage.state().step(kind, need, limit, now);
         loop {
             match step {
-                Step::Spent { refill } => {
+                Step::Spent { start_ms, refill } => {
                     if let Some(call) = refill {
                         self.take_in_background(usage, kind, call);
                     }
                     self.watch(usage);
-                    return Ok(now.window.start_ms);
+                    return Ok(start_ms);
                 }
                 Step::Refused => {
                     return Err(Refused::Spent { kind, limit, need: Some(need), window: now.window });
                 }
                 Step::Ask(call) => {
-                    let Ok(taken) = self.take(usage, kind, call).await else {
+                    // Others may ask from then on, whether it was answered, given up or left behind.
+                    let asking = OnDrop(|| usage.state().lease(kind).asked(&call));
+                    let (limits, asks_for) = (self.clone(), usage.clone());
+                    let take = async move { limits.take(&asks_for, kind, call).await };
+                    let (limits, late_for) = (self.clone(), usage.clone());
+                    let late = move |taken| limits.credit(&late_for, kind, &call, taken);
+                    let Ok(taken) = self.wait_for(usage, take, late).await else {
                         return self.spend_without_store(usage, kind, need, limit);
                     };
                     now = self.now(kind);
                     let mut state = usage.state();
                     let lease = state.lease(kind);
                     lease.answered(&call, taken, now.monotonic);
+                    lease.asked(&call);
+                    asking.disarm();
                     // Before anybody else spends what was taken for this request.
                     step = lease.step(need, limit, now, false);
                     continue;
                 }
-                Step::Wait if now.monotonic < give_up => {
+                Step::Wait if now.monotonic < waits_until => {
                     usage.state().lease(kind).waits(need);
                     let _waiting = OnDrop(|| usage.state().lease(kind).waited(need));
                     self.host.sleep(pause).await;
                     pause = (pause * 2).min(LOOK_EVERY.1);
                 }
-                Step::Wait => return self.spend_without_store(usage, kind, need, limit),
+                Step::Wait => {
+                    step = Step::Ask(usage.state().lease(kind).ask_anyway(need, limit, now));
+                    continue;
+                }
                 Step::Failing => {
-                    self.retry_when_due(|| {
-                        let call = usage.state().lease(kind).retry(need, limit, now);
+                    self.retry_when_due(usage, || {
+                        let call = usage.state().lease(kind).probe(limit, now);
                         self.take_in_background(usage, kind, call);
                     });
                     return self.spend_without_store(usage, kind, need, limit);
                 }
             }
             now = self.now(kind);
-            step = usage.state().lease(kind).step(need, limit, now, self.is_down());
+            step = usage.state().step(kind, need, limit, now);
         }
     }
 
@@ -145,29 +161,43 @@ impl Limits {
             return Err(Refused::StoreFails);
         }
         let now = self.now(kind);
-        if !usage.state().lease(kind).spend_uncounted(need, limit, now) {
+        let Some(start_ms) = usage.state().lease(kind).spend_uncounted(need, limit, now) else {
             return Err(Refused::Spent { kind, limit, need: Some(need), window: now.window });
-        }
+        };
         self.watch(usage);
-        Ok(now.window.start_ms)
+        Ok(start_ms)
     }
 
     fn take_in_background(self: &Arc<Self>, usage: &Arc<Usage>, kind: Kind, call: lease::Call) {
         let (limits, usage) = (self.clone(), usage.clone());
         self.host.spawn(Box::pin(async move {
-            if let Ok(taken) = limits.take(&usage, kind, call).await {
-                usage.state().lease(kind).answered(&call, taken, limits.host.monotonic());
-                limits.watch(&usage);
+            let taken = limits.take(&usage, kind, call).await;
+            usage.state().lease(kind).asked(&call);
+            if let Ok(taken) = taken {
+                limits.credit(&usage, kind, &call, taken);
             }
         }));
     }
 
-    /// What was used without having been granted is charged first.
-    async fn take(&self, usage: &Usage, kind: Kind, call: lease::Call) -> Result<Taken, Failed> {
-        let _asking = OnDrop(|| usage.state().lease(kind).asked(&call));
-        self.charge_now(usage, kind).await?;
+    fn credit(self: &Arc<Self>, usage: &Arc<Usage>, kind: Kind, call: &lease::Call, taken: Taken) {
+        usage.state().lease(kind).answered(call, taken, self.host.monotonic());
+        self.watch(usage);
+    }
+
+    /// What was used without having been granted is charged along: before, so that the answer takes it into account,
+    /// unless it is not known whether the store answers at all. A charge that is lost on its way back counts twice.
+    async fn take(&self, usage: &Arc<Usage>, kind: Kind, call: lease::Call) -> Result<Taken, Failed> {
+        let is_probe = usage.state().is_failing();
+        if !is_probe {
+            self.charge_now(usage, kind).await?;
+        }
         let counter = usage.counter(kind, call.start_ms);
-        self.counted(usage, kind, self.store.take(&counter, call.ask, call.limit)).await
+        let taken = self.counted(usage, kind, self.store.take(&counter, call.ask, call.limit)).await?;
+        if is_probe {
+            // The store answers: what does not come through now does so with the next call.
+            let _ = self.charge_now(usage, kind).await;
+        }
+        Ok(taken)
     }
 
     /// Charges what a request used beyond its reservation.
@@ -179,19 +209,28 @@ impl Limits {
         }));
     }
 
-    async fn charge_now(&self, usage: &Usage, kind: Kind) -> Result<(), Failed> {
-        let Some((start_ms, debt)) = usage.state().lease(kind).take_debt() else { return Ok(()) };
-        let counter = usage.counter(kind, start_ms);
-        let charged = self.counted(usage, kind, self.store.charge(&counter, debt)).await;
-        if charged.is_err() {
-            usage.state().lease(kind).keep_debt(start_ms, debt);
+    async fn charge_now(&self, usage: &Arc<Usage>, kind: Kind) -> Result<(), Failed> {
+        // At most that of a window that is over, and that of the one of now.
+        for _ in 0..2 {
+            let Some((start_ms, debt)) = usage.state().lease(kind).take_debt() else { break };
+            let counter = usage.counter(kind, start_ms);
+            let begun = self.host.monotonic();
+            let charged = self.counted(usage, kind, self.store.charge(&counter, debt)).await;
+            let mut state = usage.state();
+            if charged.is_err() {
+                // What fails at once was not counted; after a while it may have been.
+                let may_count = self.host.monotonic() >= begun + PATIENCE;
+                state.lease(kind).keep_debt(start_ms, debt, may_count);
+                return charged;
+            }
+            state.lease(kind).charged();
         }
-        charged
+        Ok(())
     }
 
     async fn counted<T>(
         &self,
-        usage: &Usage,
+        usage: &Arc<Usage>,
         kind: Kind,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Failed> {
@@ -208,34 +247,44 @@ impl Limits {
     pub(super) async fn take_slot(self: &Arc<Self>, usage: &Arc<Usage>, limit: u32) -> Result<Slot, Refused> {
         use slots::Step;
 
-        let give_up = self.host.monotonic() + PATIENCE;
+        let waits_until = self.host.monotonic() + WAITS_FOR;
         let mut pause = LOOK_EVERY.0;
         let mut now = self.host.monotonic();
-        let mut step = usage.state().slots.step(limit, now, self.is_down());
+        let mut step = usage.state().step_of_slots(limit, now);
         loop {
             match step {
                 Step::Taken => return Ok(self.slot(usage)),
-                Step::Refused => return Err(Refused::Busy { limit }),
                 Step::Hold(call) => {
-                    let Ok(held) = self.hold(usage, call).await else {
+                    let calling = OnDrop(|| usage.state().slots.called(&call));
+                    let (limits, asks_for) = (self.clone(), usage.clone());
+                    let hold = async move { limits.hold(&asks_for, call).await };
+                    let (limits, late_for) = (self.clone(), usage.clone());
+                    let late = move |held| {
+                        late_for.state().slots.answered(&call, held, limits.host.monotonic());
+                        limits.watch(&late_for);
+                    };
+                    let Ok(held) = self.wait_for(usage, hold, late).await else {
                         return self.take_slot_without_store(usage, limit);
                     };
                     now = self.host.monotonic();
                     let mut state = usage.state();
                     state.slots.answered(&call, held, now);
+                    state.slots.called(&call);
+                    calling.disarm();
                     step = state.slots.step(limit, now, false);
                     continue;
                 }
-                Step::Wait if now < give_up => {
+                Step::Wait if now < waits_until => {
                     usage.state().slots.waits();
                     let _waiting = OnDrop(|| usage.state().slots.waited());
                     self.host.sleep(pause).await;
                     pause = (pause * 2).min(LOOK_EVERY.1);
                 }
-                Step::Wait => return self.take_slot_without_store(usage, limit),
+                // One call is for all that wait, so two at a time would be in each other's way.
+                Step::Refused | Step::Wait => return Err(Refused::Busy { limit }),
                 Step::Failing => {
                     let taken = self.take_slot_without_store(usage, limit);
-                    self.retry_when_due(|| {
+                    self.retry_when_due(usage, || {
                         let call = usage.state().slots.hold_again(now);
                         let (limits, usage) = (self.clone(), usage.clone());
                         self.host.spawn(Box::pin(async move { limits.hold_and_note(&usage, call).await }));
@@ -244,7 +293,7 @@ impl Limits {
                 }
             }
             now = self.host.monotonic();
-            step = usage.state().slots.step(limit, now, self.is_down());
+            step = usage.state().step_of_slots(limit, now);
         }
     }
 
@@ -259,18 +308,42 @@ impl Limits {
     }
 
     fn slot(self: &Arc<Self>, usage: &Arc<Usage>) -> Slot {
+        self.keep_renewing(usage);
         let keep = Keep::new(self.clone(), usage.clone());
         Slot { limits: self.clone(), usage: usage.clone(), keep }
     }
 
-    pub(super) async fn hold_and_note(&self, usage: &Usage, call: slots::Call) {
-        if let Ok(held) = self.hold(usage, call).await {
-            usage.state().slots.answered(&call, held, self.host.monotonic());
+    /// In the background as long as a request runs, for clients that do not read: nothing polls their bodies.
+    fn keep_renewing(self: &Arc<Self>, usage: &Arc<Usage>) {
+        if !usage.state().slots.begin_renewing(self.host.monotonic()) {
+            return;
         }
+        let (limits, usage) = (self.clone(), usage.clone());
+        self.host.spawn(Box::pin(async move {
+            loop {
+                limits.host.sleep(slots::LOOK_EVERY).await;
+                let now = limits.host.monotonic();
+                if !usage.state().slots.goes_on_renewing(now) {
+                    return;
+                }
+                let call = usage.state().slots.renew(now);
+                if let Some(call) = call {
+                    limits.hold_and_note(&usage, call).await;
+                }
+            }
+        }));
     }
 
-    async fn hold(&self, usage: &Usage, call: slots::Call) -> Result<Held, Failed> {
-        let _calling = OnDrop(|| usage.state().slots.called(&call));
+    pub(super) async fn hold_and_note(&self, usage: &Arc<Usage>, call: slots::Call) {
+        let held = self.hold(usage, call).await;
+        let mut state = usage.state();
+        if let Ok(held) = held {
+            state.slots.answered(&call, held, self.host.monotonic());
+        }
+        state.slots.called(&call);
+    }
+
+    async fn hold(&self, usage: &Arc<Usage>, call: slots::Call) -> Result<Held, Failed> {
         let now_ms = self.fleet_ms();
         let held_for = u64::try_from(HELD_FOR.as_millis()).unwrap_or(u64::MAX);
         let until_ms = now_ms.saturating_add(held_for);
@@ -281,7 +354,7 @@ impl Limits {
             Ok(slots) => Ok(Held { slots, until_ms }),
             Err(failure) => {
                 let now = self.host.monotonic();
-                let failing_until = matches!(failure, Failure::ThisOnly).then_some(now + RETRY_EVERY);
+                let failing_until = matches!(failure, Failure::ThisOnly).then(|| now + RETRY_EVERY);
                 usage.state().slots.failed(now, failing_until);
                 Err(Failed)
             }
@@ -320,7 +393,7 @@ impl Limits {
         windows || state.slots.is_open()
     }
 
-    async fn give_back(&self, usage: &Usage, kept_for: Duration) {
+    async fn give_back(&self, usage: &Arc<Usage>, kept_for: Duration) {
         let rests: Vec<_> = {
             let mut state = usage.state();
             let rest = |(kind, lease): &mut (Kind, lease::Lease)| {
@@ -335,11 +408,8 @@ impl Limits {
             // One that fails is wasted: it may have taken place.
             let _ = self.counted(usage, kind, self.store.give_back(&counter, rest)).await;
         }
-        let kinds: Vec<_> = usage.state().leases.iter().map(|(kind, _)| *kind).collect();
-        for kind in kinds {
-            if !self.is_down() {
-                let _ = self.charge_now(usage, kind).await;
-            }
+        if !usage.state().is_failing() {
+            self.charge_all(usage).await;
         }
         let fewer = usage.state().slots.let_go(self.host.monotonic());
         if let Some(call) = fewer {
@@ -347,46 +417,84 @@ impl Limits {
         }
     }
 
-    /// A call to the store, within [`PATIENCE`].
+    /// Waits [`PATIENCE`] for a call. What takes longer goes on in the background, and so it does if whoever waits is
+    /// gone: the store may have counted it, so somebody has to hear of it.
+    async fn wait_for<T: Send + 'static>(
+        self: &Arc<Self>,
+        usage: &Arc<Usage>,
+        call: impl Future<Output = Result<T, Failed>> + Send + 'static,
+        late: impl FnOnce(T) + Send + 'static,
+    ) -> Result<T, Failed> {
+        let mut pending = Pending { host: self.host.clone(), call: Some((Box::pin(call), late)) };
+        let answered = select(poll_fn(|cx| pending.poll(cx)), self.host.sleep(PATIENCE)).await;
+        match answered {
+            Either::Left((answered, _)) => answered,
+            Either::Right(_) => {
+                let error = StoreError::Unavailable { reason: format!("no answer within {PATIENCE:?}") };
+                self.note(usage, &error);
+                Err(Failed)
+            }
+        }
+    }
+
+    /// A call to the store, which takes no longer than [`CountedLimits`](crate::metrics::CountedLimits) lets it.
     async fn call<T>(
         &self,
-        usage: &Usage,
+        usage: &Arc<Usage>,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Failure> {
-        let error = match select(pin!(call), self.host.sleep(PATIENCE)).await {
-            Either::Left((Ok(answer), _)) => {
-                *self.retry_at() = None;
-                return Ok(answer);
+        match call.await {
+            Ok(answer) => {
+                usage.state().answered();
+                Ok(answer)
             }
-            Either::Left((Err(error), _)) => error,
-            Either::Right(_) => StoreError::Unavailable { reason: format!("no answer within {PATIENCE:?}") },
-        };
+            Err(error) => Err(self.note(usage, &error)),
+        }
+    }
+
+    fn note(&self, usage: &Arc<Usage>, error: &StoreError) -> Failure {
         tracing::warn!(%error, key_id = %usage.key, "limits cannot be counted in the store");
-        match error {
+        let now = self.host.monotonic();
+        let failure = match error {
             StoreError::Unavailable { .. } | StoreError::NotSetUp { .. } | StoreError::Denied { .. } => {
-                *self.retry_at() = Some(self.host.monotonic() + RETRY_EVERY);
-                Err(Failure::Down)
+                usage.state().retry_at = Some(now + RETRY_EVERY);
+                Failure::Down
             }
             StoreError::Broken { .. }
             | StoreError::Unreadable(_)
             | StoreError::Refused { .. }
-            | StoreError::Conflict { .. } => Err(Failure::ThisOnly),
+            | StoreError::Conflict { .. } => Failure::ThisOnly,
+        };
+        self.troubles.note(usage, error, now);
+        failure
+    }
+
+    /// Goes on with keys that had trouble and fell silent: to be called by requests of any key.
+    pub(crate) fn heal(self: &Arc<Self>) {
+        let Some(usage) = self.troubles.next_owing(self.host.monotonic()) else { return };
+        let limits = self.clone();
+        self.host.spawn(Box::pin(async move { limits.charge_all(&usage).await }));
+    }
+
+    async fn charge_all(&self, usage: &Arc<Usage>) {
+        let kinds: Vec<_> = usage.state().leases.iter().map(|(kind, _)| *kind).collect();
+        for kind in kinds {
+            if self.charge_now(usage, kind).await.is_err() {
+                return;
+            }
         }
     }
 
-    fn retry_at(&self) -> MutexGuard<'_, Option<Duration>> {
-        self.retry_at.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What does not work of late, for the instance's status.
+    pub(crate) fn troubles(&self) -> Troubles {
+        self.troubles.now(self.host.monotonic())
     }
 
-    fn is_down(&self) -> bool {
-        self.retry_at().is_some()
-    }
-
-    /// One of those who find the store down tries it again, in the background.
-    fn retry_when_due(&self, retry: impl FnOnce()) {
+    /// One of the key's requests tries again, in the background.
+    fn retry_when_due(&self, usage: &Usage, retry: impl FnOnce()) {
         let now = self.host.monotonic();
         {
-            let mut retry_at = self.retry_at();
+            let retry_at = &mut usage.state().retry_at;
             if retry_at.is_none_or(|at| now < at) {
                 return;
             }
@@ -397,14 +505,49 @@ impl Limits {
 }
 
 enum Failure {
-    /// The store does not answer.
+    /// The store does not answer, for this key at least.
     Down,
     /// It answers, but there is something wrong with what was asked.
     ThisOnly,
 }
 
+/// A call that goes on without whoever waits for it.
+struct Pending<T: Send + 'static, F: FnOnce(T) + Send + 'static> {
+    host: Arc<dyn Host>,
+    call: Option<(BoxFuture<'static, Result<T, Failed>>, F)>,
+}
+
+impl<T: Send + 'static, F: FnOnce(T) + Send + 'static> Pending<T, F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Failed>> {
+        let Some((call, _)) = &mut self.call else { return Poll::Pending };
+        let polled = call.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.call = None;
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static, F: FnOnce(T) + Send + 'static> Drop for Pending<T, F> {
+    fn drop(&mut self) {
+        let Some((call, late)) = self.call.take() else { return };
+        self.host.spawn(Box::pin(async move {
+            if let Ok(answer) = call.await {
+                late(answer);
+            }
+        }));
+    }
+}
+
 /// Calls a function when it is dropped, however that comes about.
 struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> OnDrop<F> {
+    /// It is not to be called any more.
+    fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
 
 impl<F: Fn()> Drop for OnDrop<F> {
     fn drop(&mut self) {

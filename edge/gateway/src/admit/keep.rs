@@ -1,5 +1,6 @@
 //! Renewal of the slots while a request is under way: whichever request is polled when it is due does it, for all of
-//! this instance, as part of its own task.
+//! this instance, as part of its own task. There is one in the background as well, which on some hosts ends with the
+//! request that began it.
 
 use std::sync::Arc;
 use std::task::Context;

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use catalog::{Ask, Taken, Window};
+use catalog::{Ask, Period, Taken, Window};
 
 use super::PATIENCE;
 
@@ -49,13 +49,20 @@ pub(super) struct Lease {
     /// The store cannot count this, though it answers.
     failing_until: Duration,
     last_used: Duration,
+    /// What of `spent` was used beyond what had been reserved, where the window after may have to answer for it.
+    overrun: u64,
+    limit: u64,
+    /// What is still to be charged to a window that is over, and when that began.
+    overdue: Option<(u64, u64)>,
+    /// The last charge failed, and may have been made.
+    is_doubtful: bool,
 }
 
 /// What a request is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Go on; and fetch a reserve in the background, if there is something to ask.
-    Spent { refill: Option<Call> },
+    /// Go on, in the window that begins then; and fetch a reserve in the background, if there is something to ask.
+    Spent { start_ms: u64, refill: Option<Call> },
     /// The window has too little left.
     Refused,
     /// Ask the store, and say what came of it.
@@ -95,10 +102,12 @@ impl Lease {
     pub(super) fn step(&mut self, need: u64, limit: u64, now: Now, store_is_down: bool) -> Step {
         self.roll(now.window);
         self.last_used = now.monotonic;
+        self.limit = limit;
         let unspent = self.unspent(limit);
         if need <= unspent {
             self.spent += need;
-            return Step::Spent { refill: self.refill(limit, now.monotonic, store_is_down) };
+            let refill = self.refill(need, limit, now.monotonic, store_is_down);
+            return Step::Spent { start_ms: self.window.start_ms, refill };
         }
         if self.is_asking(now.monotonic) {
             return Step::Wait;
@@ -120,10 +129,17 @@ impl Lease {
         call
     }
 
-    /// Asks a store that did not answer once more, for as much as a request needs.
-    pub(super) fn retry(&mut self, need: u64, limit: u64, now: Now) -> Call {
+    /// Asks for one request alone, though another is asking: it has waited long enough.
+    pub(super) fn ask_anyway(&mut self, need: u64, limit: u64, now: Now) -> Call {
         self.roll(now.window);
+        let need = need.saturating_sub(self.unspent(limit)).max(1);
         self.call(Ask { need, extra: 0 }, limit, now.monotonic)
+    }
+
+    /// Asks a store that did not answer once more: for as little as can be, because it may count it and not say so.
+    pub(super) fn probe(&mut self, limit: u64, now: Now) -> Call {
+        self.roll(now.window);
+        self.call(Ask { need: 1, extra: 0 }, limit, now.monotonic)
     }
 
     /// Whether it is known that there is nothing left.
@@ -133,28 +149,41 @@ impl Lease {
     }
 
     /// Spends without having been granted anything, as far as this instance alone stays within the limit.
-    pub(super) fn spend_uncounted(&mut self, need: u64, limit: u64, now: Now) -> bool {
+    /// Answers when the window begins.
+    pub(super) fn spend_uncounted(&mut self, need: u64, limit: u64, now: Now) -> Option<u64> {
         self.roll(now.window);
-        let fits = self.spent.saturating_add(need) <= limit;
-        if fits {
-            self.spent += need;
-        }
-        fits
+        self.limit = limit;
+        let spent = self.spent.checked_add(need).filter(|spent| *spent <= limit)?;
+        self.spent = spent;
+        Some(self.window.start_ms)
     }
 
-    /// A window is left behind with all that was granted of it.
+    /// A window is left behind with all that was granted of it. What requests used beyond a minute's limit is not: it
+    /// is spent of the minutes that follow, until it fits.
     fn roll(&mut self, window: Window) {
-        if window == self.window {
+        // A clock that was set back a little does not bring the window before back.
+        if window == self.window || window.end_ms == self.window.start_ms {
             return;
         }
+        if is_quota(self.window) {
+            self.owe(self.window.start_ms, self.spent.saturating_sub(self.granted));
+        }
+        let length_ms = window.end_ms.saturating_sub(window.start_ms).max(1);
+        let passed = window.start_ms.saturating_sub(self.window.start_ms) / length_ms;
+        let carried = self.spent.saturating_sub(self.limit.saturating_mul(passed)).min(self.overrun);
         let previous = if window.start_ms == self.window.end_ms { self.spent } else { 0 };
         *self = Self {
             window,
             previous,
+            spent: carried,
+            overrun: carried,
             waiting: self.waiting,
             asking_until: self.asking_until,
             failing_until: self.failing_until,
             last_used: self.last_used,
+            limit: self.limit,
+            overdue: self.overdue,
+            is_doubtful: self.is_doubtful,
             ..Self::default()
         };
     }
@@ -169,9 +198,10 @@ impl Lease {
         (pace / RESERVE_SHARE).min(self.left.unwrap_or(limit) / 2)
     }
 
-    fn refill(&mut self, limit: u64, now: Duration, store_is_down: bool) -> Option<Call> {
+    /// A reserve that is too small for two requests like the last one saves no call.
+    fn refill(&mut self, last: u64, limit: u64, now: Duration, store_is_down: bool) -> Option<Call> {
         let reserve = self.reserve(limit);
-        let is_due = reserve >= 2 && self.unspent(limit) <= reserve / 2;
+        let is_due = reserve >= last.saturating_mul(2).max(2) && self.unspent(limit) <= reserve / 2;
         let may_ask = !store_is_down && !self.is_asking(now) && now >= self.failing_until;
         (is_due && may_ask).then(|| self.call(Ask { need: 1, extra: reserve - 1 }, limit, now))
     }
@@ -211,34 +241,67 @@ impl Lease {
         self.waiting = self.waiting.saturating_sub(need);
     }
 
-    /// A request that had reserved this much in the window that began at `start_ms` has used that much. What is too
-    /// late for its window is of no interest any more.
-    pub(super) fn settle(&mut self, start_ms: u64, reserved: u64, used: u64, now: Duration) {
+    /// A request that had reserved this much in the window that began at `start_ms` has used that much. If that window
+    /// is over, what it used beyond its reservation still counts: in a quota there, and in a minute, which is to limit
+    /// a rate, now.
+    pub(super) fn settle(&mut self, start_ms: u64, reserved: u64, used: u64, now: Now) {
+        self.roll(now.window);
+        let overrun = used.saturating_sub(reserved);
         if start_ms == self.window.start_ms {
             self.spent = self.spent.saturating_sub(reserved).saturating_add(used);
-            self.last_used = now;
+            self.last_used = now.monotonic;
+        } else if is_quota(self.window) {
+            return self.owe(start_ms, overrun);
+        } else {
+            self.spent = self.spent.saturating_add(overrun);
         }
+        if !is_quota(self.window) {
+            self.overrun = self.overrun.saturating_add(overrun);
+        }
+    }
+
+    /// To a window that is over. There is one such at a time: quotas last days.
+    fn owe(&mut self, start_ms: u64, amount: u64) {
+        let owed = self.overdue.map_or(0, |(_, owed)| owed).saturating_add(amount);
+        self.overdue = (owed > 0).then_some((start_ms, owed));
     }
 
     /// What was spent without having been granted, which the caller now charges.
     pub(super) fn take_debt(&mut self) -> Option<(u64, u64)> {
+        if let Some(overdue) = self.overdue.take() {
+            return Some(overdue);
+        }
         let debt = self.spent.saturating_sub(self.granted);
         self.granted += debt;
         self.counted += debt;
         (debt > 0).then_some((self.window.start_ms, debt))
     }
 
-    /// The charge could not be made.
-    pub(super) fn keep_debt(&mut self, start_ms: u64, debt: u64) {
+    /// The charge could not be made; or it may have been, and then it is made once more and no further time.
+    pub(super) fn keep_debt(&mut self, start_ms: u64, debt: u64, may_count: bool) {
+        if may_count && std::mem::replace(&mut self.is_doubtful, true) {
+            return;
+        }
         if start_ms == self.window.start_ms {
             self.granted = self.granted.saturating_sub(debt);
             self.counted = self.counted.saturating_sub(debt);
+        } else if is_quota(self.window) {
+            self.owe(start_ms, debt);
         }
+    }
+
+    /// A charge was made.
+    pub(super) fn charged(&mut self) {
+        self.is_doubtful = false;
+    }
+
+    pub(super) fn owes(&self) -> bool {
+        self.overdue.is_some() || self.spent > self.granted
     }
 
     /// Whether there is anything to give back or to charge.
     pub(super) fn is_open(&self, window: Window) -> bool {
-        self.window == window && self.counted != self.spent
+        self.overdue.is_some() || self.window.start_ms >= window.start_ms && self.counted != self.spent
     }
 
     /// What is unspent and not needed since `used_before`, which the caller now gives back: the window's begin and the
@@ -261,6 +324,11 @@ impl Lease {
         let free = self.unspent(limit).saturating_add(self.left.unwrap_or(limit));
         free.min(limit.saturating_sub(self.spent))
     }
+}
+
+/// Days and months are quotas; minutes limit a rate.
+fn is_quota(window: Window) -> bool {
+    Period::Minute.window(window.start_ms).end_ms < window.end_ms
 }
 
 #[cfg(test)]
@@ -292,7 +360,7 @@ mod tests {
                 granted(lease, &call, now);
                 step = lease.step(1, LIMIT, now, false);
             }
-            let Step::Spent { refill } = step else { panic!("{step:?}") };
+            let Step::Spent { refill, .. } = step else { panic!("{step:?}") };
             if let Some(call) = refill {
                 calls += 1;
                 granted(lease, &call, now);
@@ -336,20 +404,71 @@ mod tests {
         lease.asked(&call);
         lease.step(5, LIMIT, at(2, 0), true);
         granted(&mut lease, &call, at(2, 0));
-        lease.settle(call.start_ms, 5, 900, at(2, 0).monotonic);
         assert_eq!((lease.granted, lease.spent, lease.take_debt()), (0, 0, None));
+    }
+
+    #[test]
+    fn a_minute_answers_for_what_the_one_before_used_too_much() {
+        let mut lease = Lease::default();
+        let Step::Ask(call) = lease.step(5, 10, at(1, 0), false) else { panic!("{lease:?}") };
+        granted(&mut lease, &call, at(1, 0));
+        lease.step(5, 10, at(1, 0), false);
+        // Used in the second minute: that and the third are full, and the fourth has five left.
+        lease.settle(60_000, 5, 30, at(2, 0));
+        assert_eq!((lease.spent, lease.take_debt()), (25, Some((120_000, 25))));
+        assert_eq!(lease.remaining(10, at(3, 0).window), 0);
+        assert_eq!((lease.spent, lease.take_debt()), (15, Some((180_000, 15))));
+        assert_eq!(lease.remaining(10, at(4, 0).window), 5);
+        assert_eq!(lease.take_debt(), Some((240_000, 5)));
+        assert_eq!(lease.remaining(10, at(5, 0).window), 10);
+        assert_eq!(lease.take_debt(), None);
+    }
+
+    #[test]
+    fn a_quota_is_charged_where_the_request_began() {
+        let day = |day: u64| {
+            let window = Period::Day.window(day * 86_400_000);
+            Now { monotonic: Duration::from_secs(day * 86_400), window }
+        };
+        let mut lease = Lease::default();
+        assert_eq!(lease.spend_uncounted(5, LIMIT, day(1)), Some(86_400_000));
+        let (one, two) = (day(1).window.start_ms, day(2));
+        // Nobody has heard of the five, and nothing of them is spent of the next day.
+        lease.settle(one, 5, 4, two);
+        lease.settle(one, 5, 30, two);
+        lease.settle(one, 5, 6, two);
+        assert!(lease.is_open(two.window));
+        assert_eq!((lease.spent, lease.take_debt(), lease.take_debt()), (0, Some((one, 31)), None));
+        lease.keep_debt(one, 31, false);
+        assert_eq!(lease.take_debt(), Some((one, 31)));
+        assert!(!lease.is_open(two.window));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_a_little_brings_no_window_back() {
+        let mut lease = Lease::default();
+        let Step::Ask(call) = lease.step(5, LIMIT, at(2, 0), false) else { panic!("{lease:?}") };
+        granted(&mut lease, &call, at(2, 0));
+        let spent = lease.step(5, LIMIT, at(1, 59), false);
+        assert!(matches!(spent, Step::Spent { start_ms: 120_000, .. }), "{spent:?}");
+        assert!(matches!(lease.step(5, LIMIT, at(0, 59), false), Step::Ask(_)), "it was quite wrong");
     }
 
     #[test]
     fn a_debt_is_charged_once_and_kept_if_it_cannot_be() {
         let mut lease = Lease::default();
         let now = at(1, 0);
-        assert!(lease.spend_uncounted(7, 10, now));
-        assert!(!lease.spend_uncounted(4, 10, now));
+        assert!(lease.spend_uncounted(7, 10, now).is_some());
+        assert!(lease.spend_uncounted(4, 10, now).is_none());
         assert_eq!(lease.take_debt(), Some((60_000, 7)));
         assert_eq!(lease.take_debt(), None);
-        lease.keep_debt(60_000, 7);
-        assert_eq!(lease.take_debt(), Some((60_000, 7)));
+        for may_count in [false, false, true] {
+            lease.keep_debt(60_000, 7, may_count);
+            assert_eq!(lease.take_debt(), Some((60_000, 7)));
+        }
+        lease.keep_debt(60_000, 7, true);
+        assert_eq!(lease.take_debt(), None, "it was perhaps made twice");
+        lease.charged();
         assert!(!lease.is_open(now.window));
     }
 }

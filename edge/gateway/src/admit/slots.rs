@@ -14,6 +14,10 @@ pub(super) const HELD_FOR: Duration = Duration::from_secs(30);
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// A renewal that failed is tried again after this time.
 const RENEWAL_RETRIED: Duration = Duration::from_secs(3);
+/// Between two looks of who renews in the background.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Whoever renews and was not heard of for so long is gone: on some hosts it ends with the request that began it.
+const RENEWER_GONE: Duration = Duration::from_secs(20);
 /// Slots are no longer given to requests when so little of their time is left: clocks are never quite the same.
 const MARGIN: Duration = Duration::from_secs(5);
 /// When no slot was free, others may have become so after this time.
@@ -38,6 +42,8 @@ pub(super) struct Slots {
     failing_until: Duration,
     /// The most requests at once since slots were last let go.
     peak: u32,
+    /// Somebody renews in the background.
+    renewer_until: Option<Duration>,
 }
 
 /// What a request is to do.
@@ -135,6 +141,21 @@ impl Slots {
         is_due.then(|| self.hold_again(now))
     }
 
+    /// Whether the caller is to renew from now on, in the background.
+    pub(super) fn begin_renewing(&mut self, now: Duration) -> bool {
+        let begins = self.renewer_until.is_none_or(|until| until <= now);
+        if begins {
+            self.renewer_until = Some(now + RENEWER_GONE);
+        }
+        begins
+    }
+
+    /// Whether it is to go on: requests run.
+    pub(super) fn goes_on_renewing(&mut self, now: Duration) -> bool {
+        self.renewer_until = (self.running > 0).then(|| now + RENEWER_GONE);
+        self.renewer_until.is_some()
+    }
+
     /// When that is.
     pub(super) fn renew_at(&self) -> Duration {
         self.renew_at
@@ -151,8 +172,11 @@ impl Slots {
         Some(self.call(needed, now))
     }
 
-    /// The store's answer.
+    /// The store's answer. One that comes after another call was made says nothing of how things are now.
     pub(super) fn answered(&mut self, call: &Call, held: Held, now: Duration) {
+        if self.calling_until != Some(call.until()) {
+            return;
+        }
         self.known = held;
         self.usable = held.slots;
         self.usable_until = call.begun + HELD_FOR;
@@ -233,9 +257,11 @@ mod tests {
     fn slots_whose_time_is_nearly_over_are_not_used() {
         let mut slots = running(1, 5);
         slots.release();
-        assert_eq!(slots.step(5, NOW + HELD_FOR - MARGIN - Duration::from_millis(1), false), Step::Taken);
+        let too_late = NOW + HELD_FOR.saturating_sub(MARGIN);
+        let in_time = too_late.saturating_sub(Duration::from_millis(1));
+        assert_eq!(slots.step(5, in_time, false), Step::Taken);
         slots.release();
-        asked(slots.step(5, NOW + HELD_FOR - MARGIN, false));
+        asked(slots.step(5, too_late, false));
     }
 
     #[test]

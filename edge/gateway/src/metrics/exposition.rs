@@ -62,6 +62,11 @@ impl Collector for GatewayMetrics {
             "1 unless the runners' registry did not answer when last asked",
             status.registry_failure.is_none().into(),
         )?;
+        page.gauge(
+            "dyad_gateway_limits_failing_keys",
+            "API keys whose limits the store did not count when last asked, in the last ten seconds",
+            status.limits_failing_keys as u64,
+        )?;
         if let Some(age) = status.config_age {
             page.seconds(
                 "dyad_gateway_config_age",

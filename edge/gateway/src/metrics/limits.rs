@@ -1,11 +1,17 @@
 //! What is taken from the limits that all instances share.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use catalog::{Ask, BoxFuture, Counter, Hold, LimitStore, Period, Quantity, StoreError, Taken};
+use futures_util::future::{Either, select};
 
 use super::{Count, Metrics, StoreCall};
 use crate::host::Host;
+
+/// For stores without a deadline of their own, which is shorter where there is one. Requests do not wait for so long.
+const CALL_LIMIT: Duration = Duration::from_secs(20);
 
 /// In the order of their discriminants.
 pub(super) const QUANTITIES: [(Quantity, &str); 2] =
@@ -50,7 +56,16 @@ impl CountedLimits {
         call: StoreCall,
         future: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        self.metrics.store_call(call, &*self.host, future).await
+        let limit = self.host.sleep(CALL_LIMIT);
+        let limited = async {
+            match select(pin!(future), limit).await {
+                Either::Left((answered, _)) => answered,
+                Either::Right(_) => {
+                    Err(StoreError::Unavailable { reason: format!("no answer within {CALL_LIMIT:?}") })
+                }
+            }
+        };
+        self.metrics.store_call(call, &*self.host, limited).await
     }
 }
 

@@ -5,7 +5,7 @@ use gateway::Cors;
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{Mood, Reply, START_MS, completion, secs, setup};
+use crate::support::{Mood, Reply, START_MS, completion, millis, secs, setup};
 
 #[test]
 fn nothing_but_health_is_answered_without_a_key() {
@@ -283,4 +283,25 @@ fn browsers_are_answered_as_the_settings_say() {
     assert_eq!(ask(elsewhere(), Method::GET), (200, None, None));
     assert_eq!(ask(Cors::Off, Method::GET), (200, None, None));
     assert_eq!(ask(Cors::Off, Method::OPTIONS), (405, None, None));
+}
+
+/// What is written with one machine's clock is read with another's.
+#[test]
+fn a_key_is_revoked_and_expires_on_instances_whose_clocks_are_wrong() {
+    let test = setup().provider("alpha", &json!({})).build();
+    let (revoked, expired) = (ApiKey::from_random(&[3; 32]), ApiKey::from_random(&[4; 32]));
+    test.put_key(&revoked, |record| record.revoked_at_ms = Some(START_MS));
+    test.put_key(&expired, |record| record.expires_at_ms = Some(START_MS + 1));
+    test.host.advance(millis(1));
+    for behind_ms in [300_000, -300_000] {
+        let late = test.another(1, -behind_ms, None);
+        test.store.is_ahead_by_ms(behind_ms);
+        for key in [&revoked, &expired] {
+            let answer = late.models_with(Some(&format!("Bearer {}", key.expose())));
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{behind_ms}");
+        }
+        let good = ApiKey::from_random(&[5; 32]);
+        test.put_key(&good, |record| record.expires_at_ms = Some(START_MS + 2));
+        assert_eq!(late.models_with(Some(&format!("Bearer {}", good.expose()))).status, StatusCode::OK);
+    }
 }

@@ -188,3 +188,47 @@ fn what_no_target_can_do_is_refused_by_name() {
     test.host.reply("alpha", Reply::json(200, &completion("ok")));
     assert_eq!(test.chat(&image).status, StatusCode::OK);
 }
+
+#[test]
+fn bodies_that_do_not_fit_into_memory_together_are_told_to_come_back() {
+    let test = setup()
+        .provider("alpha", &json!({}))
+        .settings(|settings| (settings.max_body_bytes, settings.max_held_bytes) = (1_000, Some(1_500)))
+        .build();
+    let long = format!("{CHAT}{}", " ".repeat(1_000 - CHAT.len()));
+    // What a body announces is its own before it comes, and until its upstream has answered.
+    let upstream = Feed::default();
+    test.host.reply("alpha", Reply::feed(&upstream).with_header("content-type", "application/json"));
+    let mut first = test.start(test.request(Method::POST, "/v1/chat/completions", long.clone()));
+    first.must_wait();
+
+    let second = test.send(test.request(Method::POST, "/v1/chat/completions", long.clone()));
+    assert_eq!(second.header("retry-after"), Some("2"));
+    assert_eq!(second.error_line(), "503 server_error gateway_overloaded");
+    let trickling = Feed::default();
+    trickling.push(long[..400].to_owned());
+    let mut third = post(&test, &trickling);
+    third.must_wait();
+    trickling.push(long[400..600].to_owned());
+    assert_eq!(third.finish().error_line(), "503 server_error gateway_overloaded");
+    assert_eq!(test.host.calls().len(), 1);
+
+    upstream.push(completion("ok").to_string());
+    upstream.end();
+    assert_eq!(first.finish().status, StatusCode::OK);
+    test.host.reply("alpha", Reply::json(200, &completion("ok")));
+    let again = test.send(test.request(Method::POST, "/v1/chat/completions", long));
+    assert_eq!(again.status, StatusCode::OK, "all of it was given back");
+}
+
+#[test]
+fn an_answer_that_does_not_fit_into_memory_is_not_asked_for_again() {
+    let test = setup()
+        .provider("alpha", &json!({}))
+        .settings(|settings| (settings.max_body_bytes, settings.max_held_bytes) = (1_000, Some(1_500)))
+        .build();
+    test.host.reply("alpha", Reply::json(200, &completion(&"x".repeat(2_000))));
+    let answer = test.send(test.request(Method::POST, "/v1/chat/completions", CHAT));
+    assert_eq!(answer.error_line(), "503 server_error upstream_overloaded");
+    assert_eq!(test.host.calls().len(), 1);
+}

@@ -505,7 +505,7 @@ fn nodes_are_looked_up_off_the_request_and_remembered_while_the_registry_is_away
     );
     test.runners.is_down(false);
     test.announce(&node("n1", |node| node.expires_unix_ms += 7_200_000));
-    test.host.run_spawned();
+    test.advance(secs(5));
     assert_eq!(test.stream().status, 200);
 }
 

@@ -194,8 +194,7 @@ fn a_cold_instance_says_what_is_wrong_with_its_store() {
         let ready = test.get("/ready");
         assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(ready.header("retry-after"), Some("2"));
-        let expected =
-            json!({"status": "unavailable", "store": class, "key_secret": "ok", "models": 0, "left_out": 0});
+        let expected = json!({"status": "unavailable", "store": class, "limits": "ok", "key_secret": "ok", "models": 0, "left_out": 0});
         assert_eq!(ready.json(), expected);
         let answer = test.get("/v1/models");
         assert_eq!(answer.header("retry-after"), Some("2"));
@@ -221,8 +220,7 @@ fn a_warm_instance_serves_on_and_says_what_is_wrong() {
         test.listed();
         test.host.run_spawned();
         assert_eq!(test.listed(), ["m"]);
-        let expected =
-            json!({"status": "degraded", "store": class, "key_secret": "ok", "models": 1, "left_out": 0});
+        let expected = json!({"status": "degraded", "store": class, "limits": "ok", "key_secret": "ok", "models": 1, "left_out": 0});
         assert_eq!(test.get("/ready").json(), expected);
         test.store.is(Mood::Well);
         test.advance(secs(2));
@@ -301,4 +299,35 @@ fn a_key_that_cannot_be_read_is_refused_and_named() {
     test.advance(secs(10));
     assert_eq!(test.get("/v1/models").status, StatusCode::OK);
     assert_eq!(test.gateway.status().left_out, []);
+}
+
+#[test]
+fn an_idle_instance_looks_again_at_a_store_that_failed_long_ago() {
+    let test = setup().provider("alpha", &json!({})).build();
+    assert_eq!(test.get("/v1/models").status, StatusCode::OK);
+    test.store.is(Mood::Down);
+    test.advance(secs(3));
+    test.listed();
+    test.host.run_spawned();
+    let checks = test.store.checks();
+    test.store.is(Mood::Hangs);
+    test.advance(secs(9));
+    assert_eq!(test.get("/v1/models").status, StatusCode::OK, "it failed just now: nobody waits");
+    assert_eq!(test.store.checks(), checks);
+    test.host.run_spawned();
+
+    test.store.is(Mood::Well);
+    test.put_key(&ApiKey::parse(&test.key).unwrap(), |record| record.revoked_at_ms = Some(1));
+    test.advance(secs(3_600));
+    assert_eq!(test.get("/v1/models").status, StatusCode::UNAUTHORIZED);
+}
+
+#[test]
+fn nothing_is_fresh_for_longer_than_it_may_be_old() {
+    let settings = |s: &mut gateway::Settings| s.config_refresh = secs(300);
+    let test = setup().provider("alpha", &json!({})).settings(settings).build();
+    assert_eq!(test.get("/v1/models").status, StatusCode::OK);
+    test.put_key(&ApiKey::parse(&test.key).unwrap(), |record| record.revoked_at_ms = Some(1));
+    test.advance(secs(10));
+    assert_eq!(test.get("/v1/models").status, StatusCode::UNAUTHORIZED);
 }

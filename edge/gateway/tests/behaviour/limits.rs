@@ -186,9 +186,10 @@ fn limits_come_before_the_body() {
     *request.body_mut() = body.body();
     assert_eq!(test.send(request).status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(body.read(), 0);
+    let in_background = test.host.run_spawned();
     // What is known in full and empty needs no draining.
     let mut request = test.request(http::Method::POST, "/v1/chat/completions", "");
     *request.body_mut() = full("");
     test.send(request);
-    assert_eq!(test.host.run_spawned(), 1);
+    assert_eq!(test.host.run_spawned(), in_background);
 }

@@ -72,6 +72,29 @@ fn a_busy_instance_asks_seldom() {
     assert!(calls[0] < 130 && calls[1] < 40 && calls[2] < 40, "{calls:?}");
 }
 
+/// What the store crate's documentation reckons with.
+#[test]
+fn a_lone_request_asks_once_and_gives_back_once() {
+    let lone = |limits, expected: &[&str]| {
+        let test = with(limits).build();
+        for _ in 0..3 {
+            assert_eq!(ask(&test), StatusCode::OK);
+            for _ in 0..3 {
+                test.advance(secs(2));
+            }
+            let calls = test.store.limit_calls();
+            let names: Vec<_> =
+                calls.iter().map(|call| call.trim_end_matches(|c: char| c != ' ').trim_end()).collect();
+            assert_eq!(names, expected, "{calls:?}");
+        }
+    };
+    let none = ApiKeyLimits::default();
+    lone(requests(1_000), &["take"]);
+    lone(ApiKeyLimits { tokens_per_minute: Some(100_000), ..none }, &["take", "give back"]);
+    lone(ApiKeyLimits { tokens_per_month: Some(100_000), ..none }, &["take", "give back"]);
+    lone(concurrent(10), &["hold", "hold"]);
+}
+
 #[test]
 fn a_burst_shares_its_calls() {
     let test = with(requests(1_000)).build();

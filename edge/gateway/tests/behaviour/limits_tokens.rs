@@ -94,6 +94,51 @@ fn a_model_that_says_less_at_most_has_less_reserved() {
     }
 }
 
+/// An upstream that says nothing of a longest answer and gives long ones, each of which ends in another minute.
+#[test]
+fn long_answers_count_in_the_minutes_after() {
+    const LIMIT: u64 = 10_000;
+    const USED: u64 = 30_005;
+    const MINUTES: u64 = 40;
+    let test = per_minute(LIMIT);
+    let mut used = 0;
+    for _ in 0..MINUTES {
+        let mut open = Vec::new();
+        while open.len() < 20 {
+            let gate = Gate::default();
+            test.host.reply("alpha", Reply::Later(gate.clone()));
+            let mut task = test.start_chat(&json!({}));
+            if let Some(answer) = task.step() {
+                assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+                test.host.forget_replies();
+                break;
+            }
+            open.push((task, gate));
+            test.host.run_spawned();
+        }
+        test.advance(secs(60));
+        for (mut task, gate) in open {
+            gate.open(Reply::json(200, &usage(5, USED - 5)));
+            assert_eq!(task.step().unwrap().status, StatusCode::OK);
+            used += USED;
+        }
+        test.host.run_spawned();
+    }
+    // What nine at once, which fit by their reservations, use beyond them.
+    let beyond = 9 * USED;
+    assert!(used <= MINUTES * LIMIT + beyond && used >= MINUTES * LIMIT / 2, "{used}");
+}
+
+#[test]
+fn a_model_that_says_more_has_more_reserved() {
+    let models = json!({"models": [{"id": "m", "max_tokens": 4_000}]});
+    let limits = ApiKeyLimits { tokens_per_minute: Some(10_000), ..ApiKeyLimits::default() };
+    let test = setup().provider("alpha", &models).limits(limits).build();
+    test.host.reply("alpha", Reply::json(200, &usage(5, 2)));
+    let reserved = 10_000 - remaining(&chat(&test, &json!({})));
+    assert!((PROMPT + 4_000..LIMITED_PROMPT + 4_001).contains(&reserved), "{reserved}");
+}
+
 #[test]
 fn too_few_tokens_are_a_429_that_says_when_there_are_more() {
     let test = per_minute(200);

@@ -13,6 +13,7 @@ mod corners;
 mod fallback;
 mod freshness;
 mod limits;
+mod limits_failures;
 mod limits_instances;
 mod limits_simulation;
 mod limits_tokens;

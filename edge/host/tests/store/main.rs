@@ -8,4 +8,5 @@ mod cost;
 #[expect(dead_code, reason = "the store's own suite uses all of it")]
 mod fault_proxy;
 mod faults;
+mod limits;
 mod support;

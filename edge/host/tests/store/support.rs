@@ -1,13 +1,14 @@
 //! An edge on an emulator, with a proxy in between.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use catalog::{ApiKey, ApiKeyLimits, ApiKeyRecord, CredentialRef, KeyStore as _, Provider, Secret};
 use dynoxide::Database;
 use edge_host::{Deployment, DynamoStore, variables};
-use gateway::{Body, BoxFuture, CallError, Gateway, Host, full};
+use gateway::{Body, BoxFuture, CallError, Gateway, Host, Origin, Settings, full};
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
@@ -28,15 +29,47 @@ pub(crate) struct TestHost {
     began: Instant,
     ahead_ms: AtomicU64,
     background: TaskTracker,
+    upstream: Arc<Upstream>,
+}
+
+/// Answers every chat at [`UPSTREAM`] with the same, after a while.
+#[derive(Default)]
+pub(crate) struct Upstream {
+    running: AtomicUsize,
+    /// The most at once.
+    pub(crate) peak: AtomicUsize,
+}
+
+pub(crate) const UPSTREAM: &str = "upstream.example";
+/// What it says that each answer has used.
+pub(crate) const TOKENS: u64 = 7;
+
+impl Upstream {
+    async fn answer(&self) -> http::Response<Body> {
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.peak.fetch_max(running, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        let answer = json!({
+            "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m",
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 5, "completion_tokens": TOKENS - 5, "total_tokens": TOKENS},
+        });
+        http::Response::builder()
+            .header("content-type", "application/json")
+            .body(full(answer.to_string()))
+            .unwrap()
+    }
 }
 
 impl TestHost {
-    fn new() -> Arc<Self> {
+    fn new(upstream: Arc<Upstream>) -> Arc<Self> {
         // Every request has a connection of its own, so that a fault meets it.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         let background = TaskTracker::new();
         background.close();
-        Arc::new(Self { client, began: Instant::now(), ahead_ms: AtomicU64::new(0), background })
+        let (began, ahead_ms) = (Instant::now(), AtomicU64::new(0));
+        Arc::new(Self { client, began, ahead_ms, background, upstream })
     }
 }
 
@@ -63,6 +96,10 @@ impl Host for TestHost {
         _: Duration,
     ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
         let client = self.client.clone();
+        if request.uri().host() == Some(UPSTREAM) {
+            let upstream = self.upstream.clone();
+            return Box::pin(async move { Ok(upstream.answer().await) });
+        }
         Box::pin(async move {
             let response = client.request(request).await.map_err(|_| CallError::Connect)?;
             Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
@@ -73,7 +110,7 @@ impl Host for TestHost {
         self.background.spawn(future);
     }
 
-    fn credential(&self, _: &CredentialRef) -> Result<Option<Secret>, String> {
+    fn credential(&self, _: &CredentialRef, _: Origin) -> Result<Option<Secret>, String> {
         Ok(None)
     }
 }
@@ -81,9 +118,11 @@ impl Host for TestHost {
 /// A table, empty or not there yet, and the way to it.
 pub(crate) struct Table {
     pub(crate) proxy: FaultProxy,
+    address: SocketAddr,
     /// Past the proxy, for what the test does itself.
     pub(crate) store: DynamoStore,
     pub(crate) engine: Database,
+    pub(crate) upstream: Arc<Upstream>,
     deployment: Deployment,
 }
 
@@ -95,8 +134,8 @@ impl Table {
         tokio::spawn(dynoxide::server::serve_on(listener, engine.clone()));
         let proxy = FaultProxy::start(address).await;
         let deployment = deployment(&format!("http://{}", proxy.address));
-        let store = self::deployment(&format!("http://{address}")).open_store(TestHost::new());
-        Self { proxy, store, engine, deployment }
+        let store = self::deployment(&format!("http://{address}")).open_store(TestHost::new(Arc::default()));
+        Self { proxy, address, store, engine, upstream: Arc::default(), deployment }
     }
 
     pub(crate) async fn empty() -> Self {
@@ -125,8 +164,18 @@ impl Table {
 
     /// One that has not been asked for anything yet.
     pub(crate) fn edge(&self) -> Edge {
-        let host = TestHost::new();
-        let deployment = deployment(&format!("http://{}", self.proxy.address));
+        self.edge_at(self.proxy.address, |_| {})
+    }
+
+    /// The same, past the proxy.
+    pub(crate) fn near_edge(&self, change: impl FnOnce(&mut Settings)) -> Edge {
+        self.edge_at(self.address, change)
+    }
+
+    fn edge_at(&self, address: SocketAddr, change: impl FnOnce(&mut Settings)) -> Edge {
+        let host = TestHost::new(self.upstream.clone());
+        let mut deployment = deployment(&format!("http://{address}"));
+        change(&mut deployment.settings);
         Edge { gateway: deployment.into_gateway(host.clone()), host }
     }
 }
@@ -141,7 +190,7 @@ fn deployment(endpoint: &str) -> Deployment {
         variables::SECRET_ACCESS_KEY => Some("hunter2".to_owned()),
         _ => None,
     };
-    Deployment::from_variables(get).unwrap()
+    Deployment::from_variables(get, Settings::default()).unwrap()
 }
 
 /// One instance of an edge.
@@ -158,10 +207,19 @@ pub(crate) struct Answer {
 
 impl Edge {
     pub(crate) async fn get(&self, path: &str, key: &ApiKey) -> Answer {
-        let request = http::Request::get(path)
-            .header("authorization", format!("Bearer {}", key.expose()))
-            .body(full(""))
-            .unwrap();
+        self.send(http::Request::get(path).body(full("")).unwrap(), key).await
+    }
+
+    /// A chat with the model `m`.
+    pub(crate) async fn chat(&self, key: &ApiKey) -> Answer {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50});
+        let request = http::Request::post("/v1/chat/completions").body(full(body.to_string())).unwrap();
+        self.send(request, key).await
+    }
+
+    async fn send(&self, mut request: http::Request<Body>, key: &ApiKey) -> Answer {
+        let bearer = format!("Bearer {}", key.expose()).parse().unwrap();
+        request.headers_mut().insert("authorization", bearer);
         let response = self.gateway.handle(request).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -201,6 +259,10 @@ impl Edge {
 
 /// A provider with one model.
 pub(crate) fn provider(name: &str, model: &str) -> Provider {
-    let raw = json!({"name": name, "type": "local", "base_url": "http://127.0.0.1:1/v1", "models": [{"id": model}]});
+    provider_at("http://127.0.0.1:1/v1", name, model)
+}
+
+pub(crate) fn provider_at(base_url: &str, name: &str, model: &str) -> Provider {
+    let raw = json!({"name": name, "type": "local", "base_url": base_url, "models": [{"id": model}]});
     Provider::check(&raw.into()).unwrap()
 }

@@ -13,7 +13,7 @@ use crate::discovery;
 use crate::error_chain::error_chain;
 use crate::local_runner::Plan;
 use crate::output::{Output, count};
-use crate::providers::{gather, open_gateway, reason};
+use crate::providers::{gather, open_gateway};
 use crate::store_location::locate_for;
 
 /// Descriptors below which a busy gateway runs out: two per stream.
@@ -117,8 +117,7 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
                     "Start it, and its models are served within half a minute.",
                 );
             }
-            Err(_) => {
-                let reason = reason(&check).unwrap_or_default();
+            Err(reason) => {
                 let advice = match check.provider.adapter {
                     Adapter::Proxy(_) | Adapter::Local(_) => "Check its base URL and its credential.",
                     Adapter::SpawnCli(_) => {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{CommonArgs, Failure, ProviderArgs, StoreArgs, block_on};
 use crate::discovery;
 use crate::output::{Output, count};
-use crate::providers::{gather, open_gateway, reason};
+use crate::providers::{gather, open_gateway};
 use crate::store_location::locate_for;
 
 #[derive(Debug, Subcommand)]
@@ -112,9 +112,9 @@ fn ask(args: &GatheredArgs, lists: bool) -> Result<(), Failure> {
             }
             let served: Vec<&str> =
                 models.iter().filter(|m| m.provider.as_str() == slug).map(|m| m.id.as_str()).collect();
-            let (state, detail) = match (&check.models, reason(check)) {
-                (Ok(models), _) => ("ok", count(*models, "model")),
-                (Err(_), reason) => ("failed", reason.unwrap_or_default()),
+            let (state, detail) = match &check.models {
+                Ok(models) => ("ok", count(*models, "model")),
+                Err(reason) => ("failed", reason.clone()),
             };
             failed += usize::from(check.models.is_err());
             output.object(&json!({

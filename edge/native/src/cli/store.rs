@@ -77,7 +77,8 @@ pub(crate) struct ServeArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000", value_parser = listen_address)]
     listen: SocketAddr,
-    /// Allow an address that others on the network reach: whoever reaches it reads and changes everything
+    /// Allow an address that others on the network reach, and requests for any host: whoever reaches it reads and
+    /// changes everything, web pages excepted
     #[arg(long)]
     allow_remote: bool,
     /// Keep nothing: serve an empty store in memory, without a table
@@ -264,6 +265,7 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
             let emulator = Emulator::open(data_dir.store_file()).await.map_err(failed)?;
             (emulator, format!("the store in {shown}, table {EMBEDDED_TABLE}"))
         };
+        let emulator = if args.allow_remote { emulator.with_any_host() } else { emulator };
         let table = (!args.in_memory).then_some(EMBEDDED_TABLE);
         output.object(&json!({"event": "ready", "endpoint": endpoint, "table": table}));
         output.say(format!(
@@ -275,12 +277,13 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         });
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
-            served = &mut serving => served,
+            () = &mut serving => {}
             _ = signals.next() => {
                 drop(stop);
-                tokio::time::timeout(SERVE_GRACE, serving).await.unwrap_or(Ok(()))
+                // What has not ended by then is cut off.
+                let _ = tokio::time::timeout(SERVE_GRACE, serving).await;
             }
         }
-        .map_err(failed)
+        Ok(())
     })
 }

@@ -1,8 +1,10 @@
 //! `dyad-gateway store …`: a table and what it takes, and an engine that is served.
 
+use std::net::TcpStream;
+
 use serde_json::json;
 
-use super::support::{Place, Served, mode};
+use super::support::{Place, Served, exchange, mode};
 
 #[test]
 fn a_table_is_made_once_and_found_from_then_on() {
@@ -104,4 +106,17 @@ fn an_engine_is_not_served_to_the_network_by_accident() {
     assert!(ran.stderr.contains("--allow-remote"), "{ran:#?}");
     Served::start(place.command(&["store", "serve", "--listen", "0.0.0.0:0", "--allow-remote", "--json"]))
         .stop();
+}
+
+#[test]
+fn a_web_page_cannot_use_the_engine() {
+    let place = Place::with_engine();
+    for line in ["host: localhost\r\norigin: https://example.com", "host: rebound.example.com"] {
+        let head = format!(
+            "POST / HTTP/1.1\r\n{line}\r\ncontent-type: application/x-amz-json-1.0\r\nconnection: close\r\n\
+             x-amz-target: DynamoDB_20120810.ListTables\r\ncontent-length: 2\r\n\r\n{{}}"
+        );
+        let answer = exchange(TcpStream::connect(place.engine_address()).unwrap(), head.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
 }

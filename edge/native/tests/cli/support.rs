@@ -87,10 +87,8 @@ impl Place {
         let address = self.engine().ready["endpoint"].as_str().unwrap().strip_prefix("http://").unwrap();
         let body = request.to_string();
         let request = format!(
-            "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.0\r\n\
-             x-amz-target: DynamoDB_20120810.{operation}\r\nx-amz-date: 20260101T000000Z\r\n\
-             authorization: AWS4-HMAC-SHA256 Credential=a/20260101/r/dynamodb/aws4_request, SignedHeaders=host, Signature=a\r\n\
-             content-length: {}\r\n\r\n{body}",
+            "POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/x-amz-json-1.0\r\n\
+             x-amz-target: DynamoDB_20120810.{operation}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         let answer = exchange(TcpStream::connect(address).unwrap(), request.as_bytes());

@@ -264,7 +264,7 @@ async fn unreadable_items_are_named() {
     put(sk, &json!({ "taken": { "S": "many" } }));
     let ask = Ask { need: 1, extra: 0 };
     let error = store.take(&counter(), ask, 10).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Broken { .. }), "{error}");
+    assert!(matches!(&error, StoreError::Unreadable(item) if item.name == format!("{pk}/{sk}")), "{error}");
 
     for (attributes, named) in [
         (json!({ "held": { "N": "1" }, "holder_a": { "S": "1" } }), "holder_a"),
@@ -273,11 +273,69 @@ async fn unreadable_items_are_named() {
     ] {
         put("SLOTS", &attributes);
         let error = store.hold(hold(&key, "b", 0, 5, 5)).await.unwrap_err();
-        let expected = format!("LIMIT#{key}/SLOTS: attribute {named}");
-        assert!(matches!(&error, StoreError::Broken { reason } if reason.contains(&expected)), "{error}");
+        let StoreError::Unreadable(item) = &error else { panic!("{error}") };
+        assert_eq!(item.name, format!("LIMIT#{key}/SLOTS"));
+        assert!(item.reason.contains(&format!("attribute {named} ")), "{error}");
     }
     let error = store.hold(hold(&key, "#", 0, 5, 5)).await.unwrap_err();
     assert!(matches!(&error, StoreError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn damaged_slots_are_put_right() {
+    let backend = Backend::over_http().await;
+    let (store, engine, key) = (&*backend.limits, backend.engine.unwrap(), id(1));
+    let pk = format!("LIMIT#{key}");
+    let well = json!({ "M": { "slots": { "N": "2" }, "until_ms": { "N": LATER_MS.to_string() } } });
+    for damaged in [
+        json!({ "held": { "N": "3" } }),
+        json!({ "held": { "S": "many" }, "holder_a": well }),
+        json!({ "holder_a": well }),
+        json!({ "held": { "N": "3" }, "holder_a": well, "holder_b": { "S": "?" }, "holder_c": { "N": "1" } }),
+    ] {
+        let mut item = json!({ "pk": { "S": pk }, "sk": { "S": "SLOTS" }, "other": { "S": "kept" } });
+        item.as_object_mut().unwrap().extend(damaged.as_object().unwrap().clone());
+        put_raw(&engine, &item);
+        let free = if damaged.get("holder_a").is_some() { 3 } else { 5 };
+        let error = store.hold(hold(&key, "d", 0, 9, 5)).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Unreadable(_)), "{error}");
+        assert_eq!(store.hold(hold(&key, "d", 0, 9, 5)).await.unwrap(), free, "{damaged}");
+        let item = get_raw(&engine, &pk, "SLOTS");
+        assert_eq!((&item["held"], &item["other"]), (&json!({ "N": "5" }), &json!({ "S": "kept" })));
+        assert!(item.get("holder_b").is_none() && item.get("holder_c").is_none(), "{item}");
+    }
+}
+
+/// Nobody knows what it means, so nobody changes it.
+#[tokio::test]
+async fn items_of_another_schema_are_left_alone() {
+    let backend = Backend::over_http().await;
+    let (store, engine, key) = (&*backend.limits, backend.engine.unwrap(), id(1));
+    let pk = format!("LIMIT#{key}");
+    let item = |sk: &str| {
+        json!({
+            "pk": { "S": pk }, "sk": { "S": sk }, "schema_version": { "N": "2" },
+            "taken": { "N": "1" }, "held": { "N": "7" },
+        })
+    };
+    let counter_sk = "REQUESTS#MINUTE#1785751200000";
+    for sk in [counter_sk, "SLOTS"] {
+        put_raw(&engine, &item(sk));
+    }
+    for error in [
+        store.take(&counter(), Ask { need: 1, extra: 0 }, 10).await.unwrap_err(),
+        store.charge(&counter(), 1).await.unwrap_err(),
+        store.hold(hold(&key, "a", 0, 1, 5)).await.unwrap_err(),
+    ] {
+        assert!(
+            matches!(&error, StoreError::Unreadable(item) if item.reason.contains("schema 2")),
+            "{error}"
+        );
+    }
+    store.give_back(&counter(), 1).await.unwrap();
+    for sk in [counter_sk, "SLOTS"] {
+        assert_eq!(get_raw(&engine, &pk, sk), item(sk));
+    }
 }
 
 /// Instances that never came back, far below the limit: somebody has to clear up after them.

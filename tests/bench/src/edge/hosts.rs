@@ -16,31 +16,62 @@ use crate::store::{Store, Variables};
 pub(crate) const WORKER_MODULES: [&str; 2] = ["index.js", WASM];
 const WASM: &str = "index_bg.wasm";
 
+const PROXY: &str = r"
+export default {
+  fetch(request) {
+    return fetch(`http://UPSTREAM${new URL(request.url).pathname}`, request);
+  },
+};
+";
+const RELAY: &str = r"
+export default {
+  async fetch(request) {
+    const { method, headers } = request;
+    const body = await request.arrayBuffer();
+    const upstream = `http://UPSTREAM${new URL(request.url).pathname}`;
+    const response = await fetch(upstream, { method, headers, body });
+    const reader = response.body.getReader();
+    const pieces = new ReadableStream({
+      async pull(controller) {
+        const { done, value } = await reader.read();
+        if (done) controller.close();
+        else controller.enqueue(new Uint8Array(value));
+      },
+    });
+    return new Response(pieces, { headers: response.headers });
+  },
+};
+";
+
 /// Which host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The native gateway on the same table.
     Native,
-    /// A Worker that sends requests on as they are.
+    /// A Worker that sends requests on as they are: their bytes never come into it.
     Proxy,
+    /// A Worker that only hands each piece of a request and of its answer on, in JavaScript: what any Worker takes that
+    /// looks at them.
+    Relay,
     Worker,
     Spin,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Native, Self::Proxy, Self::Worker, Self::Spin];
+    pub(crate) const ALL: [Self; 5] = [Self::Native, Self::Proxy, Self::Relay, Self::Worker, Self::Spin];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Proxy => "proxy Worker",
+            Self::Relay => "relay Worker",
             Self::Worker => "Worker",
             Self::Spin => "Spin",
         }
     }
 
     pub(crate) fn is_gateway(self) -> bool {
-        self != Self::Proxy
+        !matches!(self, Self::Proxy | Self::Relay)
     }
 }
 
@@ -93,10 +124,9 @@ impl Host {
         let variables = store.variables();
         let mut command = match kind {
             Kind::Native => native(artifacts, address, directory.path()),
-            Kind::Proxy => {
-                let script = format!(
-                    "export default {{ fetch(request) {{ return fetch(request.url.replace(/^http:..[^/]*/, \"http://{upstream}\"), request); }} }};\n"
-                );
+            Kind::Proxy | Kind::Relay => {
+                let script = if kind == Kind::Proxy { PROXY } else { RELAY };
+                let script = script.replace("UPSTREAM", &upstream.to_string());
                 fs::write(directory.path().join("index.js"), script)?;
                 workerd(artifacts, address, directory.path(), &["index.js"], &Variables::new())?
             }

@@ -30,8 +30,8 @@ use crate::{
 /// All run on this machine over loopback, one after the other within a round, in another order each round. Each answer is
 /// checked; the first wrong one ends the benchmark. A cell is the median over the rounds.
 ///
-/// CPU time is the whole process's, its runtime, sockets and kernel included; what a Worker that only proxies takes for the
-/// same is what the runtime costs. Configuration and keys are in `DynamoDB`'s API on the embedded engine; a relay before it
+/// CPU time is the whole process's, its runtime, sockets and kernel included; what Workers take that only proxy, or relay
+/// piece by piece, is what the runtime costs. Configuration and keys are in `DynamoDB`'s API on the embedded engine; a relay before it
 /// counts calls.
 ///
 /// Needs `DYAD_GATEWAY_BIN`, `DYAD_WORKER_DIR` (`index.js`, `index_bg.wasm`), `DYAD_WORKERD_BIN`, `DYAD_SPIN_COMPONENT` and

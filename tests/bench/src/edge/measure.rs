@@ -29,6 +29,8 @@ pub(crate) const QUICK: Sizes = Sizes { warm_up: 20, requests: 50, streams: 10 }
 const SMALL_BYTES: usize = 1_000;
 const LARGE_BYTES: usize = 100_000;
 const CONNECTIONS: usize = 8;
+/// Most of the time their streams have nothing to say.
+const PACED_CONNECTIONS: usize = 100;
 /// Requests to code that has run little: what an isolate that lives shortly mostly does.
 const EARLY: usize = 20;
 
@@ -62,11 +64,13 @@ pub(crate) fn host(
     let whole = saturate(CONNECTIONS, sizes.requests);
     report.record(Row::Small, kind, run.cpu_ms(Behaviour::Whole, SMALL_BYTES, whole, sizes.requests)?);
     report.record(Row::Large, kind, run.cpu_ms(Behaviour::Whole, LARGE_BYTES, whole, sizes.requests)?);
+    let paced = Shape::Streams { connections: PACED_CONNECTIONS, streams: sizes.streams, spread_ms: 1_000 };
+    report.record(Row::PacedStream, kind, run.cpu_ms(Behaviour::Paced, SMALL_BYTES, paced, sizes.streams)?);
     let streams = Shape::Streams { connections: CONNECTIONS, streams: sizes.streams, spread_ms: 0 };
     report.record(Row::SmallStream, kind, run.cpu_ms(Behaviour::Burst, SMALL_BYTES, streams, sizes.streams)?);
     report.record(Row::LargeStream, kind, run.cpu_ms(Behaviour::Burst, LARGE_BYTES, streams, sizes.streams)?);
     if kind.is_gateway() {
-        let requests = as_f64(u64::try_from(2 * (sizes.requests + sizes.streams))?);
+        let requests = as_f64(u64::try_from(2 * sizes.requests + 3 * sizes.streams)?);
         report.record(Row::Calls, kind, as_f64(store.calls() - calls) / requests * 1e3);
     }
     Ok(())

@@ -11,6 +11,7 @@ pub(crate) enum Row {
     EarlyLarge,
     Small,
     Large,
+    PacedStream,
     SmallStream,
     LargeStream,
     FirstCalls,
@@ -18,13 +19,14 @@ pub(crate) enum Row {
 }
 
 impl Row {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Size,
         Self::Start,
         Self::Warm,
         Self::EarlyLarge,
         Self::Small,
         Self::Large,
+        Self::PacedStream,
         Self::SmallStream,
         Self::LargeStream,
         Self::FirstCalls,
@@ -39,8 +41,9 @@ impl Row {
             Self::EarlyLarge => "100 KB requests 2 to 21: CPU ms each",
             Self::Small => "1 KB requests: CPU ms each",
             Self::Large => "100 KB requests: CPU ms each",
-            Self::SmallStream => "1 KB requests, streams of 100 chunks: CPU ms each",
-            Self::LargeStream => "100 KB requests, streams of 100 chunks: CPU ms each",
+            Self::PacedStream => "streams of 100 chunks 10 ms apart: CPU ms each",
+            Self::SmallStream => "streams of 100 chunks at once: CPU ms each",
+            Self::LargeStream => "the same for 100 KB requests: CPU ms each",
             Self::FirstCalls => "calls to the store before the first answer",
             Self::Calls => "calls to the store per 1,000 requests",
         }

@@ -109,7 +109,13 @@ fn is_private(host: &Host<&str>) -> bool {
 fn check_credential(fields: &mut Fields<'_>, violations: &mut Violations) -> CredentialRef {
     let Some(text) = fields.string("credential", violations) else { return CredentialRef::None };
     let refused = match text.split_once(':') {
-        Some(("env", name)) if is_variable_name(name) => return CredentialRef::Env(name.to_owned()),
+        Some(("env", name)) if is_variable_name(name) => {
+            let credential = CredentialRef::Env(name.to_owned());
+            match credential.refusal() {
+                None => return credential,
+                Some(refused) => refused,
+            }
+        }
         Some(("file", path)) if !path.is_empty() && !path.chars().any(char::is_control) => {
             return CredentialRef::File(path.to_owned());
         }

@@ -291,6 +291,17 @@ fn credentials_are_references() {
 }
 
 #[test]
+fn the_gateways_own_secrets_are_no_upstreams_credential() {
+    for own in ["DYAD_KEY_SECRET", "dyad_key_secret", "AWS_SECRET_ACCESS_KEY", "aws_session_token", "DYAD_"] {
+        let violations = check(with("credential", json!(format!("env:{own}")))).unwrap_err();
+        assert_eq!(violations.0[0].path, "credential", "{own}");
+        assert!(violations.to_string().contains("DYAD_ or AWS_"), "{violations}");
+    }
+    check(with("credential", json!("env:MY_AWS_KEY"))).expect("only how it begins matters");
+    check(with("credential", json!("env:AW"))).expect("likewise");
+}
+
+#[test]
 fn an_inline_credential_is_never_written() {
     let mut provider = check(full()).unwrap();
     provider.credential = CredentialRef::Inline(Secret::new("sk-hunter2"));

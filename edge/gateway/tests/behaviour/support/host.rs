@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use catalog::{CredentialRef, Secret};
-use gateway::{Body, BoxFuture, CallError, Host};
+use gateway::{Body, BoxFuture, CallError, Host, Origin};
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -183,7 +183,7 @@ impl Host for FakeHost {
     }
 
     /// `env:KEY_OF_<SLUG>` is there; every other is not.
-    fn credential(&self, reference: &CredentialRef) -> Result<Option<Secret>, String> {
+    fn credential(&self, reference: &CredentialRef, _: Origin) -> Result<Option<Secret>, String> {
         match reference {
             CredentialRef::None => Ok(None),
             CredentialRef::Env(name) => match name.strip_prefix("KEY_OF_") {

@@ -87,11 +87,16 @@ pub(super) fn run_import(args: &ImportArgs) -> Result<(), Failure> {
         let imported = imported.map_err(|error| failure(error, &opened, &shown))?;
         output.object(&json!({
             "created": imported.created, "replaced": imported.replaced, "unchanged": imported.unchanged,
+            "kept_revoked": imported.kept_revoked,
         }));
         output.say(format!(
             "{location}: {} created, {} replaced, {} unchanged. Running gateways serve it within ten seconds.",
             imported.created, imported.replaced, imported.unchanged
         ));
+        if imported.kept_revoked > 0 {
+            let keys = count(imported.kept_revoked, "API key");
+            output.say(format!("{keys} that the file has as good, revoked since, stayed revoked."));
+        }
         Ok(())
     })?
 }
