@@ -92,7 +92,7 @@ pub(crate) async fn launch(directory: &Path, variables: &Variables, options: &Op
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         // Where Wasmtime keeps what it compiled.
         .env("HOME", std::env::var_os("HOME").unwrap_or_default())
-        .env("SPIN_VARIABLE_DYAD_UPSTREAM_HOSTS", "http://127.0.0.1:*")
+        .env("SPIN_VARIABLE_DYAD_FURTHER_UPSTREAM", "http://127.0.0.1:*")
         .envs(variables.iter().map(variable))
         .envs(options.variables.iter().map(variable))
         .stdin(Stdio::null())

@@ -169,7 +169,7 @@ impl CredentialRef {
     pub fn refusal(&self) -> Option<&'static str> {
         let Self::Env(name) = self else { return None };
         let begins = |own: &&str| name.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(own));
-        OWN_VARIABLES.iter().any(|own| begins(&own)).then_some(
+        OWN_VARIABLES.iter().any(begins).then_some(
             "must not name a variable that begins with DYAD_ or AWS_: those are the gateway's own; give the upstream's key another name",
         )
     }

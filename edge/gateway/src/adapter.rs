@@ -226,7 +226,7 @@ fn call_failure(error: CallError) -> UpstreamFailure {
 }
 
 fn read_failure(error: ReadError) -> UpstreamFailure {
-    match error {
+    let failure = match error {
         ReadError::TooLong => UpstreamFailure::unavailable("The upstream's answer is longer than the limit."),
         // No other target's answer would have more of it.
         ReadError::NoRoom => UpstreamFailure::new(
@@ -241,5 +241,6 @@ fn read_failure(error: ReadError) -> UpstreamFailure {
         ReadError::Broken => {
             UpstreamFailure::unavailable("The upstream's connection broke before the answer was complete.")
         }
-    }
+    };
+    failure.after_work()
 }

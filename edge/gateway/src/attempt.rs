@@ -100,6 +100,7 @@ pub(crate) async fn try_targets<A: Attempt>(
 ) -> Result<(A::Answer, Arc<Target>), UpstreamFailure> {
     let request_id = request.call().request_id.to_str().unwrap_or_default();
     let mut last: Option<UpstreamFailure> = None;
+    let mut may_have_worked = false;
     for target in targets {
         let (provider, model) = (target.upstream.slug.as_str(), target.model.upstream_id.as_str());
         let series = target.series.get(target);
@@ -119,6 +120,7 @@ pub(crate) async fn try_targets<A: Attempt>(
                 Err(failure) => failure,
             };
             series.call_failed(failure.class);
+            may_have_worked |= failure.may_have_worked;
             let new = taught(&failure).filter(|taught| {
                 request.is_changed_by(target, taught.lesson) && !corrections.contains(&taught.lesson)
             });
@@ -155,12 +157,13 @@ pub(crate) async fn try_targets<A: Attempt>(
             if failure.class.is_callers_fault() { "it refused the request" } else { &failure.message },
         );
         if failure.scope == Scope::Request {
-            return Err(failure);
+            return Err(UpstreamFailure { may_have_worked, ..failure });
         }
         // Who cannot do it at all says less than who could have.
         if last.is_none() || !failure.class.is_callers_fault() {
             last = Some(failure);
         }
     }
-    Err(last.unwrap_or_else(|| UpstreamFailure::unavailable("No upstream serves this model.")))
+    let last = last.unwrap_or_else(|| UpstreamFailure::unavailable("No upstream serves this model."));
+    Err(UpstreamFailure { may_have_worked, ..last })
 }

@@ -15,8 +15,7 @@ use crate::host::{Body, BoxError, Host};
 use crate::settings::Settings;
 use crate::timer::LazyTimer;
 
-/// What a refused request may still send before its connection is given up.
-const MAX_DRAINED_BYTES: usize = 64 << 20;
+/// How long a refused request may still send before its connection is given up.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Room that is reserved on the word of a Content-Length alone.
 const MAX_RESERVED_BYTES: usize = 1 << 20;
@@ -106,12 +105,13 @@ pub(crate) async fn collect(
 /// bounds: a client that is cut off while it still sends does not see the answer.
 pub(crate) struct RequestBody {
     body: Option<Body>,
+    max_refused_bytes: usize,
     host: Arc<dyn Host>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(body: Body, host: Arc<dyn Host>) -> Self {
-        Self { body: Some(body), host }
+    pub(crate) fn new(body: Body, max_refused_bytes: usize, host: Arc<dyn Host>) -> Self {
+        Self { body: Some(body), max_refused_bytes, host }
     }
 
     pub(crate) async fn read(&mut self, settings: &Settings, memory: &BodyMemory) -> Result<Bytes, ApiError> {
@@ -144,9 +144,9 @@ impl Drop for RequestBody {
         if let Some(body) = self.body.take()
             && !body.is_end_stream()
         {
-            let host = self.host.clone();
+            let (max_bytes, host) = (self.max_refused_bytes, self.host.clone());
             self.host.spawn(Box::pin(async move {
-                discard(body, MAX_DRAINED_BYTES, MAX_DRAIN_TIME, &*host).await;
+                discard(body, max_bytes, MAX_DRAIN_TIME, &*host).await;
             }));
         }
     }

@@ -18,15 +18,22 @@ use catalog::{
 };
 use futures_util::future::{Either, select};
 
+use crate::HostList;
 use crate::admit::Usage;
 use crate::changes::Changes;
-use crate::freshness::{Failure, Freshness, Turn};
+use crate::freshness::{Failure, Freshness, Turn, millis};
 use crate::host::{BoxFuture, Host, Origin};
 use crate::metrics::{Metrics, StoreCall};
-use crate::routes::Routes;
+use crate::routes::{Routes, Upstream};
 
 /// Keys held in memory; beyond it an arbitrary one makes room.
 const MAX_CACHED_KEYS: usize = 100_000;
+/// What keys have in use, likewise; so many that those whose records are held, and those with requests, fit in.
+const MAX_USAGES: usize = 2 * MAX_CACHED_KEYS;
+/// Records that are being read again, likewise.
+const MAX_READING: usize = 10_000;
+/// Between two looks at whether another request has read a record.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Ids that were looked up and do not exist, likewise.
 const MAX_CACHED_MISSES: usize = 10_000;
 /// Reads of the store on behalf of keys that are not known, per instance.
@@ -42,15 +49,23 @@ pub(crate) struct Config {
     /// Of the secret that this gateway hashes API keys under.
     key_secret: KeySecretCheck,
     freshness: Arc<Freshness>,
+    /// Where upstreams may be.
+    upstream_hosts: Option<HostList>,
     /// Everything that the routes are made from.
     sources: Mutex<Sources>,
     routes: ArcSwap<Routes>,
     /// By group: a record that was read under another generation is read again before it is used.
     key_generations: [AtomicU64; ApiKeyId::GROUPS],
+    /// By group: when the check began that last found nothing changed, in milliseconds of the monotonic clock.
+    keys_confirmed_ms: [AtomicU64; ApiKeyId::GROUPS],
+    /// Known records that are being read again, and since when.
+    reading: Mutex<HashMap<ApiKeyId, Duration>>,
     /// Look-ups of ids that were not known: the second they were made in, and how many.
     unknown_lookups: Mutex<(u64, u32)>,
     keys: RwLock<HashMap<ApiKeyId, Arc<CachedKey>>>,
     misses: RwLock<HashMap<ApiKeyId, Miss>>,
+    /// What keys have in use on this instance, which outlives their records: one may be unreadable for a moment.
+    usages: Mutex<HashMap<ApiKeyId, Arc<Usage>>>,
 }
 
 #[derive(Default)]
@@ -97,17 +112,22 @@ impl Config {
         key_secret: KeySecretCheck,
         refresh_after: Duration,
         max_age: Duration,
+        upstream_hosts: Option<HostList>,
     ) -> Self {
         Self {
             store,
             host,
             metrics,
             key_secret,
+            upstream_hosts,
             freshness: Freshness::new("configuration", refresh_after, max_age),
             sources: Mutex::default(),
             routes: ArcSwap::default(),
             key_generations: [const { AtomicU64::new(0) }; ApiKeyId::GROUPS],
+            keys_confirmed_ms: [const { AtomicU64::new(0) }; ApiKeyId::GROUPS],
+            reading: Mutex::default(),
             unknown_lookups: Mutex::default(),
+            usages: Mutex::default(),
             keys: RwLock::default(),
             misses: RwLock::default(),
         }
@@ -172,7 +192,7 @@ impl Config {
             }
             sources.turn = turn.number;
             sources.changes.see_keys(version.as_ref(), turn.began);
-            self.publish_key_generations(&sources.changes);
+            self.publish_key_generations(&sources.changes, turn.began);
             if !sources.changes.concern_providers(version.as_ref(), turn.began) {
                 return Ok(());
             }
@@ -185,7 +205,7 @@ impl Config {
             sources.turn = turn.number;
             sources.changes.see_keys(snapshot.version.as_ref(), turn.began);
             sources.changes.see_providers(snapshot.version.as_ref(), turn.began);
-            self.publish_key_generations(&sources.changes);
+            self.publish_key_generations(&sources.changes, turn.began);
             for item in snapshot.left_out.iter().filter(|item| !sources.left_out.contains(item)) {
                 log_left_out(item);
             }
@@ -202,9 +222,12 @@ impl Config {
         Ok(())
     }
 
-    fn publish_key_generations(&self, changes: &Changes) {
-        for (published, generation) in self.key_generations.iter().zip(changes.key_generations()) {
-            published.store(generation, Ordering::Release);
+    fn publish_key_generations(&self, changes: &Changes, began: Duration) {
+        let published = self.key_generations.iter().zip(&self.keys_confirmed_ms);
+        for ((published, confirmed_ms), generation) in published.zip(changes.key_generations()) {
+            if published.swap(generation, Ordering::AcqRel) == generation {
+                confirmed_ms.store(millis(began), Ordering::Relaxed);
+            }
         }
     }
 
@@ -236,6 +259,11 @@ impl Config {
         }
     }
 
+    /// The provider, ready to be called, or why it cannot be.
+    pub(crate) fn upstream(&self, provider: &Provider, origin: Origin) -> Result<Upstream, String> {
+        Upstream::build(provider, origin, self.upstream_hosts.as_ref(), &*self.host)
+    }
+
     pub(crate) fn enabled(&self) -> Vec<(Provider, Origin)> {
         let sources = self.sources();
         let enabled = sources.providers().filter(|(provider, _)| provider.enabled);
@@ -264,45 +292,93 @@ impl Config {
                 (provider.clone(), origin, models)
             })
             .collect();
-        let routes = Routes::build(with_models, &*self.host, &self.metrics);
+        let routes =
+            Routes::build(with_models, |provider, origin| self.upstream(provider, origin), &self.metrics);
         routes.keep_lessons(&self.routes.load());
         self.routes.store(Arc::new(routes));
     }
 
-    /// The record of a key; `Ok(None)` if there is none, or none that can be read. With the store down, the last known
-    /// record.
+    /// The record of a key; `Ok(None)` if there is none. With the store down, the last known record.
     pub(crate) async fn key(&self, id: &ApiKeyId) -> Result<Option<Arc<CachedKey>>, StoreError> {
-        let generation = self.key_generations[id.group()].load(Ordering::Acquire);
-        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        if let Some(known) = &known
-            && known.generation == generation
-        {
-            return Ok(Some(known.clone()));
-        }
-        if self.is_missing(id, generation) {
-            return Ok(None);
-        }
-        match known {
-            // It will be read again once the store answers the next check.
-            Some(known) if self.freshness.failure().is_some() => Ok(Some(known)),
-            Some(known) => match self.find_key(id, KNOWN_KEY_WAIT).await {
-                Ok(found) => Ok(self.remember(id, found, generation)),
-                Err(StoreError::Unreadable(left_out)) => Ok(self.leave_out(id, left_out, generation)),
-                Err(error) => {
-                    self.freshness.fails(Failure::from(&error), &*self.host);
-                    Ok(Some(known))
-                }
-            },
-            None if !self.may_look_up() => {
-                let reason = "too many unknown API keys are being tried".to_owned();
-                Err(StoreError::Unavailable { reason })
+        loop {
+            let generation = self.key_generations[id.group()].load(Ordering::Acquire);
+            let known = self.keys.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+            if let Some(known) = &known
+                && known.generation == generation
+            {
+                return Ok(Some(known.clone()));
             }
-            None => match self.find_key(id, UNKNOWN_KEY_WAIT).await {
-                Ok(found) => Ok(self.remember(id, found, generation)),
-                Err(StoreError::Unreadable(left_out)) => Ok(self.leave_out(id, left_out, generation)),
-                Err(error) => Err(error),
-            },
+            if let Some(missing) = self.missing(id, generation) {
+                return missing;
+            }
+            let Some(known) = known else { return self.read_unknown(id, generation).await };
+            // It will be read again once the store answers the next check.
+            if self.freshness.failure().is_some() {
+                return Ok(Some(known));
+            }
+            if let Some(_reading) = self.begin_reading(id) {
+                return self.read_known(id, known, generation).await;
+            }
+            // One reads for all, and nobody waits for another's future; see `freshness`.
+            if self.is_confirmed(id) {
+                return Ok(Some(known));
+            }
+            self.host.sleep(LOOK_AGAIN).await;
         }
+    }
+
+    async fn read_known(
+        &self,
+        id: &ApiKeyId,
+        known: Arc<CachedKey>,
+        generation: u64,
+    ) -> Result<Option<Arc<CachedKey>>, StoreError> {
+        match self.find_key(id, KNOWN_KEY_WAIT).await {
+            Ok(found) => Ok(self.remember(id, found, generation)),
+            Err(StoreError::Unreadable(left_out)) => Err(self.leave_out(id, left_out, generation)),
+            Err(error) => {
+                self.freshness.fails(Failure::from(&error), &*self.host);
+                Ok(Some(known))
+            }
+        }
+    }
+
+    async fn read_unknown(
+        &self,
+        id: &ApiKeyId,
+        generation: u64,
+    ) -> Result<Option<Arc<CachedKey>>, StoreError> {
+        if !self.may_look_up() {
+            let reason = "too many unknown API keys are being tried".to_owned();
+            return Err(StoreError::Unavailable { reason });
+        }
+        match self.find_key(id, UNKNOWN_KEY_WAIT).await {
+            Ok(found) => Ok(self.remember(id, found, generation)),
+            Err(StoreError::Unreadable(left_out)) => Err(self.leave_out(id, left_out, generation)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether what was known before the last change is no older than it may be.
+    fn is_confirmed(&self, id: &ApiKeyId) -> bool {
+        let confirmed_ms = self.keys_confirmed_ms[id.group()].load(Ordering::Relaxed);
+        let age = self.host.monotonic().saturating_sub(Duration::from_millis(confirmed_ms));
+        age < self.freshness.max_age()
+    }
+
+    /// `None` while another request reads the record. One that has done so for longer than it may is gone.
+    fn begin_reading(&self, id: &ApiKeyId) -> Option<Reading<'_>> {
+        let now = self.host.monotonic();
+        let mut reading = self.reading();
+        if reading.get(id).is_some_and(|since| now.saturating_sub(*since) < KNOWN_KEY_WAIT) {
+            return None;
+        }
+        insert_bounded(&mut reading, MAX_READING, id, now);
+        Some(Reading { config: self, id: id.clone(), since: now })
+    }
+
+    fn reading(&self) -> MutexGuard<'_, HashMap<ApiKeyId, Duration>> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn find_key(
@@ -322,15 +398,17 @@ impl Config {
         self.ask(StoreCall::Key, found).await
     }
 
-    fn is_missing(&self, id: &ApiKeyId, generation: u64) -> bool {
+    /// `None` if it is not known to be missing. One that is there and cannot be read is not for the client to mend.
+    fn missing(&self, id: &ApiKeyId, generation: u64) -> Option<Result<Option<Arc<CachedKey>>, StoreError>> {
         let misses = self.misses.read().unwrap_or_else(PoisonError::into_inner);
-        misses.get(id).is_some_and(|miss| miss.generation == generation)
+        let miss = misses.get(id).filter(|miss| miss.generation == generation)?;
+        Some(miss.left_out.clone().map_or(Ok(None), |left_out| Err(StoreError::Unreadable(left_out))))
     }
 
-    fn leave_out(&self, id: &ApiKeyId, left_out: LeftOut, generation: u64) -> Option<Arc<CachedKey>> {
+    fn leave_out(&self, id: &ApiKeyId, left_out: LeftOut, generation: u64) -> StoreError {
         log_left_out(&left_out);
-        self.forget(id, Miss { generation, left_out: Some(left_out) });
-        None
+        self.forget(id, Miss { generation, left_out: Some(left_out.clone()) });
+        StoreError::Unreadable(left_out)
     }
 
     fn forget(&self, id: &ApiKeyId, miss: Miss) {
@@ -362,12 +440,40 @@ impl Config {
             return None;
         };
         self.misses.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+        let entry = Arc::new(CachedKey { record, generation, usage: self.usage(id) });
         let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let known = keys.get(id).map(|known| known.usage.clone());
-        let usage = known.unwrap_or_else(|| Arc::new(Usage::new(id.clone())));
-        let entry = Arc::new(CachedKey { record, generation, usage });
         insert_bounded(&mut keys, MAX_CACHED_KEYS, id, entry.clone());
         Some(entry)
+    }
+
+    fn usage(&self, id: &ApiKeyId) -> Arc<Usage> {
+        let mut usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = usages.get(id) {
+            return known.clone();
+        }
+        if usages.len() >= MAX_USAGES {
+            // Those that neither a record nor a request has any more.
+            usages.retain(|_, usage| Arc::strong_count(usage) > 1);
+        }
+        let usage = Arc::new(Usage::new(id.clone()));
+        insert_bounded(&mut usages, MAX_USAGES, id, usage.clone());
+        usage
+    }
+}
+
+/// A record is being read again, until this is dropped.
+struct Reading<'a> {
+    config: &'a Config,
+    id: ApiKeyId,
+    since: Duration,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut reading = self.config.reading();
+        if reading.get(&self.id) == Some(&self.since) {
+            reading.remove(&self.id);
+        }
     }
 }
 

@@ -105,6 +105,8 @@ pub(crate) struct UpstreamFailure {
     pub retry_after: Option<Duration>,
     /// The connection ended before anything was answered: perhaps only because it had been kept for too long.
     pub stale_connection: bool,
+    /// The upstream had the prompt and may have worked on it for nothing.
+    pub may_have_worked: bool,
 }
 
 impl UpstreamFailure {
@@ -117,7 +119,12 @@ impl UpstreamFailure {
             code: None,
             retry_after: None,
             stale_connection: false,
+            may_have_worked: false,
         }
+    }
+
+    pub(crate) fn after_work(self) -> Self {
+        Self { may_have_worked: true, ..self }
     }
 
     pub(crate) fn unavailable(message: &'static str) -> Self {
@@ -381,8 +388,16 @@ impl From<openai_wire::request::RequestError> for ApiError {
 /// `server_error`, "bad gateway", "service unavailable"), and their statuses are none that clients repeat.
 impl From<UpstreamFailure> for ApiError {
     fn from(failure: UpstreamFailure) -> Self {
-        let UpstreamFailure { class, scope: _, message, param, code, retry_after, stale_connection: _ } =
-            failure;
+        let UpstreamFailure {
+            class,
+            scope: _,
+            message,
+            param,
+            code,
+            retry_after,
+            stale_connection: _,
+            may_have_worked: _,
+        } = failure;
         let (status, kind, default_code) = match class {
             FailureClass::Auth => (StatusCode::FORBIDDEN, "upstream_error", "upstream_auth_failed"),
             FailureClass::RateLimited => {

@@ -130,6 +130,10 @@ impl Freshness {
         self.state().failure
     }
 
+    pub(crate) fn max_age(&self) -> Duration {
+        self.max_age
+    }
+
     /// How old what is known is.
     pub(crate) fn age(&self, host: &dyn Host) -> Option<Duration> {
         self.state().read_at.map(|at| host.monotonic().saturating_sub(at))
@@ -257,6 +261,6 @@ fn spawn_limited(host: &dyn Host, reading: BoxFuture<'static, ()>) {
     }));
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

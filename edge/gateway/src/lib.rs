@@ -21,6 +21,7 @@ mod estimate;
 mod event;
 mod freshness;
 mod host;
+mod host_list;
 mod metrics;
 mod nodes;
 mod normalize;
@@ -39,6 +40,7 @@ mod timer;
 
 pub use event::ChatEvent;
 pub use host::{Body, BoxError, BoxFuture, CallError, Host, Origin, full};
+pub use host_list::HostList;
 pub use metrics::GatewayMetrics;
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use catalog::LeftOut;
 use runner_api::{NodeList, NodeRecord, Registry, RegistryError, is_node_url};
 
+use crate::HostList;
 use crate::config::log_left_out;
 use crate::freshness::{Failure, Freshness, Turn};
 use crate::host::{BoxFuture, Host};
@@ -32,6 +33,8 @@ pub(crate) struct Nodes {
     known: ArcSwap<Known>,
     /// Nodes that failed lately, by id: avoided until then on the monotonic clock.
     avoided: Mutex<HashMap<String, Duration>>,
+    /// Where nodes may be.
+    hosts: Option<HostList>,
 }
 
 /// What was read in one turn.
@@ -43,9 +46,15 @@ struct Known {
 }
 
 impl Nodes {
-    pub(crate) fn new(registry: Arc<dyn Registry>, host: Arc<dyn Host>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        registry: Arc<dyn Registry>,
+        host: Arc<dyn Host>,
+        metrics: Arc<Metrics>,
+        hosts: Option<HostList>,
+    ) -> Self {
         let freshness = Freshness::new("runners", REFRESH_AFTER, MAX_AGE);
-        Self { registry, host, metrics, freshness, known: ArcSwap::default(), avoided: Mutex::default() }
+        let (known, avoided) = (ArcSwap::default(), Mutex::default());
+        Self { registry, host, metrics, freshness, known, avoided, hosts }
     }
 
     pub(crate) fn freshness(&self) -> &Freshness {
@@ -82,19 +91,33 @@ impl Nodes {
 
     fn learn(&self, turn: u64, list: NodeList) {
         // Whoever can write to the registry must not choose where prompts go in the clear, or to which paths.
-        let (usable, astray): (Vec<_>, Vec<_>) =
-            list.nodes.into_iter().partition(|node| is_node_url(&node.url));
-        let mut nodes: Vec<_> = usable.into_iter().map(Arc::new).collect();
-        nodes.truncate(MAX_NODES);
         let unreadable = list.unreadable.iter().map(|node| LeftOut::new(&node.name, &node.reason));
-        let astray = astray.iter().map(|node| LeftOut::new(&node.id, "its url is not https://HOST[:PORT]"));
-        let left_out: Vec<_> = unreadable.chain(astray).take(MAX_NODES).collect();
+        let mut left_out: Vec<_> = unreadable.collect();
+        let mut nodes = Vec::new();
+        for node in list.nodes {
+            match self.passed_over(&node) {
+                Some(reason) => left_out.push(LeftOut::new(&node.id, reason)),
+                None => nodes.push(Arc::new(node)),
+            }
+        }
+        nodes.truncate(MAX_NODES);
+        left_out.truncate(MAX_NODES);
         let new = Arc::new(Known { turn, nodes, left_out });
         // A later reading may have been faster.
         let before = self.known.rcu(|known| if known.turn > turn { known.clone() } else { new.clone() });
         for item in new.left_out.iter().filter(|item| !before.left_out.contains(item)) {
             log_left_out(item);
         }
+    }
+
+    /// Why a node that announced itself gets no runs.
+    fn passed_over(&self, node: &NodeRecord) -> Option<&'static str> {
+        if !is_node_url(&node.url) {
+            return Some("its url is not https://HOST[:PORT]");
+        }
+        let url = node.url.parse();
+        let is_allowed = self.hosts.as_ref().is_none_or(|hosts| url.is_ok_and(|url| hosts.allows(&url)));
+        (!is_allowed).then_some("its host is not one of those that nodes may have (DYAD_RUNNER_HOSTS)")
     }
 
     /// For metrics: how many nodes there are in each state.

@@ -88,9 +88,12 @@ impl Gateway {
         host.fill_random(&mut random);
         let metrics = Arc::new(Metrics::default());
         let (refresh, max_age) = (settings.config_refresh, settings.config_max_age);
+        let hosts = settings.upstream_hosts.clone();
+        let check = hasher.check();
         let config =
-            Arc::new(Config::new(store, host.clone(), metrics.clone(), hasher.check(), refresh, max_age));
-        let nodes = Arc::new(Nodes::new(runners, host.clone(), metrics.clone()));
+            Arc::new(Config::new(store, host.clone(), metrics.clone(), check, refresh, max_age, hosts));
+        let nodes =
+            Arc::new(Nodes::new(runners, host.clone(), metrics.clone(), settings.runner_hosts.clone()));
         let instance = u64::from_le_bytes(random);
         let limits = Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() });
         let limits = Arc::new(Limits::new(limits, host.clone(), settings.limits_on_store_failure, instance));
@@ -134,7 +137,7 @@ impl Gateway {
     /// Answers one request. Every route passes through here.
     pub async fn handle(&self, request: http::Request<Body>) -> http::Response<Body> {
         let (head, body) = request.into_parts();
-        let body = RequestBody::new(body, self.0.host.clone());
+        let body = RequestBody::new(body, self.0.settings.max_refused_body_bytes, self.0.host.clone());
         let request_id = self.request_id(&head.headers);
         let origin = head.headers.get(header::ORIGIN).cloned();
         let answered = match cors::preflight(&head, &self.0.settings.cors) {
@@ -389,8 +392,8 @@ impl Gateway {
     /// this gateway's key secret; the body tells.
     fn ready(&self) -> http::Response<Body> {
         let status = self.status();
-        let failure = status.store_failure.or(status.limits_failure);
-        let is_well = failure.is_none() && !status.key_secret_differs;
+        let is_well =
+            status.store_failure.is_none() && status.limits_failure.is_none() && !status.key_secret_differs;
         let (code, word) = match (status.is_loaded, is_well) {
             (true, true) => (StatusCode::OK, "ready"),
             (true, false) => (StatusCode::OK, "degraded"),

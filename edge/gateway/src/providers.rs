@@ -104,7 +104,7 @@ impl Gateway {
     }
 
     fn upstream(&self, provider: &Provider, origin: Origin) -> Result<Upstream, String> {
-        let mut upstream = Upstream::build(provider, origin, &*self.0.host)?;
+        let mut upstream = self.0.config.upstream(provider, origin)?;
         // Nobody waits minutes for a list.
         upstream.timeouts.first_byte = upstream.timeouts.first_byte.min(LIST_TIMEOUT);
         upstream.timeouts.idle = upstream.timeouts.idle.min(LIST_TIMEOUT);

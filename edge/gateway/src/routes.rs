@@ -9,6 +9,7 @@ use catalog::{ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderSlug, Se
 use http::{HeaderName, HeaderValue, Uri};
 use openai_wire::request::MaxTokensField;
 
+use crate::HostList;
 use crate::host::{Host, Origin};
 use crate::metrics::{Metrics, TargetSeries};
 
@@ -159,7 +160,7 @@ impl Routes {
     /// all providers that have it in order of rank and slug, and as `<slug>/<id>` by that provider alone.
     pub(crate) fn build(
         mut providers: Vec<(Provider, Origin, Vec<Model>)>,
-        host: &dyn Host,
+        upstream: impl Fn(&Provider, Origin) -> Result<Upstream, String>,
         metrics: &Arc<Metrics>,
     ) -> Self {
         providers.retain(|(provider, ..)| provider.enabled);
@@ -167,7 +168,7 @@ impl Routes {
         let mut routes = Self::default();
         let mut qualified = Vec::new();
         for (provider, origin, models) in providers {
-            let upstream = match Upstream::build(&provider, origin, host) {
+            let upstream = match upstream(&provider, origin) {
                 Ok(upstream) => Arc::new(upstream),
                 Err(reason) => {
                     tracing::error!(provider = %provider.slug, reason, "the provider cannot be used and is left out");
@@ -246,10 +247,15 @@ fn allows(key: &ApiKeyRecord, name: &str, targets: &[Arc<Target>]) -> bool {
 
 impl Upstream {
     /// `Err` says why it cannot be used.
-    pub(crate) fn build(provider: &Provider, origin: Origin, host: &dyn Host) -> Result<Self, String> {
+    pub(crate) fn build(
+        provider: &Provider,
+        origin: Origin,
+        hosts: Option<&HostList>,
+        host: &dyn Host,
+    ) -> Result<Self, String> {
         let (adapter, timeouts) = match &provider.adapter {
             catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => (
-                Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, origin, host)?)),
+                Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, origin, hosts, host)?)),
                 config.timeouts,
             ),
             catalog::Adapter::SpawnCli(config) => (Adapter::SpawnCli(config.clone()), config.timeouts),
@@ -280,6 +286,7 @@ impl OpenAiApi {
         provider: &Provider,
         config: &HttpAdapterConfig,
         origin: Origin,
+        hosts: Option<&HostList>,
         host: &dyn Host,
     ) -> Result<Self, String> {
         let base = &config.base_url;
@@ -289,6 +296,12 @@ impl OpenAiApi {
         else {
             return Err("its base URL cannot be used".to_owned());
         };
+        // Before anything is sent there, and before its credential is read.
+        if hosts.is_some_and(|hosts| !hosts.allows(&chat)) {
+            return Err(
+                "its host is not one of those that upstreams may have (DYAD_UPSTREAM_HOSTS)".to_owned()
+            );
+        }
         let credential = host.credential(&provider.credential, origin)?;
         let authorization = match &credential {
             None => None,

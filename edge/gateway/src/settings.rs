@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use crate::HostList;
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Longest request body. 22 MiB: clients inline whole codebases and images (up to 20 MB must pass).
@@ -26,6 +28,13 @@ pub struct Settings {
     pub config_refresh: Duration,
     /// Age beyond which a request waits (briefly) for the check: the bound on how long a revoked key may live.
     pub config_max_age: Duration,
+    /// The hosts of runners' nodes; `None` allows any. What a registry has beside them gets no runs: where nodes prove
+    /// themselves by public authorities, this list alone says whose they are.
+    pub runner_hosts: Option<HostList>,
+    /// The hosts of upstreams; `None` allows any. A provider elsewhere is left out, and its credential not read.
+    pub upstream_hosts: Option<HostList>,
+    /// What is read of a refused request's body, so that the client sees the answer. Beyond it the connection ends.
+    pub max_refused_body_bytes: usize,
     pub cors: Cors,
     /// What becomes of requests of limited keys while the store does not answer.
     pub limits_on_store_failure: OnStoreFailure,
@@ -43,6 +52,9 @@ impl Default for Settings {
             body_total_timeout: Duration::from_secs(600),
             config_refresh: Duration::from_secs(2),
             config_max_age: Duration::from_secs(10),
+            runner_hosts: None,
+            upstream_hosts: None,
+            max_refused_body_bytes: 64 << 20,
             cors: Cors::Any,
             limits_on_store_failure: OnStoreFailure::FailOpen,
         }

@@ -102,6 +102,8 @@ pub(crate) struct Settlement {
     status: Option<StatusCode>,
     /// Tokens of the prompt, once it is on its way to an upstream.
     sent: Option<u64>,
+    /// An upstream worked on it, and nothing came of that.
+    worked_in_vain: bool,
     permit: Permit,
 }
 
@@ -133,6 +135,7 @@ impl Settlement {
             outcome: Outcome::ClientGone,
             status: None,
             sent: None,
+            worked_in_vain: false,
             permit,
         }
     }
@@ -177,13 +180,14 @@ impl Settlement {
         if let Some(usage) = self.usage {
             return self.permit.settle(usage.total_tokens);
         }
-        let Some(prompt) = self.sent.filter(|_| self.outcome == Outcome::ClientGone) else {
+        let has_left = self.outcome == Outcome::ClientGone;
+        let Some(prompt) = self.sent.filter(|_| has_left || self.worked_in_vain) else {
             return self.permit.settle(0);
         };
         self.usage(Usage::new(prompt, 0), true);
         // How long an answer in one piece had become by then, nobody knows.
         let reserved = self.permit.reserved().tokens();
-        self.permit.settle(if self.stream { prompt } else { reserved.max(prompt) });
+        self.permit.settle(if has_left && !self.stream { reserved.max(prompt) } else { prompt });
     }
 
     /// The answer has begun; what comes of it is told later.
@@ -194,6 +198,7 @@ impl Settlement {
     /// Whatever was answered before: a stream has its status already.
     pub(crate) fn failed(&mut self, failure: &UpstreamFailure) {
         self.outcome = Outcome::Failed(failure.class);
+        self.worked_in_vain = failure.may_have_worked;
     }
 
     /// All of the answer is on its way to the client.

@@ -217,13 +217,13 @@ impl Live {
         self.end = Some(if self.relay.is_finished() {
             self.relay.end(&mut self.out).map_err(|error| error.into_failure(&self.target.upstream))
         } else {
-            Err(UpstreamFailure::unavailable(message))
+            Err(UpstreamFailure::unavailable(message).after_work())
         });
     }
 
     fn fail(&mut self, failure: UpstreamFailure) {
         self.upstream = None;
-        self.end = Some(Err(failure));
+        self.end = Some(Err(failure.after_work()));
     }
 
     /// Done with the upstream. Its connection is worth keeping if it ends properly, which it mostly has already.

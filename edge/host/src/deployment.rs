@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::{ApiKeyHasher, Secret, Violation, Violations};
-use gateway::{Cors, Gateway, GatewayParts, Host, OnStoreFailure, Settings};
+use gateway::{Cors, Gateway, GatewayParts, Host, HostList, OnStoreFailure, Settings};
 use http::HeaderValue;
 use store::{AccessPart, DynamoOptions, DynamoStore, StoreAccess, Timing, sdk};
 
@@ -37,6 +37,9 @@ pub mod variables {
     pub const CONFIG_MAX_AGE_MS: &str = "DYAD_CONFIG_MAX_AGE_MS";
     /// `open` or `closed`: what becomes of requests of limited keys while the store does not answer.
     pub const LIMITS_ON_STORE_FAILURE: &str = "DYAD_LIMITS_ON_STORE_FAILURE";
+    /// The hosts of runners' nodes, and of upstreams: lists in the form of [`gateway::HostList`]. Any, if not set.
+    pub const RUNNER_HOSTS: &str = "DYAD_RUNNER_HOSTS";
+    pub const UPSTREAM_HOSTS: &str = "DYAD_UPSTREAM_HOSTS";
     /// On the native host alone: the directory of the files that stored providers may name.
     pub const CREDENTIAL_DIR: &str = "DYAD_CREDENTIAL_DIR";
     /// `*`, nothing (no web page may call), or origins with commas between them.
@@ -98,7 +101,8 @@ impl Deployment {
         let access_key = reader.required(v::ACCESS_KEY_ID);
         let secret_key = reader.required(v::SECRET_ACCESS_KEY);
         let session_token = reader.text(v::SESSION_TOKEN);
-        let settings = reader.settings(base);
+        // Whoever has no key may not keep an edge busy with bodies: it pays for its time.
+        let settings = reader.settings(Settings { max_refused_body_bytes: 1 << 20, ..base });
         match hasher {
             Some(hasher) if reader.violations.is_empty() => Ok(Self {
                 store,
@@ -108,6 +112,18 @@ impl Deployment {
             }),
             _ => Err(Violations(reader.violations)),
         }
+    }
+
+    /// For an edge that reaches runners' nodes and cannot hold them to an authority of the operator's own: anybody's
+    /// node would do if it were not said whose hosts they have.
+    pub fn require_runner_hosts(self) -> Result<Self, Violations> {
+        if self.settings.runner_hosts.is_some() {
+            return Ok(self);
+        }
+        let message =
+            "it is not set, and this edge has runners: list their hosts, such as *.runners.example.com"
+                .to_owned();
+        Err(Violations(vec![Violation { path: variables::RUNNER_HOSTS.to_owned(), message }]))
     }
 
     /// The gateway of one instance. Connects to nothing yet.
@@ -143,6 +159,16 @@ fn open_store(
         timing: Timing::default(),
     };
     DynamoStore::new(store_ports(host), options)
+}
+
+/// What is refreshed less often than it may be old would be older. The default yields to a greatest age that is less.
+pub fn settle_refresh(settings: &mut Settings, is_refresh_given: bool) -> Result<(), String> {
+    let (refresh, max_age) = (settings.config_refresh, settings.config_max_age);
+    if refresh > max_age && is_refresh_given {
+        return Err(format!("it is more than the greatest age, {} ms", max_age.as_millis()));
+    }
+    settings.config_refresh = refresh.min(max_age);
+    Ok(())
 }
 
 struct Reader<G> {
@@ -212,11 +238,26 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
                 *duration = Duration::from_millis(ms);
             }
         }
+        if let Err(message) = settle_refresh(&mut settings, self.text(v::CONFIG_REFRESH_MS).is_some()) {
+            self.violation(v::CONFIG_REFRESH_MS, message);
+        }
         match self.text(v::LIMITS_ON_STORE_FAILURE).as_deref() {
             None => {}
             Some("open") => settings.limits_on_store_failure = OnStoreFailure::FailOpen,
             Some("closed") => settings.limits_on_store_failure = OnStoreFailure::FailClosed,
             Some(_) => self.violation(v::LIMITS_ON_STORE_FAILURE, "it is neither open nor closed"),
+        }
+        for (name, hosts) in
+            [(v::RUNNER_HOSTS, &mut settings.runner_hosts), (v::UPSTREAM_HOSTS, &mut settings.upstream_hosts)]
+        {
+            match self.text(name).map(|text| HostList::parse(&text)) {
+                None => {}
+                Some(Ok(list)) => *hosts = Some(list),
+                Some(Err(entry)) => {
+                    let message = format!("{entry:?} is no host, such as api.example.com or *.example.com");
+                    self.violation(name, message);
+                }
+            }
         }
         // Here an empty one says something.
         if let Some(origins) = (self.get)(v::CORS_ORIGINS) {
@@ -238,5 +279,57 @@ fn cors(text: &str) -> Option<Cors> {
             let read = |origin: &&str| HeaderValue::from_str(origin).ok().filter(|_| origin.contains("://"));
             origins.iter().map(read).collect::<Option<_>>().map(Cors::Origins)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let get = |name: &str| {
+            let known = variables.iter().find(|(known, _)| *known == name);
+            known.map(|(_, value)| (*value).to_owned())
+        };
+        settings_from_variables(get, Settings::default()).map_err(|violations| violations.to_string())
+    }
+
+    #[test]
+    fn lists_of_hosts_are_read_and_what_is_none_is_named() {
+        let all = settings(&[]).unwrap();
+        assert_eq!((all.runner_hosts, all.upstream_hosts), (None, None));
+        let some =
+            settings(&[("DYAD_RUNNER_HOSTS", "*.example.com"), ("DYAD_UPSTREAM_HOSTS", "a.b")]).unwrap();
+        assert!(some.runner_hosts.unwrap().allows(&"https://a.example.com".parse().unwrap()));
+        assert!(!some.upstream_hosts.unwrap().allows(&"https://a.example.com".parse().unwrap()));
+        let wrong = settings(&[("DYAD_UPSTREAM_HOSTS", "a.example.com, b/c")]).unwrap_err();
+        assert!(wrong.contains("DYAD_UPSTREAM_HOSTS") && wrong.contains("b/c"), "{wrong}");
+    }
+
+    #[test]
+    fn an_edge_with_runners_says_where_they_are() {
+        let with = |hosts: &str| {
+            let variable = |name: &str| match name {
+                "DYAD_KEY_SECRET" => Some("0123456789abcdef0123456789abcdef".to_owned()),
+                "DYAD_TABLE" => Some("table".to_owned()),
+                "AWS_REGION" => Some("eu-central-1".to_owned()),
+                "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("x".to_owned()),
+                "DYAD_RUNNER_HOSTS" => Some(hosts.to_owned()),
+                _ => None,
+            };
+            Deployment::from_variables(variable, Settings::default()).unwrap().require_runner_hosts()
+        };
+        assert!(with("*.runners.example.com").is_ok());
+        assert!(with("").unwrap_err().to_string().contains("DYAD_RUNNER_HOSTS"));
+    }
+
+    #[test]
+    fn nothing_is_refreshed_less_often_than_it_may_be_old() {
+        let wrong = settings(&[("DYAD_CONFIG_REFRESH_MS", "300000")]).unwrap_err();
+        assert!(wrong.contains("DYAD_CONFIG_REFRESH_MS") && wrong.contains("10000"), "{wrong}");
+        let both = [("DYAD_CONFIG_REFRESH_MS", "300000"), ("DYAD_CONFIG_MAX_AGE_MS", "300000")];
+        assert_eq!(settings(&both).unwrap().config_refresh, Duration::from_secs(300));
+        let age_only = settings(&[("DYAD_CONFIG_MAX_AGE_MS", "1000")]).unwrap();
+        assert_eq!(age_only.config_refresh, Duration::from_secs(1));
     }
 }

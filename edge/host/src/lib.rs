@@ -8,7 +8,7 @@ mod ports;
 mod unconfigured;
 
 pub use credential::{credential, credential_of};
-pub use deployment::{Deployment, key_hasher, settings_from_variables, variables};
+pub use deployment::{Deployment, key_hasher, settings_from_variables, settle_refresh, variables};
 pub use log::JsonLog;
 pub use ports::store_ports;
 pub use store::{DynamoStore, StoreAccess, sdk};

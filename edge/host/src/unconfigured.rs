@@ -45,7 +45,7 @@ mod tests {
         };
         let response =
             not_configured(&Deployment::from_variables(set, Settings::default()).unwrap_err(), |bytes| {
-                bytes.fill(0xAB)
+                bytes.fill(0xAB);
             });
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["x-request-id"], "req_abababababababababababab");

@@ -1,12 +1,13 @@
 //! The configuration file: TOML, checked as a whole before anything starts.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use catalog::{Provider, RawProvider, Violation, Violations};
-use gateway::{Cors, OnStoreFailure, Settings};
+use gateway::{Cors, HostList, OnStoreFailure, Settings};
 use http::HeaderValue;
 use toml::{Table, Value};
 
@@ -28,65 +29,49 @@ pub(crate) struct FileConfig {
 
 /// Reads and checks a file; every violation is a line of the error.
 pub(crate) fn read(path: &Path) -> Result<FileConfig, Vec<String>> {
-    Source::read(path)?.check(|_| true)
+    read_table(path, |_| true)
 }
 
 /// The same of some of its keys: whatever else is wrong with it must not be in the way of who needs only these.
 pub(crate) fn read_only(path: &Path, keys: &[&str]) -> Result<FileConfig, Vec<String>> {
-    Source::read(path)?.check_only(keys)
+    read_table(path, |key| keys.contains(&key))
 }
 
-/// A configuration file that was read and not yet checked.
-pub(crate) struct Source {
-    /// What its errors call it.
-    pub(crate) name: String,
-    table: Table,
+/// The same from standard input.
+pub(crate) fn read_only_stdin(keys: &[&str]) -> Result<FileConfig, Vec<String>> {
+    parse(&"standard input", io::stdin(), |key| keys.contains(&key))
 }
 
-impl Source {
-    pub(crate) fn read(path: &Path) -> Result<Self, Vec<String>> {
-        let name = path.display().to_string();
-        let file = File::open(path).map_err(|error| vec![format!("{name}: {error}")])?;
-        Self::read_from(name, file)
-    }
+fn read_table(path: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
+    let shown = path.display();
+    let file = File::open(path).map_err(|error| vec![format!("{shown}: {error}")])?;
+    parse(&shown, file, is_wanted)
+}
 
-    /// Reads to the end.
-    pub(crate) fn standard_input() -> Result<Self, Vec<String>> {
-        Self::read_from("standard input".to_owned(), io::stdin().lock())
+fn parse(
+    shown: &dyn Display,
+    file: impl Read,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<FileConfig, Vec<String>> {
+    let mut text = String::new();
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text);
+    read.map_err(|error| vec![format!("{shown}: {error}")])?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(vec![format!("{shown}: it is longer than {MAX_FILE_BYTES} bytes")]);
     }
-
-    fn read_from(name: String, from: impl Read) -> Result<Self, Vec<String>> {
-        let failed = |reason: &str| vec![format!("{name}: {}", reason.trim_end())];
-        let mut text = String::new();
-        // A byte more than is taken, whatever the file's length is said to be: it may be a pipe.
-        from.take(MAX_FILE_BYTES + 1)
-            .read_to_string(&mut text)
-            .map_err(|error| failed(&error.to_string()))?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(failed(&format!("it is longer than {MAX_FILE_BYTES} bytes")));
-        }
-        let table = text.parse().map_err(|error: toml::de::Error| failed(&error.to_string()))?;
-        Ok(Self { name, table })
-    }
-
-    pub(crate) fn check_only(&self, keys: &[&str]) -> Result<FileConfig, Vec<String>> {
-        self.check(|key| keys.contains(&key))
-    }
-
-    fn check(&self, is_wanted: impl Fn(&str) -> bool) -> Result<FileConfig, Vec<String>> {
-        let mut table = self.table.clone();
-        table.retain(|key, _| is_wanted(key));
-        let named = |violations: Violations| {
-            violations.0.iter().map(|violation| format!("{}: {violation}", self.name)).collect()
-        };
-        check(table).map_err(named)
-    }
+    let mut table: Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| vec![format!("{shown}: {}", error.to_string().trim_end())])?;
+    table.retain(|key, _| is_wanted(key));
+    check(table)
+        .map_err(|violations| violations.0.iter().map(|violation| format!("{shown}: {violation}")).collect())
 }
 
 fn check(table: Table) -> Result<FileConfig, Violations> {
     let mut config = FileConfig::default();
     let mut violations = Violations(Vec::new());
     let mut slugs: Vec<(String, usize)> = Vec::new();
+    let is_refresh_given = table.contains_key("config_refresh_ms");
     for (key, value) in table {
         let result =
             match key.as_str() {
@@ -117,12 +102,22 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                     }
                     _ => Err("must be the path of a directory".to_owned()),
                 },
+                "upstream_hosts" => hosts(&value).map(|hosts| config.settings.upstream_hosts = Some(hosts)),
                 "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
                 "provider" => {
                     providers(value, &mut config.providers, &mut slugs, &mut violations);
                     Ok(())
                 }
                 "runners" => {
+                    let mut value = value;
+                    if let Some(listed) = value.as_table_mut().and_then(|table| table.remove("hosts")) {
+                        match hosts(&listed) {
+                            Ok(hosts) => config.settings.runner_hosts = Some(hosts),
+                            Err(message) => {
+                                violations.0.push(Violation { path: "runners.hosts".to_owned(), message });
+                            }
+                        }
+                    }
                     config.runners = runners::check(value, &mut violations);
                     Ok(())
                 }
@@ -135,6 +130,9 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
         if let Err(message) = result {
             violations.0.push(Violation { path: key, message });
         }
+    }
+    if let Err(message) = edge_host::settle_refresh(&mut config.settings, is_refresh_given) {
+        violations.0.push(Violation { path: "config_refresh_ms".to_owned(), message });
     }
     if violations.0.is_empty() { Ok(config) } else { Err(violations) }
 }
@@ -186,6 +184,14 @@ fn on_store_failure(value: &Value) -> Result<OnStoreFailure, String> {
         Some("closed") => Ok(OnStoreFailure::FailClosed),
         _ => Err("must be \"open\" or \"closed\"".to_owned()),
     }
+}
+
+/// A list of hosts; an empty one allows none.
+fn hosts(value: &Value) -> Result<HostList, String> {
+    let wrong = || "must be a list of hosts such as \"api.example.com\" or \"*.example.com\"".to_owned();
+    let listed = value.as_array().ok_or_else(wrong)?;
+    let listed: Option<Vec<_>> = listed.iter().map(Value::as_str).collect();
+    HostList::parse(&listed.ok_or_else(wrong)?.join(",")).map_err(|_| wrong())
 }
 
 /// `"*"`, or a list of origins; an empty list allows none.
@@ -310,6 +316,24 @@ mod tests {
             let found = violations(text);
             assert!(found.iter().any(|line| line.starts_with(path)), "{text}: {found:?}");
         }
+    }
+
+    #[test]
+    fn hosts_are_lists() {
+        let config = check("upstream_hosts = [\"*.example.com\"]".parse().unwrap()).unwrap();
+        assert!(!config.settings.upstream_hosts.unwrap().allows(&"https://a.net".parse().unwrap()));
+        assert_eq!(config.settings.runner_hosts, None);
+        for wrong in ["\"a.net\"", "[1]", "[\"a/b\"]"] {
+            assert!(violations(&format!("upstream_hosts = {wrong}"))[0].starts_with("upstream_hosts:"));
+            let found = violations(&format!("[runners]\nhosts = {wrong}"));
+            assert!(found.iter().any(|line| line.starts_with("runners.hosts:")), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_beyond_the_greatest_age_is_refused() {
+        assert!(violations("config_refresh_ms = 300000")[0].starts_with("config_refresh_ms:"));
+        assert!(check("config_refresh_ms = 20000\nconfig_max_age_ms = 20000".parse().unwrap()).is_ok());
     }
 
     #[test]

@@ -31,6 +31,11 @@ impl WorkerHost {
         Self { env }
     }
 
+    /// Whether there is a client certificate for runners.
+    pub(crate) fn has_runners(&self) -> bool {
+        self.env.service(RUNNERS).is_ok()
+    }
+
     /// A variable or a secret.
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         Reflect::get(&self.env, &JsValue::from_str(name)).ok()?.as_string()

@@ -16,14 +16,20 @@ mod sleep;
 use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use edge_host::{Deployment, not_configured};
+use futures_util::future::select;
 use gateway::{Body, Gateway, Host as _, Settings};
 use worker::{Context, Env, event};
 
 use crate::exchange::Exchange;
 use crate::host::WorkerHost;
 use crate::scope::Scope;
+use crate::sleep::Sleep;
+
+/// How long an answer that is there waits for the rest of its request.
+const MAX_BODY_WAIT: Duration = Duration::from_secs(3);
 
 thread_local! {
     /// Made at the isolate's first request: before it the platform allows neither I/O nor randomness.
@@ -40,8 +46,8 @@ async fn fetch(request: web_sys::Request, env: Env, context: Context) -> worker:
             Err(response) => response,
         };
         // A refusal may come before the body was read. The gateway reads what it has no use for, within bounds: a
-        // connection that is closed while the client still sends takes the answer with it. An error is the end.
-        let _ = read.await;
+        // connection that is closed while the client still sends takes the answer with it.
+        select(read, Sleep::new(MAX_BODY_WAIT)).await;
         response
     };
     Exchange::run(Rc::new(Scope::new(context)), answer, signal).await
@@ -57,7 +63,11 @@ fn settings() -> Settings {
 fn open(env: Env) -> Result<Gateway, http::Response<Body>> {
     log::start();
     let host = Arc::new(WorkerHost::new(env));
-    match Deployment::from_variables(|name| host.variable(name), settings()) {
+    let deployment = Deployment::from_variables(|name| host.variable(name), settings());
+    // The platform verifies nodes by public authorities: anybody can have such a certificate.
+    let deployment =
+        if host.has_runners() { deployment.and_then(Deployment::require_runner_hosts) } else { deployment };
+    match deployment {
         Ok(deployment) => Ok(GATEWAY.with(|cell| cell.get_or_init(|| deployment.into_gateway(host)).clone())),
         Err(violations) => Err(not_configured(&violations, |bytes| host.fill_random(bytes))),
     }

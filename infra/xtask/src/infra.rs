@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     context::Context,
+    edge,
     process::{Problem, Step},
     provision, say,
     tally::Tally,
@@ -162,15 +163,11 @@ fn wrangler(context: &Context, scratch: &TempDir) -> Result<Tally, Problem> {
     }
     let mut tally = Tally::default();
     for environment in ["", "staging", "production"] {
-        let program = context.worker_tools().join("node_modules/.bin/wrangler");
-        let deploy = context.step(program, SHORT).current_dir(&directory);
         let environment = format!("--env={environment}");
-        let deploy = deploy
+        let deploy = edge::wrangler(context, SHORT)?
             .args(["deploy", "--dry-run", &environment])
-            .env("CI", "1")
             .env("WORKER_IS_BUILT", "1")
-            .env("WRANGLER_SEND_METRICS", "false")
-            .env("CLOUDFLARE_CF_FETCH_ENABLED", "false");
+            .current_dir(&directory);
         let finished = deploy.run()?;
         let warned = [&finished.stdout, &finished.stderr].iter().any(|said| said.contains("WARNING"));
         tally = tally + Tally::one(finished.status.success() && !warned);

@@ -30,7 +30,8 @@ async fn worker(table: &Table, fleet: &Fleet, authority: &str, identity: &str) -
         certificate: path(&format!("{identity}.pem")),
         key: path(&format!("{identity}.key")),
     };
-    let options = Options { runners: Some(runners), ..Options::default() };
+    let mut options = Options { runners: Some(runners), ..Options::default() };
+    options.variables.insert("DYAD_RUNNER_HOSTS", "localhost".to_owned());
     Worker::start(&table.variables(), &table.api_key, &Config::new([]), options).await
 }
 

@@ -40,7 +40,7 @@ async fn a_gateway_without_its_variables_says_which() {
 #[tokio::test]
 async fn an_upstream_that_is_not_allowed_is_not_called() {
     let mut options = Options::default();
-    options.variables.insert("DYAD_UPSTREAM_HOSTS", "http://127.0.0.1:1".to_owned());
+    options.variables.insert("DYAD_FURTHER_UPSTREAM", "http://127.0.0.1:1".to_owned());
     let scene = Scene::start(options).await;
     let answer = scene.chat(json!({})).await;
     assert_eq!((answer.status, &answer.error()["code"]), (502, &json!("upstream_unavailable")));

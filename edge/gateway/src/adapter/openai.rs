@@ -255,7 +255,8 @@ async fn send(
             return Err(UpstreamFailure::new(
                 FailureClass::Timeout,
                 "The upstream did not begin to answer in time.",
-            ));
+            )
+            .after_work());
         }
     };
     if response.status() == StatusCode::OK {

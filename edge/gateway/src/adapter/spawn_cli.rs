@@ -250,7 +250,7 @@ impl<'a> Runs<'a> {
             None => {
                 // The time for the first byte is the same for all nodes together.
                 let message = "The runner did not begin to answer in time.";
-                return Err(UpstreamFailure::new(FailureClass::Timeout, message));
+                return Err(UpstreamFailure::new(FailureClass::Timeout, message).after_work());
             }
         };
         let version = response.headers().get(RUNNER_VERSION).and_then(|version| version.to_str().ok());

@@ -163,6 +163,17 @@ fn an_unread_body_is_drained_within_bounds() {
     endless.push("x");
     assert_eq!(test.host.run_spawned(), 0);
     assert!(endless.is_dropped(), "64 MiB are enough");
+
+    let short = setup().settings(|settings| settings.max_refused_body_bytes = 1 << 20).build();
+    let body = Feed::default();
+    body.push(megabyte);
+    body.push("x");
+    let mut request = short.request(Method::POST, "/v1/chat/completions", "");
+    *request.uri_mut() = "/nowhere".parse().unwrap();
+    *request.body_mut() = body.body();
+    assert_eq!(short.send(request).status, StatusCode::NOT_FOUND);
+    assert_eq!(short.host.run_spawned(), 0);
+    assert!(body.is_dropped(), "an edge reads less");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gateway::CallError;
+use gateway::{CallError, HostList};
 use runner_api::{ErrorClass, FinishReason, Refusal, RefusalCode, RunEvent};
 use serde_json::{Value, json};
 
@@ -549,4 +549,25 @@ fn a_cli_is_checked_by_looking_for_its_nodes() {
     test.runners.is_down(true);
     test.advance(secs(1));
     assert!(check(&test).unwrap_err().contains("it is down"));
+}
+
+/// Where nodes are verified by public authorities, a record alone could lead prompts anywhere.
+#[test]
+fn a_node_at_a_host_that_is_not_listed_gets_no_runs() {
+    let hosts = HostList::parse("n1.example").unwrap();
+    let test =
+        setup().cli("claude", &json!({})).settings(|settings| settings.runner_hosts = Some(hosts)).build();
+    let log = Log::start();
+    test.announce(&node("evil", |_| {}));
+    for _ in 0..2 {
+        assert_eq!(test.stream().error_line(), "502 server_error upstream_unavailable");
+        test.advance(secs(5));
+    }
+    test.announce(&node("n1", |_| {}));
+    test.advance(secs(5));
+    test.host.reply("n1", answer());
+    assert_eq!(test.stream().status, 200);
+    let told = log.all().iter().filter(|line| line.contains("DYAD_RUNNER_HOSTS")).count();
+    assert_eq!(told, 1, "once");
+    assert!(test.gateway.status().left_out.iter().any(|item| item.name == "evil"));
 }

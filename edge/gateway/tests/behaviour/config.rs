@@ -4,7 +4,7 @@ use catalog::ApiKey;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::support::{Mood, Reply, TestGateway, completion, provider, secs, setup};
+use crate::support::{Log, Mood, Reply, TestGateway, completion, provider, secs, setup};
 
 fn readiness(test: &TestGateway) -> String {
     let answer = test.get("/ready");
@@ -145,4 +145,19 @@ fn a_provider_that_cannot_be_used_leaves_the_others_alone() {
     assert_eq!(test.listed(), ["m"]);
     test.host.reply("beta", Reply::json(200, &completion("ok")));
     assert_eq!(test.chat(&json!({})).status, StatusCode::OK);
+}
+
+#[test]
+fn a_provider_at_a_host_that_is_not_listed_is_left_out() {
+    let hosts = gateway::HostList::parse("alpha.example").unwrap();
+    let test = setup()
+        .provider("alpha", &json!({}))
+        .provider("beta", &json!({"rank": 1, "models": [{"id": "m"}, {"id": "b"}]}))
+        .settings(|settings| settings.upstream_hosts = Some(hosts))
+        .build();
+    let log = Log::start();
+    assert_eq!(test.listed(), ["m"]);
+    assert!(log.all().iter().any(|line| line.contains("beta") && line.contains("DYAD_UPSTREAM_HOSTS")));
+    test.host.reply("alpha", Reply::json(200, &completion("ok")));
+    assert_eq!(test.chat(&json!({})).status, 200);
 }

@@ -289,7 +289,7 @@ fn a_key_that_cannot_be_read_is_refused_and_named() {
     test.advance(secs(10));
     let look_ups = test.store.key_look_ups();
     for _ in 0..3 {
-        assert_eq!(test.get("/v1/models").error_line(), "401 invalid_request_error invalid_api_key");
+        assert_eq!(test.get("/v1/models").error_line(), "503 server_error store_unavailable");
     }
     assert_eq!(test.store.key_look_ups(), look_ups + 1);
     assert_eq!(test.gateway.status().left_out, [damage]);
@@ -330,4 +330,45 @@ fn nothing_is_fresh_for_longer_than_it_may_be_old() {
     test.put_key(&ApiKey::parse(&test.key).unwrap(), |record| record.revoked_at_ms = Some(1));
     test.advance(secs(10));
     assert_eq!(test.get("/v1/models").status, StatusCode::UNAUTHORIZED);
+}
+
+#[test]
+fn one_reads_a_changed_key_for_all() {
+    let test = setup().provider("alpha", &json!({})).build();
+    settle(&test);
+    test.put_key(&ApiKey::parse(&test.key).unwrap(), |record| record.revoked_at_ms = Some(1));
+    test.advance(secs(2));
+    test.listed();
+    test.host.run_spawned();
+    let before = test.store.key_look_ups();
+    test.store.is(Mood::Slow);
+    let mut reader = start_models(&test);
+    reader.must_wait();
+    for _ in 0..100 {
+        assert_eq!(test.get("/v1/models").status, StatusCode::OK, "it was good two seconds ago");
+    }
+    assert_eq!(test.store.key_look_ups(), before + 1);
+    test.store.is(Mood::Well);
+    test.store.go();
+    assert_eq!(reader.finish().status, StatusCode::UNAUTHORIZED);
+    assert_eq!(test.get("/v1/models").status, StatusCode::UNAUTHORIZED);
+}
+
+#[test]
+fn what_was_known_too_long_ago_is_not_served_while_another_reads() {
+    let test = setup().provider("alpha", &json!({})).build();
+    settle(&test);
+    test.put_key(&ApiKey::parse(&test.key).unwrap(), |record| record.revoked_at_ms = Some(1));
+    test.advance(secs(3_600));
+    test.store.hold_keys(true);
+    let (mut reader, mut waiter) = (start_models(&test), start_models(&test));
+    let before = test.store.key_look_ups();
+    reader.must_wait();
+    waiter.must_wait();
+    assert_eq!(test.store.key_look_ups(), before + 1);
+    test.store.hold_keys(false);
+    test.store.go();
+    assert_eq!(reader.finish().status, StatusCode::UNAUTHORIZED);
+    test.host.advance(MS(10));
+    assert_eq!(waiter.finish().status, StatusCode::UNAUTHORIZED);
 }

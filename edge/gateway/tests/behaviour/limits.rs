@@ -1,6 +1,6 @@
 //! Concurrent requests and requests per minute of a key.
 
-use catalog::ApiKeyLimits;
+use catalog::{ApiKey, ApiKeyLimits};
 use gateway::full;
 use http::StatusCode;
 use serde_json::json;
@@ -192,4 +192,33 @@ fn limits_come_before_the_body() {
     *request.body_mut() = full("");
     test.send(request);
     assert_eq!(test.host.run_spawned(), in_background);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_for_a_moment_frees_no_slot() {
+    let limits = ApiKeyLimits { concurrent_requests: Some(2), ..ApiKeyLimits::default() };
+    let test = setup().provider("alpha", &json!({})).limits(limits).build();
+    let stream = || {
+        let feed = Feed::default();
+        feed.push(text_chunk("x"));
+        test.host.reply("alpha", Reply::feed(&feed));
+        let answer = test.stream();
+        test.host.forget_replies();
+        (answer, feed)
+    };
+    let mut open = [stream(), stream()];
+    assert!(open.iter().all(|(answer, _)| answer.status == 200));
+    let key = ApiKey::parse(&test.key).unwrap();
+    test.put_key(&key, |record| record.limits = limits);
+    test.store.cannot_read_keys(Some(catalog::LeftOut::new("KEY#x", "schema 2")));
+    test.advance(secs(10));
+    assert_eq!(test.get("/v1/models").status, 503);
+    test.store.cannot_read_keys(None);
+    test.put_key(&key, |record| record.limits = limits);
+    test.advance(secs(10));
+    for (answer, _) in &mut open {
+        answer.body.available();
+    }
+    assert_eq!(test.get("/v1/models").status, 200);
+    assert_eq!(stream().0.status, 429, "two are open");
 }

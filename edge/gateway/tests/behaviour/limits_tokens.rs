@@ -1,6 +1,7 @@
 //! Tokens per minute, day and month: reserved before a request goes to an upstream, settled when it ends.
 
 use catalog::ApiKeyLimits;
+use gateway::CallError;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -351,4 +352,30 @@ fn a_request_may_outlive_its_window() {
     assert_eq!(left(&test), 1_000);
     test.host.run_spawned();
     assert!(test.store.limit_calls().iter().all(|call| call.starts_with("take")));
+}
+
+/// Whoever can make upstreams fail late would have them work for nothing.
+#[test]
+fn an_upstream_that_worked_in_vain_costs_the_prompt() {
+    let limits = ApiKeyLimits { tokens_per_day: Some(10_000), ..ApiKeyLimits::default() };
+    let after = |reply: Reply, code: &str| {
+        let test =
+            setup().provider("alpha", &json!({"timeouts": {"first_byte_ms": 5_000}})).limits(limits).build();
+        test.host.reply("alpha", reply);
+        let mut task = test.start_chat(&json!({}));
+        let answer = task.step().unwrap_or_else(|| {
+            test.host.advance(secs(5));
+            task.step().unwrap()
+        });
+        assert_eq!(answer.error_line(), code);
+        10_000 - left(&test)
+    };
+    let broken = Feed::default();
+    broken.push("{");
+    broken.cut();
+    let broken = Reply::feed(&broken).with_header("content-type", "application/json");
+    assert_eq!(after(broken, "502 server_error upstream_unavailable"), PROMPT);
+    assert_eq!(after(Reply::Later(Gate::default()), "504 server_error upstream_timeout"), PROMPT);
+    let unreachable = Reply::Fail(CallError::Connect);
+    assert_eq!(after(unreachable, "502 server_error upstream_unavailable"), 0, "it had no prompt");
 }

@@ -9,7 +9,8 @@ use toml::{Table, Value};
 use super::identity::Identity;
 
 const MAX_NODES: usize = 1_000;
-const KNOWN: [&str; 5] = ["client_cert", "client_key", "ca", "crl", "node"];
+/// `hosts` is a setting of the gateway, and read with those.
+const KNOWN: [&str; 6] = ["client_cert", "client_key", "ca", "crl", "hosts", "node"];
 
 /// The runners' nodes and how they know this gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +201,7 @@ mod tests {
             "runners.node[9].url: is listed twice".to_owned(),
             format!("runners.node[10].url: {form}"),
             format!("runners.node[11].url: {form}"),
-            "runners.colour: unknown key; known are client_cert, client_key, ca, crl, node".to_owned(),
+            "runners.colour: unknown key; known are client_cert, client_key, ca, crl, hosts, node".to_owned(),
         ]);
         assert_eq!(found, expected);
         assert_eq!(checked("runners = 5").unwrap_err(), ["runners: must be a table: write [runners]"]);

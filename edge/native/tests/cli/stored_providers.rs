@@ -2,11 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "an answer that cannot be read ends its test")]
 
-use std::fs::File;
-
 use serde_json::{Value, json};
 
-use super::support::{Place, Ran, Served, Upstream, eventually, provider};
+use super::support::{Place, Served, Upstream, eventually, provider};
 
 /// Slug and action, line by line.
 fn applied(place: &Place, arguments: &[&str]) -> Vec<(String, String)> {
@@ -148,23 +146,4 @@ fn a_stored_provider_reads_files_of_one_directory_only() {
     assert!(elsewhere.stdout.contains(&key), "{elsewhere:#?}");
     place.set("DYAD_CREDENTIAL_DIR", &directory);
     place.run(&["providers", "check", "--no-discovery", "--config", &settings]).expect(0);
-}
-
-#[test]
-fn a_file_comes_by_standard_input_too() {
-    for place in Place::on_each_store() {
-        let apply = |text: &str| {
-            let file = place.write("standard-input.toml", text);
-            let mut command = place.command(&["providers", "apply", "-", "--json"]);
-            Ran::from(command.stdin(File::open(file).unwrap()).output().unwrap())
-        };
-        let applied = &apply(&provider("local", "http://127.0.0.1:1/v1", "")).expect(0).json()[0];
-        assert_eq!((&applied["slug"], &applied["action"]), (&json!("local"), &json!("created")));
-        let ran = apply("[[provider]]\nname = 1\n").expect(2);
-        assert!(ran.all_output().contains("standard input: provider"), "{ran:#?}");
-        let ran = apply("").expect(2);
-        assert!(ran.all_output().contains("standard input: there is no [[provider]]"), "{ran:#?}");
-        let ran = apply(&format!("# {}", "x".repeat(16 << 20))).expect(2);
-        assert!(ran.all_output().contains("longer than 16777216 bytes"), "{ran:#?}");
-    }
 }

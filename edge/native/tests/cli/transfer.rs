@@ -69,10 +69,27 @@ fn a_backup_can_be_put_back() {
         let good = good.iter().find(|key| key["label"] == "good").unwrap()["id"].as_str().unwrap().to_owned();
         place.run(&["keys", "revoke", &good]).expect(0);
         let revoked = place.run(&["store", "import", &file, "--replace"]).expect(0);
-        assert!(revoked.stdout.contains("1 API key that the file has as good"), "{revoked:#?}");
+        assert!(revoked.stdout.contains("1 API key of the file, revoked since"), "{revoked:#?}");
         let backup = export(&place);
         let again = place.run_with_input(&["store", "import", "-"], &backup).expect(0);
         assert!(again.stdout.contains("4 unchanged"), "{again:#?}");
+    }
+}
+
+#[test]
+fn a_backup_does_not_bring_revoked_keys_back() {
+    for place in Place::on_each_store() {
+        let id =
+            place.run(&["keys", "create", "--json"]).expect(0).json()[0]["id"].as_str().unwrap().to_owned();
+        let backup = place.run(&["store", "export"]).expect(0).stdout;
+        place.run(&["keys", "revoke", &id]).expect(0);
+        let imported = place.run_with_input(&["store", "import", "-", "--replace"], &backup).expect(0);
+        assert!(
+            imported.stdout.contains("1 API key of the file, revoked since, stayed revoked"),
+            "{imported:#?}"
+        );
+        let after = place.run(&["store", "export"]).expect(0).stdout;
+        assert!(!backup.contains("revoked_at_ms") && after.contains("revoked_at_ms"), "{after}");
     }
 }
 

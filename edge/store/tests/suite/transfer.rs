@@ -118,6 +118,28 @@ async fn what_is_there_is_replaced_on_request_only() {
 }
 
 #[tokio::test]
+async fn a_revoked_key_stays_revoked() {
+    let store = Backend::memory().await.store;
+    let (leaked, renamed) = (key(1), key(2));
+    for key in [&leaked, &renamed] {
+        store.put_key(key, None).await.unwrap();
+    }
+    let file = exported(&*store).await;
+    let leaked = ApiKeyRecord { revoked_at_ms: Some(7), ..leaked };
+    store.put_key(&leaked, Some(1)).await.unwrap();
+    let changed =
+        ApiKeyRecord { revoked_at_ms: Some(8), label: "since renamed".to_owned(), ..renamed.clone() };
+    store.put_key(&changed, Some(1)).await.unwrap();
+
+    let error = imported(&*store, &file, Existing::Refuse).await.unwrap_err();
+    assert!(matches!(&error, TransferError::Differs(names) if names.len() == 2), "{error}");
+    let done = imported(&*store, &file, Existing::Replace).await.unwrap();
+    assert_eq!(done, Imported { replaced: 1, unchanged: 1, kept_revoked: 2, ..Imported::default() });
+    let renamed = ApiKeyRecord { revoked_at_ms: Some(8), ..renamed };
+    assert_eq!(content(&*store).await.1, [leaked, renamed]);
+}
+
+#[tokio::test]
 async fn keys_of_another_secret_are_not_imported() {
     let (one, other) = (KeySecretCheck([7; 32]), KeySecretCheck([8; 32]));
     let from = Backend::memory().await.store;
@@ -149,28 +171,6 @@ async fn keys_of_another_secret_are_not_imported() {
         let TransferError::Line { line, reason } = &error else { panic!("{error}") };
         assert!((*line, reason.contains(word)) == (number, true), "{error}");
     }
-}
-
-#[tokio::test]
-async fn a_revoked_key_stays_revoked() {
-    let store = Backend::memory().await.store;
-    let (leaked, renamed) = (key(1), key(2));
-    for key in [&leaked, &renamed] {
-        store.put_key(key, None).await.unwrap();
-    }
-    let file = exported(&*store).await;
-    let leaked = ApiKeyRecord { revoked_at_ms: Some(7), ..leaked };
-    store.put_key(&leaked, Some(1)).await.unwrap();
-    let changed =
-        ApiKeyRecord { revoked_at_ms: Some(8), label: "since renamed".to_owned(), ..renamed.clone() };
-    store.put_key(&changed, Some(1)).await.unwrap();
-
-    let error = imported(&*store, &file, Existing::Refuse).await.unwrap_err();
-    assert!(matches!(&error, TransferError::Differs(names) if names.len() == 2), "{error}");
-    let done = imported(&*store, &file, Existing::Replace).await.unwrap();
-    assert_eq!(done, Imported { replaced: 1, unchanged: 1, kept_revoked: 2, ..Imported::default() });
-    let renamed = ApiKeyRecord { revoked_at_ms: Some(8), ..renamed };
-    assert_eq!(content(&*store).await.1, [leaked, renamed]);
 }
 
 #[tokio::test]

@@ -196,7 +196,7 @@ fn spin(artifacts: &Artifacts, address: SocketAddr, upstream: SocketAddr, variab
         .arg("--component")
         .arg(&artifacts.component)
         .args(["--listen", &address.to_string()])
-        .env("SPIN_VARIABLE_DYAD_UPSTREAM_HOSTS", format!("http://{upstream}"))
+        .env("SPIN_VARIABLE_DYAD_FURTHER_UPSTREAM", format!("http://{upstream}"))
         .envs(variables.iter().map(|(name, value)| (format!("SPIN_VARIABLE_{name}"), value)));
     command
 }

@@ -1,7 +1,7 @@
 //! A store that can fail.
 
 use std::future::{pending, poll_fn, ready};
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
@@ -48,6 +48,7 @@ pub(crate) struct FaultyStore {
     unreadable_key: Mutex<Option<LeftOut>>,
     shown_key: Mutex<Option<Versioned<ApiKeyRecord>>>,
     waiting: Arc<Mutex<Waiting>>,
+    keys_are_held: AtomicBool,
 }
 
 impl FaultyStore {
@@ -126,28 +127,39 @@ impl FaultyStore {
         }
         match mood {
             Mood::Hangs => Box::pin(pending()),
-            Mood::Slow => {
-                let (waiting, mood) = (self.waiting.clone(), self.mood.clone());
-                Box::pin(async move {
-                    let mut gone_before = None;
-                    poll_fn(|cx| {
-                        let mut waiting = waiting.lock().unwrap();
-                        if *gone_before.get_or_insert(waiting.gone) < waiting.gone {
-                            return Poll::Ready(());
-                        }
-                        waiting.wakers.push(cx.waker().clone());
-                        Poll::Pending
-                    })
-                    .await;
-                    let error = mood.lock().unwrap().error();
-                    match error {
-                        Some(error) => Err(error),
-                        None => answer.await,
-                    }
-                })
-            }
+            Mood::Slow => self.slow(answer),
             _ => answer,
         }
+    }
+
+    /// Answers after the next [`go`](Self::go).
+    fn slow<'a, T: Send + 'a>(
+        &self,
+        answer: BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        let (waiting, mood) = (self.waiting.clone(), self.mood.clone());
+        Box::pin(async move {
+            let mut gone_before = None;
+            poll_fn(|cx| {
+                let mut waiting = waiting.lock().unwrap();
+                if *gone_before.get_or_insert(waiting.gone) < waiting.gone {
+                    return Poll::Ready(());
+                }
+                waiting.wakers.push(cx.waker().clone());
+                Poll::Pending
+            })
+            .await;
+            let error = mood.lock().unwrap().error();
+            match error {
+                Some(error) => Err(error),
+                None => answer.await,
+            }
+        })
+    }
+
+    /// Whether look-ups of keys, and nothing else, wait for [`go`](Self::go).
+    pub(crate) fn hold_keys(&self, held: bool) {
+        self.keys_are_held.store(held, Ordering::SeqCst);
     }
 }
 
@@ -193,6 +205,9 @@ impl KeyStore for FaultyStore {
         id: &'a ApiKeyId,
     ) -> BoxFuture<'a, Result<Option<Versioned<ApiKeyRecord>>, StoreError>> {
         self.key_look_ups.fetch_add(1, Ordering::SeqCst);
+        if self.keys_are_held.load(Ordering::SeqCst) {
+            return self.slow(self.inner.find_key(id));
+        }
         if let Some(left_out) = self.unreadable_key.lock().unwrap().clone() {
             return Box::pin(ready(Err(StoreError::Unreadable(left_out))));
         }

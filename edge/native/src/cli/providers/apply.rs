@@ -1,13 +1,15 @@
 //! `dyad-gateway providers apply`: a file's providers, written into the store.
 
+use std::path::Path;
+
 use catalog::{Provider, ProviderSlug, ProviderStore as _, Store as _, StoreError, Versioned};
 use serde_json::json;
 
 use super::ApplyArgs;
-use crate::cli::{Failure, block_on};
-use crate::config::Source;
+use crate::cli::{Failure, StoreArgs, block_on};
+use crate::config;
 use crate::output::Output;
-use crate::store_location::{OpenedStore, locate, locate_for, variable};
+use crate::store_location::{OpenedStore, locate_for};
 
 /// How often a provider is looked at again that somebody else changes at the same time.
 const TRIES: u32 = 5;
@@ -33,22 +35,20 @@ impl Action {
 
 pub(super) fn run(args: &ApplyArgs) -> Result<(), Failure> {
     let output = Output::new(args.common.json);
-    // Once: standard input cannot be read again.
-    let is_standard_input = args.file.as_os_str() == "-";
-    let source = if is_standard_input { Source::standard_input() } else { Source::read(&args.file) };
-    let source = source.map_err(Failure::Usage)?;
-    let wanted = source.check_only(&["provider"]).map_err(Failure::Usage)?.providers;
-    if wanted.is_empty() && !args.prune {
-        return Err(Failure::Usage(vec![format!("{}: there is no [[provider]] in it", source.name)]));
-    }
-    let location = match &args.store.config {
-        Some(_) => locate_for(&args.store, &args.common),
-        // A file that says where the store is means that store.
-        None => source
-            .check_only(&["store"])
-            .and_then(|file| locate(&args.store, &file.store, &args.common, variable)),
+    let is_stdin = args.file == Path::new("-");
+    let wanted = if is_stdin {
+        config::read_only_stdin(&["provider"])
+    } else {
+        config::read_only(&args.file, &["provider"])
     };
-    let location = location.map_err(Failure::Usage)?;
+    let wanted = wanted.map_err(Failure::Usage)?.providers;
+    if wanted.is_empty() && !args.prune {
+        return Err(Failure::Usage(vec![format!("{}: there is no [[provider]] in it", args.file.display())]));
+    }
+    // A file that says where the store is means that store.
+    let config = args.store.config.clone().or_else(|| (!is_stdin).then(|| args.file.clone()));
+    let store = StoreArgs { config, ..args.store.clone() };
+    let location = locate_for(&store, &args.common).map_err(Failure::Usage)?;
     block_on(async {
         let opened = location.open().await?;
         let stored = opened.store.config().await.map_err(|error| opened.error(error))?.providers;

@@ -95,7 +95,7 @@ pub(super) fn run_import(args: &ImportArgs) -> Result<(), Failure> {
         ));
         if imported.kept_revoked > 0 {
             let keys = count(imported.kept_revoked, "API key");
-            output.say(format!("{keys} that the file has as good, revoked since, stayed revoked."));
+            output.say(format!("{keys} of the file, revoked since, stayed revoked."));
         }
         Ok(())
     })?
