@@ -102,7 +102,8 @@ impl Deployment {
         let secret_key = reader.required(v::SECRET_ACCESS_KEY);
         let session_token = reader.text(v::SESSION_TOKEN);
         // Whoever has no key may not keep an edge busy with bodies: it pays for its time.
-        let settings = reader.settings(Settings { max_refused_body_bytes: 1 << 20, ..base });
+        let base = Settings { max_refused_body_bytes: base.max_refused_body_bytes.min(1 << 20), ..base };
+        let settings = reader.settings(base);
         match hasher {
             Some(hasher) if reader.violations.is_empty() => Ok(Self {
                 store,
@@ -309,7 +310,7 @@ mod tests {
     #[test]
     fn an_edge_with_runners_says_where_they_are() {
         let with = |hosts: &str| {
-            let variable = |name: &str| match name {
+            let get = |name: &str| match name {
                 "DYAD_KEY_SECRET" => Some("0123456789abcdef0123456789abcdef".to_owned()),
                 "DYAD_TABLE" => Some("table".to_owned()),
                 "AWS_REGION" => Some("eu-central-1".to_owned()),
@@ -317,7 +318,8 @@ mod tests {
                 "DYAD_RUNNER_HOSTS" => Some(hosts.to_owned()),
                 _ => None,
             };
-            Deployment::from_variables(variable, Settings::default()).unwrap().require_runner_hosts()
+            let deployment = Deployment::from_variables(get, Settings::default());
+            deployment.unwrap().require_runner_hosts()
         };
         assert!(with("*.runners.example.com").is_ok());
         assert!(with("").unwrap_err().to_string().contains("DYAD_RUNNER_HOSTS"));
