@@ -8,6 +8,9 @@ pub const UPSTREAM_CREDENTIAL: &str = "sk-upstream-5b1f9c0e-never-to-be-shown";
 /// The variable in which the hosts find it: one that `spin.toml` hands to the component.
 pub const UPSTREAM_CREDENTIAL_VARIABLE: &str = "OPENAI_API_KEY";
 
+/// Short, so that tests need not wait long for one.
+pub const KEEPALIVE_MS: u64 = 300;
+
 /// A host's configuration; members are documented with the gateway's own.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -24,10 +27,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// With short keep-alives, so that tests need not wait long for one.
+    /// With these providers, and [`KEEPALIVE_MS`].
     pub fn new(provider: impl IntoIterator<Item = Provider>) -> Self {
         Self {
-            keepalive_ms: 300,
+            keepalive_ms: KEEPALIVE_MS,
             max_body_bytes: None,
             body_idle_timeout_ms: None,
             body_total_timeout_ms: None,

@@ -1,9 +1,13 @@
 //! Lines 15 to 25: streams.
 
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
 use serde_json::{Value, json};
 use system_tests::clients::{Client, Job};
+use system_tests::config::KEEPALIVE_MS;
 use system_tests::fixture::{Fixture, MODEL, chat_body};
-use system_tests::sse::{assert_conformant, assert_usage};
+use system_tests::sse::{EventStream, assert_conformant, assert_usage};
 use system_tests::turn::{Turn, UsageAt};
 use system_tests::upstream::{Gate, Reply, Step};
 
@@ -220,22 +224,36 @@ async fn contract_20_the_stream_ends_with_done_and_a_blank_line() {
 #[tokio::test]
 async fn contract_21_an_idle_upstream_is_bridged_by_comments_alone() {
     let fixture = Fixture::start().await;
-    // Silence before the first content and within it, each of three keep-alive intervals.
-    let gate = || Reply::turn(Turn::says(TEXT));
-    let pause = Step::Pause(std::time::Duration::from_millis(950));
-    for (what, reply) in [
-        ("before the head", gate().before_head(pause.clone())),
-        ("before the first frame", Reply::sse("").then(pause.clone()).then(whole())),
-        ("within", gate().first_frames(2).then(pause.clone()).then(rest_after(2))),
-    ] {
+    // Silence before the first content and within it.
+    let silences = |silence: Step| {
+        let turn = || Reply::turn(Turn::says(TEXT));
+        [
+            ("before the head", turn().before_head(silence.clone())),
+            ("before the first frame", Reply::sse("").then(silence.clone()).then(whole())),
+            ("within", turn().first_frames(2).then(silence).then(rest_after(2))),
+        ]
+    };
+    for index in 0..3 {
+        let gate = Gate::default();
+        let (what, reply) = silences(Step::Hold(gate.clone()))[index].clone();
         fixture.upstream_answers(reply);
-        let stream = fixture.raw_stream(json!({})).await.ok(MODEL);
+        let started = Instant::now();
+        let mut connection = fixture.open_stream(json!({})).await;
+        let mut body = BytesMut::new();
+        while String::from_utf8_lossy(&body).lines().filter(|line| line.starts_with(':')).count() < 2 {
+            body.extend_from_slice(&connection.piece().await.expect("the stream goes on"));
+        }
+        gate.open();
+        body.extend_from_slice(&connection.rest().await);
+        let stream = EventStream::parse(&body).ok(MODEL);
         assert_eq!(stream.text(), TEXT, "{what}");
-        assert!(
-            (2..=4).contains(&stream.comments),
-            "{what}: {} comments in 950 ms at one per 300 ms",
-            stream.comments
-        );
+        let (comments, elapsed) = (stream.comments, started.elapsed());
+        let due = elapsed.as_millis() / u128::from(KEEPALIVE_MS);
+        assert!(comments as u128 <= due + 1, "{what}: {comments} comments in {elapsed:?}");
+    }
+    // Of three keep-alive intervals.
+    for (what, reply) in silences(Step::Pause(Duration::from_millis(3 * KEEPALIVE_MS + 50))) {
+        fixture.upstream_answers(reply);
         for (client, answer) in fixture.stream(json!({})).await {
             assert_eq!(answer.ok().text, TEXT, "{what}: {client:?}");
             assert_conformant(&answer.chunks, MODEL);
