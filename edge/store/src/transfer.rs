@@ -12,7 +12,8 @@
 //! rest of it: [`Existing::Replace`] keeps the moment, and [`Imported::kept_revoked`] counts such keys.
 //!
 //! There is no secret in it but the hashes of the keys, which are of use only with the secret under which they were
-//! made: whoever imports them needs the same one, and a store of another one does not take them. Limits that were used and the registry of nodes stay where they are.
+//! made: whoever imports them needs the same one, and a store of another one does not take them. Limits that were used
+//! and the registry of nodes stay where they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read as _, Write};

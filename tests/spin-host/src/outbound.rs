@@ -162,7 +162,7 @@ impl AllowedHost {
         let name = host.strip_prefix("*.").unwrap_or(host);
         let is_host =
             host == "*" || host.starts_with('[') || (!name.is_empty() && !name.contains(['*', '/', '{']));
-        if !is_host || host == "self" || host.ends_with(".alt") {
+        if !is_host || host == "self" || host.rsplit_once('.').is_some_and(|(_, last)| last == "alt") {
             bail!("allowed_outbound_hosts: {text}: a host, *.HOST or * is understood");
         }
         Ok(Self { scheme: scheme.to_owned(), host: host.to_owned(), port })

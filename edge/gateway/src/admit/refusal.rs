@@ -23,7 +23,9 @@ pub(super) fn error(refused: Refused, now_ms: u64) -> ApiError {
                 Quantity::Tokens => format!(
                     "may use {limit} tokens per {period}, and too few are left, counting what running requests may \
                      need.{}",
-                    need.map_or_else(String::new, |need| format!(" This one may need {need}."))
+                    need.map_or_else(String::new, |need| format!(
+                        " This one may need {need}; a smaller max_completion_tokens makes that less."
+                    ))
                 ),
             };
             let message = format!("This API key {spent} The next {period} begins in {}.", span(reset));

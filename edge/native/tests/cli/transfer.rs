@@ -65,6 +65,12 @@ fn a_backup_can_be_put_back() {
         let replaced = place.run(&["store", "import", &file, "--replace", "--json"]).expect(0).json();
         assert_eq!(replaced, [json!({"created": 1, "replaced": 1, "unchanged": 2, "kept_revoked": 0})]);
         assert_eq!(export(&place), backup);
+        let good = place.run(&["keys", "list", "--json"]).expect(0).json();
+        let good = good.iter().find(|key| key["label"] == "good").unwrap()["id"].as_str().unwrap().to_owned();
+        place.run(&["keys", "revoke", &good]).expect(0);
+        let revoked = place.run(&["store", "import", &file, "--replace"]).expect(0);
+        assert!(revoked.stdout.contains("1 API key of the file, revoked since"), "{revoked:#?}");
+        let backup = export(&place);
         let again = place.run_with_input(&["store", "import", "-"], &backup).expect(0);
         assert!(again.stdout.contains("4 unchanged"), "{again:#?}");
     }
