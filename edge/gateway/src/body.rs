@@ -15,6 +15,8 @@ use crate::host::{Body, BoxError, Host};
 use crate::settings::Settings;
 use crate::timer::LazyTimer;
 
+/// What is read at least of a refused request that came with a key. Longer ones lose their answer.
+const MAX_REFUSED_BYTES_OF_A_KEY: usize = 64 << 20;
 /// How long a refused request may still send before its connection is given up.
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(10);
 /// Room that is reserved on the word of a Content-Length alone.
@@ -112,6 +114,11 @@ pub(crate) struct RequestBody {
 impl RequestBody {
     pub(crate) fn new(body: Body, max_refused_bytes: usize, host: Arc<dyn Host>) -> Self {
         Self { body: Some(body), max_refused_bytes, host }
+    }
+
+    /// Whoever has a key gets to see why they are refused, however long their request is.
+    pub(crate) fn is_of_a_key(&mut self) {
+        self.max_refused_bytes = self.max_refused_bytes.max(MAX_REFUSED_BYTES_OF_A_KEY);
     }
 
     pub(crate) async fn read(&mut self, settings: &Settings, memory: &BodyMemory) -> Result<Bytes, ApiError> {

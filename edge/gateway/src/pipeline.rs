@@ -155,7 +155,7 @@ impl Gateway {
     async fn answer(
         &self,
         head: Parts,
-        body: RequestBody,
+        mut body: RequestBody,
         id: &HeaderValue,
     ) -> Result<http::Response<Body>, ApiError> {
         // Two lengths for one body are how requests are smuggled.
@@ -182,6 +182,7 @@ impl Gateway {
             Route::ChatCompletions | Route::Embeddings | Route::Models | Route::Model(_) => {}
         }
         let key = self.authenticate(&head.headers).await.inspect_err(|error| log_refusal(id, None, error))?;
+        body.is_of_a_key();
         self.0.limits.heal();
         let answered = match route {
             Route::Models => return Ok(self.list_models(&key)),

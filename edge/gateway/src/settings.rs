@@ -33,7 +33,8 @@ pub struct Settings {
     pub runner_hosts: Option<HostList>,
     /// The hosts of upstreams; `None` allows any. A provider elsewhere is left out, and its credential not read.
     pub upstream_hosts: Option<HostList>,
-    /// What is read of a refused request's body, so that the client sees the answer. Beyond it the connection ends.
+    /// What is read of the body of a request that is refused without a key, so that the client sees the answer. Beyond it
+    /// the connection ends.
     pub max_refused_body_bytes: usize,
     pub cors: Cors,
     /// What becomes of requests of limited keys while the store does not answer.

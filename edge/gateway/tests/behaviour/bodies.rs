@@ -174,6 +174,17 @@ fn an_unread_body_is_drained_within_bounds() {
     assert_eq!(short.send(request).status, StatusCode::NOT_FOUND);
     assert_eq!(short.host.run_spawned(), 0);
     assert!(body.is_dropped(), "an edge reads less");
+
+    // Of whom it knows it reads on, so that they see what is wrong.
+    let known = setup().settings(|settings| settings.max_refused_body_bytes = 1 << 20).build();
+    let body = Feed::default();
+    body.push(bytes::Bytes::from(vec![b'x'; 23 << 20]));
+    body.push("x");
+    let mut request = known.request(Method::POST, "/v1/chat/completions", "");
+    *request.body_mut() = body.body();
+    assert_eq!(known.send(request).status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(known.host.run_spawned(), 1, "the rest is awaited");
+    assert!(!body.is_dropped());
 }
 
 #[test]
