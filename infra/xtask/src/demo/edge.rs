@@ -171,7 +171,7 @@ limits = {{ memory = "64MiB", pids = 32 }}
         step = step
             .arg("--component")
             .arg(component)
-            .env("SPIN_VARIABLE_DYAD_UPSTREAM_HOSTS", "http://127.0.0.1:*");
+            .env("SPIN_VARIABLE_DYAD_FURTHER_UPSTREAM", "http://127.0.0.1:*");
         if let Some(Node { port }) = node {
             let tls = "[[client_tls]]\ncomponent_ids = [\"gateway\"]\nhosts = [\"localhost\"]\n\
                        ca_roots_file = \"ca/ca.pem\"\nclient_cert_file = \"edge.pem\"\nclient_private_key_file = \"edge.key\"\n";
