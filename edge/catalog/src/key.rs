@@ -4,6 +4,7 @@ use std::fmt;
 
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -229,9 +230,21 @@ pub struct ApiKeyRecord {
     pub created_at_ms: u64,
     pub expires_at_ms: Option<u64>,
     pub revoked_at_ms: Option<u64>,
+    /// Whom to ask about it; as long as a label, empty if nobody is named.
+    pub owner: String,
+    /// The secret before, for an overlap after the key was rotated.
+    pub previous: Option<PreviousHash>,
     /// `None`: every model. Otherwise public model names, at most 1,000.
     pub allowed_models: Option<Vec<String>>,
     pub limits: ApiKeyLimits,
+}
+
+/// A secret that was rotated out, and is still accepted for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreviousHash {
+    pub hash: [u8; 32],
+    /// From then on it is refused, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
 }
 
 /// `None` means unlimited. Windows are aligned to UTC: full minutes, days and calendar months.
@@ -253,10 +266,33 @@ impl ApiKeyLimits {
 impl ApiKeyRecord {
     pub const MAX_ALLOWED_MODELS: usize = 1_000;
 
+    /// For the audit log: all of it but the hashes.
+    pub fn audit_view(&self) -> Value {
+        let limits = &self.limits;
+        json!({
+            "id": self.id,
+            "label": self.label,
+            "owner": self.owner,
+            "created_at_ms": self.created_at_ms,
+            "expires_at_ms": self.expires_at_ms,
+            "revoked_at_ms": self.revoked_at_ms,
+            "previous_secret_until_ms": self.previous.map(|previous| previous.until_ms),
+            "allowed_models": self.allowed_models,
+            "limits": {
+                "requests_per_minute": limits.requests_per_minute,
+                "concurrent_requests": limits.concurrent_requests,
+                "tokens_per_minute": limits.tokens_per_minute,
+                "tokens_per_day": limits.tokens_per_day,
+                "tokens_per_month": limits.tokens_per_month,
+            },
+        })
+    }
+
     /// The rules of the members' documentation, for whoever makes or reads a record.
     pub fn check(&self) -> Result<(), Violations> {
         let mut violations = Violations(Vec::new());
         check_text(&mut violations, "label", &self.label, 1..=100);
+        check_text(&mut violations, "owner", &self.owner, 0..=100);
         if self.expires_at_ms.is_some_and(|at| at <= self.created_at_ms) {
             violations.add("expires_at_ms", "must be later than created_at_ms");
         }

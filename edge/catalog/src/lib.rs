@@ -2,17 +2,29 @@
 //!
 //! Raw values (from a file, a request or a store) become validated types here and nowhere else. No I/O, no clock.
 
+mod audit;
+pub mod hex32;
 mod key;
 mod limits;
 mod memory;
 mod provider;
+mod record;
+mod report;
+mod seal;
 mod secret;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod text;
+mod usage;
 mod violation;
 
+pub use audit::{
+    Action, AuditEntry, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By, KeptAnswer,
+};
 pub use key::{
     ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord, KeySecretCheck,
+    PreviousHash,
 };
 pub use limits::{Ask, Counter, Held, Hold, LimitStore, Period, Quantity, Taken, Window};
 pub use memory::MemoryStore;
@@ -20,9 +32,16 @@ pub use provider::{
     Adapter, Capabilities, CredentialRef, HttpAdapterConfig, InlineCredentialError, Model, Provider,
     ProviderKind, ProviderSlug, ProviderSlugError, RawProvider, SpawnCliConfig, TimeoutsMs,
 };
+pub use record::{History, PreviousCredential, ProviderId, ProviderIdError, StoredProvider};
+pub use report::{
+    CheckReport, ExplainedError, ExplainedLimit, ExplainedTarget, Explanation, Failure, Health, HealthState,
+    ProviderStatus, TestReport, TestRequest, TestTiming, TestUsage,
+};
+pub use seal::{DataKey, KeyId, KeyRing, MAX_SEALED_BYTES, MasterKeys, SealContext, SealError, SealedSecret};
 pub use secret::Secret;
 pub use store::{
-    BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore, LeftOut, ProviderStore, Store, StoreError,
-    Versioned,
+    AdminStore, AnswerStore, AuditStore, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore,
+    LeftOut, ProviderStore, StatusStore, Store, StoreError, Versioned,
 };
+pub use usage::{Day, UsageCounts, UsageKey, UsageRow, UsageStore};
 pub use violation::{Violation, Violations};

@@ -6,9 +6,9 @@ use std::future::ready;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
-    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Held, Hold, KeyList,
-    KeySecretCheck, KeyStore, LimitStore, Provider, ProviderSlug, ProviderStore, Store, StoreError, Taken,
-    Versioned,
+    ApiKeyId, ApiKeyRecord, Ask, AuditEntry, AuditHead, AuditedChange, BoxFuture, By, ConfigSnapshot,
+    ConfigVersion, Counter, Held, Hold, KeptAnswer, KeyList, KeySecretCheck, KeyStore, LimitStore,
+    ProviderSlug, ProviderStore, Store, StoreError, StoredProvider, Taken, Versioned,
 };
 
 /// Behaves as the durable stores do, and refuses what they refuse.
@@ -19,11 +19,14 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct State {
-    providers: BTreeMap<ProviderSlug, Versioned<Provider>>,
+    providers: BTreeMap<ProviderSlug, Versioned<StoredProvider>>,
     keys: BTreeMap<ApiKeyId, Versioned<ApiKeyRecord>>,
     /// One at most.
     key_secret: BTreeMap<(), Versioned<KeySecretCheck>>,
     version: ConfigVersion,
+    /// In the order of their numbers, which begin at 1.
+    audit: Vec<AuditEntry>,
+    answers: BTreeMap<[u8; 32], KeptAnswer>,
     counters: BTreeMap<Counter, u64>,
     /// By key and holder.
     slots: BTreeMap<ApiKeyId, BTreeMap<String, Held>>,
@@ -40,38 +43,51 @@ impl ProviderStore for MemoryStore {
     fn provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
-    ) -> BoxFuture<'a, Result<Option<Versioned<Provider>>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Option<Versioned<StoredProvider>>, StoreError>> {
         answer(Ok(self.state().providers.get(slug).cloned()))
     }
 
     fn put_provider<'a>(
         &'a self,
-        provider: &'a Provider,
+        provider: &'a StoredProvider,
         expected: Option<u64>,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        if let Err(refused) = provider.to_stored() {
+        if let Err(refused) = provider.provider.to_stored() {
             return answer(Err(refused));
         }
+        let slug = &provider.provider.slug;
         let mut state = self.state();
-        let written = put(&mut state.providers, &provider.slug, provider, expected);
-        if written.is_ok() {
-            state.version.providers += 1;
-        }
-        answer(written.map_err(|Changed| StoreError::provider_conflict(&provider.slug)))
+        let before = state.providers.get(slug).map(|stored| stored.value.clone());
+        answer(state.write(
+            by,
+            || StoreError::provider_conflict(slug),
+            |state| {
+                let version = put(&mut state.providers, slug, provider, expected)?;
+                state.version.providers += 1;
+                Ok((version, AuditedChange::of_provider(before.as_ref(), Some(provider))))
+            },
+        ))
     }
 
     fn delete_provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
         expected: u64,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         let mut state = self.state();
-        if state.providers.get(slug).map(|stored| stored.version) != Some(expected) {
-            return answer(Err(StoreError::provider_conflict(slug)));
-        }
-        state.providers.remove(slug);
-        state.version.providers += 1;
-        answer(Ok(()))
+        answer(state.write(
+            by,
+            || StoreError::provider_conflict(slug),
+            |state| {
+                let is_expected = |stored: &&Versioned<StoredProvider>| stored.version == expected;
+                let before = state.providers.get(slug).filter(is_expected).cloned().ok_or(Changed)?;
+                state.providers.remove(slug);
+                state.version.providers += 1;
+                Ok(((), AuditedChange::of_provider(Some(&before.value), None)))
+            },
+        ))
     }
 }
 
@@ -92,33 +108,41 @@ impl KeyStore for MemoryStore {
         &'a self,
         key: &'a ApiKeyRecord,
         expected: Option<u64>,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         if let Err(violations) = key.check() {
             return answer(Err(StoreError::Refused { reason: violations.to_string() }));
         }
         let mut state = self.state();
-        let written = put(&mut state.keys, &key.id, key, expected);
-        if written.is_ok() {
-            state.version.keys[key.id.group()] += 1;
-        }
-        answer(written.map_err(|Changed| StoreError::key_conflict(&key.id)))
+        let before = state.keys.get(&key.id).map(|stored| stored.value.clone());
+        answer(state.write(
+            by,
+            || StoreError::key_conflict(&key.id),
+            |state| {
+                let version = put(&mut state.keys, &key.id, key, expected)?;
+                state.version.keys[key.id.group()] += 1;
+                Ok((version, AuditedChange::of_key(before.as_ref(), key)))
+            },
+        ))
     }
 
     fn key_secret(&self) -> BoxFuture<'_, Result<Option<Versioned<KeySecretCheck>>, StoreError>> {
         answer(Ok(self.state().key_secret.get(&()).cloned()))
     }
 
-    fn put_key_secret(
-        &self,
+    fn put_key_secret<'a>(
+        &'a self,
         check: KeySecretCheck,
         expected: Option<u64>,
-    ) -> BoxFuture<'_, Result<u64, StoreError>> {
+        by: &'a By,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
         let mut state = self.state();
-        let written = put(&mut state.key_secret, &(), &check, expected);
-        if written.is_ok() {
+        let before = state.key_secret.get(&()).map(|stored| stored.value);
+        answer(state.write(by, StoreError::key_secret_conflict, |state| {
+            let version = put(&mut state.key_secret, &(), &check, expected)?;
             state.version.providers += 1;
-        }
-        answer(written.map_err(|Changed| StoreError::key_secret_conflict()))
+            Ok((version, AuditedChange::of_key_secret(before, check)))
+        }))
     }
 }
 
@@ -194,6 +218,26 @@ impl LimitStore for MemoryStore {
 }
 
 impl State {
+    /// A change with its audit entry and the answer that is kept, or none of them: `change` changes nothing where it
+    /// fails.
+    fn write<T>(
+        &mut self,
+        by: &By,
+        conflict: impl FnOnce() -> StoreError,
+        change: impl FnOnce(&mut Self) -> Result<(T, AuditedChange), Changed>,
+    ) -> Result<T, StoreError> {
+        if by.answer.as_ref().is_some_and(|kept| self.answers.contains_key(&kept.id)) {
+            return Err(conflict());
+        }
+        let Ok((written, change)) = change(self) else { return Err(conflict()) };
+        let head = self.audit.last().map_or_else(AuditHead::default, AuditEntry::head);
+        self.audit.push(head.next(by, change));
+        if let Some(kept) = &by.answer {
+            self.answers.insert(kept.id, kept.clone());
+        }
+        Ok(written)
+    }
+
     /// Drops the counters of windows that are long over, of the same key and kind.
     fn forget_counters_before(&mut self, counter: &Counter) {
         let first = Counter { start_ms: 0, ..counter.clone() };

@@ -1,6 +1,7 @@
 //! Providers and their models: raw (as written) → checked.
 
 mod check;
+mod credential;
 mod fields;
 mod raw;
 mod slug;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Secret;
+use crate::{SealedSecret, Secret};
 
 pub use slug::{ProviderSlug, ProviderSlugError};
 
@@ -156,6 +157,8 @@ pub enum CredentialRef {
     Env(String),
     /// `file:PATH`
     File(String),
+    /// Sealed under a master key, for one record of a store: see [`StoredProvider`](crate::StoredProvider).
+    Sealed(SealedSecret),
     /// Given on the command line or found in the environment; never stored.
     Inline(Secret),
 }
@@ -193,7 +196,7 @@ impl CredentialRef {
 /// proxy and local:
 /// base_url         http or https, without user, query and fragment; a proxy over http only on loopback and private
 ///                  addresses; a pasted /chat/completions is cut off
-/// credential?      "env:NAME" | "file:PATH"; NAME does not begin with DYAD_ or AWS_
+/// credential?      "env:NAME" | "file:PATH" | a sealed one; NAME does not begin with DYAD_ or AWS_
 /// discover_models? true if absent and no models are listed
 /// forward_headers? up to 32 lower-case names; none that carry credentials or belong to the connection
 ///

@@ -3,7 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::{ApiKeyId, ApiKeyRecord, KeySecretCheck, Provider, ProviderSlug};
+use crate::{
+    ApiKeyId, ApiKeyRecord, AuditHead, AuditPage, AuditQuery, By, KeptAnswer, KeySecretCheck, ProviderId,
+    ProviderSlug, ProviderStatus, StoredProvider, UsageStore,
+};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -32,7 +35,7 @@ pub struct ConfigSnapshot {
     /// `None` if the counts are there and cannot be read: nobody knows then what has changed.
     pub version: Option<ConfigVersion>,
     /// All providers, enabled or not, ordered by slug.
-    pub providers: Vec<Versioned<Provider>>,
+    pub providers: Vec<Versioned<StoredProvider>>,
     /// Of the secret under which the API keys are hashed; `None` if it was never written, or cannot be read.
     pub key_secret: Option<KeySecretCheck>,
     pub left_out: Vec<LeftOut>,
@@ -129,20 +132,26 @@ impl StoreError {
 
 /// Providers, as an administrator configured them.
 ///
+/// Every write has its entry in the audit log, and is kept with it or not at all: what was there before is what the store
+/// itself has. `by` also brings the answer that is kept for a repeated request; if there is one already under its id,
+/// nothing is written and the write is a `Conflict`.
+///
 /// A write that fails as `Unavailable` may have taken place all the same: read before writing again.
 pub trait ProviderStore: Send + Sync {
     /// `Unreadable` if there is a record that cannot be read.
     fn provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
-    ) -> BoxFuture<'a, Result<Option<Versioned<Provider>>, StoreError>>;
+    ) -> BoxFuture<'a, Result<Option<Versioned<StoredProvider>>, StoreError>>;
 
     /// Writes a provider if it is at version `expected` (`None`: if it does not exist). Answers its new version.
-    /// `Refused` for a provider that [`Provider::check`] would not accept or that has an inline credential.
+    /// `Refused` for a provider that [`Provider::check`](crate::Provider::check) would not accept or that has an inline
+    /// credential.
     fn put_provider<'a>(
         &'a self,
-        provider: &'a Provider,
+        provider: &'a StoredProvider,
         expected: Option<u64>,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<u64, StoreError>>;
 
     /// Deletes a provider if it is at version `expected`. One that is made later begins again at version 1.
@@ -150,6 +159,7 @@ pub trait ProviderStore: Send + Sync {
         &'a self,
         slug: &'a ProviderSlug,
         expected: u64,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 }
 
@@ -169,6 +179,7 @@ pub trait KeyStore: Send + Sync {
         &'a self,
         key: &'a ApiKeyRecord,
         expected: Option<u64>,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<u64, StoreError>>;
 
     /// The check of the secret under which all the keys are hashed, so that who has another one can be told.
@@ -176,14 +187,15 @@ pub trait KeyStore: Send + Sync {
     fn key_secret(&self) -> BoxFuture<'_, Result<Option<Versioned<KeySecretCheck>>, StoreError>>;
 
     /// Writes it if it is at version `expected` (`None`: if there is none). Answers its new version.
-    fn put_key_secret(
-        &self,
+    fn put_key_secret<'a>(
+        &'a self,
         check: KeySecretCheck,
         expected: Option<u64>,
-    ) -> BoxFuture<'_, Result<u64, StoreError>>;
+        by: &'a By,
+    ) -> BoxFuture<'a, Result<u64, StoreError>>;
 }
 
-/// Everything that is kept.
+/// Everything that a gateway serves from.
 ///
 /// A reading that meets a write under way may have the new count with the old record, or the other way round: what was
 /// read when a count was first seen is to be read once more a moment later.
@@ -194,3 +206,43 @@ pub trait Store: ProviderStore + KeyStore {
     /// The counts alone: one small read. `Unreadable` if they cannot be read.
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>>;
 }
+
+/// The audit log, to read. It is written with each change; see [`ProviderStore`].
+pub trait AuditStore: Send + Sync {
+    fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<AuditPage, StoreError>>;
+
+    /// Up to `limit` entries from `first_seq` on, the earliest first: to check the chain. Fewer only at the end.
+    /// `Unreadable` if one of them cannot be read.
+    fn audit_from(
+        &self,
+        first_seq: u64,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<crate::AuditEntry>, StoreError>>;
+
+    fn audit_head(&self) -> BoxFuture<'_, Result<AuditHead, StoreError>>;
+}
+
+/// Answers that were given to requests with an idempotency key; they are written with the change that they tell of.
+pub trait AnswerStore: Send + Sync {
+    /// `None` if there is none, or none any more at `now_ms`.
+    fn kept_answer(&self, id: [u8; 32], now_ms: u64)
+    -> BoxFuture<'_, Result<Option<KeptAnswer>, StoreError>>;
+}
+
+/// What was found out about providers, whoever did: the last word counts. No change of the configuration, so it is in no
+/// count and no audit log.
+pub trait StatusStore: Send + Sync {
+    fn put_status<'a>(
+        &'a self,
+        id: &'a ProviderId,
+        status: &'a ProviderStatus,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Of all providers that have one.
+    fn statuses(&self) -> BoxFuture<'_, Result<Vec<(ProviderId, ProviderStatus)>, StoreError>>;
+}
+
+/// Everything that is kept: what administrators work on.
+pub trait AdminStore: Store + AuditStore + AnswerStore + StatusStore + UsageStore {}
+
+impl<T: Store + AuditStore + AnswerStore + StatusStore + UsageStore + ?Sized> AdminStore for T {}

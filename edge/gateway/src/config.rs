@@ -217,7 +217,7 @@ impl Config {
                 );
             }
             sources.key_secret_differs = differs;
-            sources.stored = snapshot.providers.into_iter().map(|provider| provider.value).collect();
+            sources.stored = snapshot.providers.into_iter().map(|stored| stored.value.provider).collect();
         });
         Ok(())
     }

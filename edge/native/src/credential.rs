@@ -49,6 +49,11 @@ fn file_below(path: &str, directory: &Path) -> Result<String, String> {
 pub(crate) fn read(reference: &CredentialRef) -> Result<Option<Secret>, String> {
     let (text, from) = match reference {
         CredentialRef::None => return Ok(None),
+        CredentialRef::Sealed(_) => {
+            return Err(
+                "a sealed credential belongs to the record of a store that it was sealed for".to_owned()
+            );
+        }
         CredentialRef::Inline(secret) => (secret.expose().to_owned(), "the given credential".to_owned()),
         CredentialRef::Env(name) => {
             let text = std::env::var(name).map_err(|error| match error {

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use catalog::{
-    ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, KeyStore as _, Provider, StoreError,
-    Violations,
+    Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, KeyStore as _, Provider,
+    StoreError, Violations,
 };
 use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;
@@ -195,21 +195,24 @@ async fn store_key(
         created_at_ms: now,
         expires_at_ms: life_ms.map(|life_ms| now.saturating_add(life_ms)),
         revoked_at_ms: None,
+        owner: String::new(),
+        previous: None,
         allowed_models: new.allowed_models,
         limits: new.limits,
     };
     record.check().map_err(CreateKeyError::Refused)?;
-    claim_key_secret(store, hasher).await?;
-    store.put_key(&record, None).await?;
+    let by = by(Action::Create);
+    claim_key_secret(store, hasher, &by).await?;
+    store.put_key(&record, None, &by).await?;
     Ok(())
 }
 
 /// Says in the store under which secret its API keys are hashed, as the first of those who make some.
-async fn claim_key_secret(store: &DynamoStore, hasher: &ApiKeyHasher) -> Result<(), CreateKeyError> {
+async fn claim_key_secret(store: &DynamoStore, hasher: &ApiKeyHasher, by: &By) -> Result<(), CreateKeyError> {
     let check = hasher.check();
     let stored = match store.key_secret().await? {
         Some(stored) => Some(stored),
-        None => match store.put_key_secret(check, None).await {
+        None => match store.put_key_secret(check, None, by).await {
             Ok(_) => return Ok(()),
             Err(StoreError::Conflict { .. }) => store.key_secret().await?,
             Err(error) => return Err(error.into()),
@@ -219,6 +222,11 @@ async fn claim_key_secret(store: &DynamoStore, hasher: &ApiKeyHasher) -> Result<
         Some(stored) if stored.value != check => Err(CreateKeyError::OtherKeySecret),
         _ => Ok(()),
     }
+}
+
+/// This program, as the audit log has it.
+pub(crate) fn by(action: Action) -> By {
+    By::program("dyad-gateway", action, now_ms())
 }
 
 fn random() -> Result<[u8; 32], getrandom::Error> {

@@ -141,7 +141,7 @@ fn source_of(key_secret: &CredentialRef) -> &str {
     match key_secret {
         CredentialRef::Env(name) => name,
         CredentialRef::File(path) => path,
-        CredentialRef::Inline(_) | CredentialRef::None => "the given one",
+        CredentialRef::Inline(_) | CredentialRef::Sealed(_) | CredentialRef::None => "the given one",
     }
 }
 

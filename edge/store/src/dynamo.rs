@@ -7,23 +7,21 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{BehaviorVersion, IdentityCache, Region, StalledStreamProtectionConfig};
-use aws_sdk_dynamodb::error::BuildError;
-use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use aws_smithy_async::rt::sleep::AsyncSleep;
 use catalog::{
-    ApiKeyId, ApiKeyRecord, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeySecretCheck, KeyStore,
-    LeftOut, Provider, ProviderSlug, ProviderStore, Store, StoreError, Versioned,
+    ApiKeyId, ApiKeyRecord, AuditedChange, BoxFuture, By, ConfigSnapshot, ConfigVersion, KeyList,
+    KeySecretCheck, KeyStore, LeftOut, ProviderSlug, ProviderStore, Store, StoreError, StoredProvider,
+    Versioned,
 };
 use futures_util::future::{Either, select};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::clock::FleetClock;
-use crate::error::{RetryCollisions, broken, store_error, unavailable, write_error};
-use crate::item::{
-    self, ConfigItem, Item, ItemError, Key, PK, PROVIDER_CHANGES, RECORD_VERSION, SCHEMA_VERSION,
-};
+use crate::error::{RetryCollisions, broken, store_error, unavailable};
+use crate::item::{self, ConfigItem, Item, ItemError, Key, PK, PROVIDER_CHANGES};
 use crate::registry::SharedClis;
 use crate::sdk::{SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient, SharedTimeSource};
+use crate::write::{Write, as_expected, next_version};
 
 /// Pages of 1 MB that a list may have: it has to fit into the memory of a small instance.
 const MAX_PAGES: usize = 32;
@@ -180,101 +178,31 @@ impl DynamoStore {
         }
         Err(broken(format!("the partition {pk} has more than {MAX_PAGES} MB")))
     }
-
-    async fn put(
-        &self,
-        item: Item,
-        expected: Option<u64>,
-        count: &str,
-        conflict: impl FnOnce() -> StoreError,
-    ) -> Result<(), StoreError> {
-        let put = Put::builder().table_name(&self.table).set_item(Some(item));
-        let put = match expected {
-            None => {
-                put.condition_expression("attribute_not_exists(#pk)").expression_attribute_names("#pk", PK)
-            }
-            Some(version) => put
-                .condition_expression("#version = :expected")
-                .expression_attribute_names("#version", RECORD_VERSION)
-                .expression_attribute_values(":expected", item::number(version)),
-        };
-        let put = put.build().map_err(|error| unbuildable(&error))?;
-        self.write(TransactWriteItem::builder().put(put).build(), count, conflict).await
-    }
-
-    async fn delete(
-        &self,
-        key: &Key,
-        expected: u64,
-        count: &str,
-        conflict: impl FnOnce() -> StoreError,
-    ) -> Result<(), StoreError> {
-        let delete = Delete::builder()
-            .table_name(&self.table)
-            .set_key(Some(key.to_item()))
-            .condition_expression("#version = :expected")
-            .expression_attribute_names("#version", RECORD_VERSION)
-            .expression_attribute_values(":expected", item::number(expected))
-            .build()
-            .map_err(|error| unbuildable(&error))?;
-        self.write(TransactWriteItem::builder().delete(delete).build(), count, conflict).await
-    }
-
-    /// One change, counted in the same transaction. The SDK adds the idempotency token.
-    async fn write(
-        &self,
-        change: TransactWriteItem,
-        count: &str,
-        conflict: impl FnOnce() -> StoreError,
-    ) -> Result<(), StoreError> {
-        let counting = Update::builder()
-            .table_name(&self.table)
-            .set_key(Some(Key::version().to_item()))
-            .update_expression("SET #schema = :schema ADD #count :one")
-            .expression_attribute_names("#schema", SCHEMA_VERSION)
-            .expression_attribute_names("#count", count)
-            .expression_attribute_values(":schema", item::schema())
-            .expression_attribute_values(":one", item::number(1))
-            .build()
-            .map_err(|error| unbuildable(&error))?;
-        self.client
-            .transact_write_items()
-            .transact_items(change)
-            .transact_items(TransactWriteItem::builder().update(counting).build())
-            .send()
-            .await
-            .map_err(|error| write_error(&error, conflict))?;
-        Ok(())
-    }
-}
-
-fn unbuildable(error: &BuildError) -> StoreError {
-    broken(format!("the request could not be made: {error}"))
-}
-
-/// The version after `expected`. A version that has none was never written.
-fn next_version(expected: Option<u64>, conflict: impl FnOnce() -> StoreError) -> Result<u64, StoreError> {
-    expected.unwrap_or(0).checked_add(1).ok_or_else(conflict)
 }
 
 impl ProviderStore for DynamoStore {
     fn provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
-    ) -> BoxFuture<'a, Result<Option<Versioned<Provider>>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Option<Versioned<StoredProvider>>, StoreError>> {
         self.call(self.find(Key::provider(slug), item::to_provider))
     }
 
     fn put_provider<'a>(
         &'a self,
-        provider: &'a Provider,
+        provider: &'a StoredProvider,
         expected: Option<u64>,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.call(async move {
-            let conflict = || StoreError::provider_conflict(&provider.slug);
+            let slug = &provider.provider.slug;
+            let conflict = || StoreError::provider_conflict(slug);
             let version = next_version(expected, conflict)?;
             let item = item::from_provider(provider, version)?;
-            self.put(item, expected, PROVIDER_CHANGES, conflict).await?;
+            let before = self.find(Key::provider(slug), item::to_provider).await?;
+            let before = as_expected(before, expected, conflict)?;
+            let change = AuditedChange::of_provider(before.as_ref(), Some(provider));
+            self.write(Write::Put(item, expected), PROVIDER_CHANGES, by, change, conflict).await?;
             Ok(version)
         })
     }
@@ -283,10 +211,15 @@ impl ProviderStore for DynamoStore {
         &'a self,
         slug: &'a ProviderSlug,
         expected: u64,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.call(async move {
             let conflict = || StoreError::provider_conflict(slug);
-            self.delete(&Key::provider(slug), expected, PROVIDER_CHANGES, conflict).await
+            let before = self.find(Key::provider(slug), item::to_provider).await?;
+            let before = as_expected(before, Some(expected), conflict)?;
+            let change = AuditedChange::of_provider(before.as_ref(), None);
+            let delete = Write::Delete(Key::provider(slug), expected);
+            self.write(delete, PROVIDER_CHANGES, by, change, conflict).await
         })
     }
 }
@@ -318,12 +251,17 @@ impl KeyStore for DynamoStore {
         &'a self,
         key: &'a ApiKeyRecord,
         expected: Option<u64>,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.call(async move {
             let conflict = || StoreError::key_conflict(&key.id);
             let version = next_version(expected, conflict)?;
             let item = item::from_key(key, version)?;
-            self.put(item, expected, &item::key_changes(key.id.group()), conflict).await?;
+            let before = self.find(Key::api_key(&key.id), item::to_key).await?;
+            let before = as_expected(before, expected, conflict)?;
+            let change = AuditedChange::of_key(before.as_ref(), key);
+            let count = item::key_changes(key.id.group());
+            self.write(Write::Put(item, expected), &count, by, change, conflict).await?;
             Ok(version)
         })
     }
@@ -332,16 +270,21 @@ impl KeyStore for DynamoStore {
         self.call(self.find(Key::key_secret(), item::to_key_secret))
     }
 
-    fn put_key_secret(
-        &self,
+    fn put_key_secret<'a>(
+        &'a self,
         check: KeySecretCheck,
         expected: Option<u64>,
-    ) -> BoxFuture<'_, Result<u64, StoreError>> {
+        by: &'a By,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
         self.call(async move {
-            let version = next_version(expected, StoreError::key_secret_conflict)?;
+            let conflict = StoreError::key_secret_conflict;
+            let version = next_version(expected, conflict)?;
             let item = item::from_key_secret(check, version);
+            let before = self.find(Key::key_secret(), item::to_key_secret).await?;
+            let before = as_expected(before, expected, conflict)?;
+            let change = AuditedChange::of_key_secret(before, check);
             // Counted so that every instance reads it.
-            self.put(item, expected, PROVIDER_CHANGES, StoreError::key_secret_conflict).await?;
+            self.write(Write::Put(item, expected), PROVIDER_CHANGES, by, change, conflict).await?;
             Ok(version)
         })
     }

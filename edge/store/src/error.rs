@@ -74,17 +74,18 @@ pub(crate) fn store_error<E: ProvideErrorMetadata>(error: &SdkError<E, HttpRespo
     }
 }
 
-/// The error of a write: `conflict` if a record was not as expected.
-pub(crate) fn write_error(
-    error: &SdkError<TransactWriteItemsError, HttpResponse>,
-    conflict: impl FnOnce() -> StoreError,
-) -> StoreError {
+/// The parts of a transaction whose conditions did not hold, by their places in it.
+pub(crate) fn unmet_conditions(error: &SdkError<TransactWriteItemsError, HttpResponse>) -> Vec<usize> {
+    let reasons = error.as_service_error().and_then(cancellation_reasons).unwrap_or_default();
+    let unmet = |reason: &CancellationReason| reason.code() == Some("ConditionalCheckFailed");
+    reasons.iter().enumerate().filter(|(_, reason)| unmet(reason)).map(|(place, _)| place).collect()
+}
+
+/// The error of a write whose conditions held.
+pub(crate) fn write_error(error: &SdkError<TransactWriteItemsError, HttpResponse>) -> StoreError {
     let Some(reasons) = error.as_service_error().and_then(cancellation_reasons) else {
         return store_error(error);
     };
-    if codes(reasons).any(|code| code == "ConditionalCheckFailed") {
-        return conflict();
-    }
     match codes(reasons).find(|code| !PASSING.contains(code)) {
         Some(code) => broken(printable(code)),
         None => unavailable("other writes are in the way"),

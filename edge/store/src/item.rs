@@ -1,5 +1,6 @@
 //! Records as items of the table, and back. The crate's documentation lists the attributes.
 
+mod audit;
 pub(crate) mod node;
 
 use std::collections::HashMap;
@@ -7,9 +8,11 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use catalog::{
-    ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, KeySecretCheck, LeftOut, Provider, ProviderSlug,
-    RawProvider, StoreError, Versioned,
+    ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, KeySecretCheck, LeftOut, PreviousHash, Provider,
+    ProviderId, ProviderSlug, RawProvider, StoreError, StoredProvider, Versioned, hex32,
 };
+
+pub(crate) use audit::{AUDIT_HASH, from_answer, from_audit_entry, from_audit_head, to_audit_head};
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
@@ -35,6 +38,8 @@ const VERSION: &str = "VERSION";
 /// As [`left_out`] calls it.
 pub(crate) const VERSION_NAME: &str = "CONFIG/VERSION";
 const PROVIDER: &str = "PROVIDER#";
+pub(crate) const AUDIT: &str = "AUDIT";
+const AUDIT_HEAD: &str = "HEAD";
 const KEY_SECRET: &str = "KEY_SECRET";
 
 impl Key {
@@ -52,6 +57,19 @@ impl Key {
 
     pub(crate) fn api_key(id: &ApiKeyId) -> Self {
         Self { pk: key_partition(id.group()), sk: id.as_str().to_owned() }
+    }
+
+    pub(crate) fn audit_head() -> Self {
+        Self { pk: AUDIT.to_owned(), sk: AUDIT_HEAD.to_owned() }
+    }
+
+    /// Entries are in the order of their numbers, before the head.
+    pub(crate) fn audit_entry(seq: u64) -> Self {
+        Self { pk: AUDIT.to_owned(), sk: format!("{seq:020}") }
+    }
+
+    pub(crate) fn answer(id: &[u8; 32]) -> Self {
+        Self { pk: format!("ANSWER#{}", hex32::text(id)), sk: "ANSWER".to_owned() }
     }
 
     pub(crate) fn to_item(&self) -> Item {
@@ -122,19 +140,28 @@ fn record(key: &Key, version: u64) -> Item {
     item
 }
 
-pub(crate) fn from_provider(provider: &Provider, version: u64) -> Result<Item, StoreError> {
+pub(crate) fn from_provider(stored: &StoredProvider, version: u64) -> Result<Item, StoreError> {
+    let provider = &stored.provider;
     let mut item = record(&Key::provider(&provider.slug), version);
+    item.insert("id".to_owned(), string(stored.id.as_str()));
     item.insert("body".to_owned(), string(provider.to_stored()?));
+    let history = serde_json::to_string(&stored.history);
+    let refused = |error: serde_json::Error| StoreError::Refused { reason: error.to_string() };
+    item.insert("history".to_owned(), string(history.map_err(refused)?));
     Ok(item)
 }
 
-pub(crate) fn to_provider(item: &Item) -> Result<Versioned<Provider>, ItemError> {
+pub(crate) fn to_provider(item: &Item) -> Result<Versioned<StoredProvider>, ItemError> {
     check_schema(item)?;
     let raw: RawProvider = serde_json::from_str(get_string(item, "body")?).map_err(|_| ItemError::Json)?;
-    let value = Provider::check(&raw)?;
-    if get_string(item, SK)?.strip_prefix(PROVIDER) != Some(value.slug.as_str()) {
+    let provider = Provider::check(&raw)?;
+    if get_string(item, SK)?.strip_prefix(PROVIDER) != Some(provider.slug.as_str()) {
         return Err(ItemError::Slug);
     }
+    let id = ProviderId::parse(get_string(item, "id")?).map_err(|_| ItemError::Attribute("id"))?;
+    let history = serde_json::from_str(get_string(item, "history")?);
+    let history = history.map_err(|_| ItemError::Attribute("history"))?;
+    let value = StoredProvider { id, provider, history };
     Ok(Versioned { value, version: get_number(item, RECORD_VERSION)? })
 }
 
@@ -144,6 +171,13 @@ pub(crate) fn from_key(key: &ApiKeyRecord, version: u64) -> Result<Item, StoreEr
     item.insert("key_hash".to_owned(), AttributeValue::B(Blob::new(key.hash)));
     item.insert("label".to_owned(), string(&key.label));
     item.insert("created_at_ms".to_owned(), number(key.created_at_ms));
+    if !key.owner.is_empty() {
+        item.insert("owner".to_owned(), string(&key.owner));
+    }
+    if let Some(previous) = &key.previous {
+        item.insert("previous_hash".to_owned(), AttributeValue::B(Blob::new(previous.hash)));
+        item.insert("previous_until_ms".to_owned(), number(previous.until_ms));
+    }
     if let Some(models) = &key.allowed_models {
         item.insert("allowed_models".to_owned(), AttributeValue::L(models.iter().map(string).collect()));
     }
@@ -180,6 +214,17 @@ pub(crate) fn to_key(item: &Item) -> Result<Versioned<ApiKeyRecord>, ItemError> 
         created_at_ms: get_number(item, "created_at_ms")?,
         expires_at_ms: get_optional_number(item, "expires_at_ms")?,
         revoked_at_ms: get_optional_number(item, "revoked_at_ms")?,
+        owner: match item.get("owner") {
+            None => String::new(),
+            Some(_) => get_string(item, "owner")?.to_owned(),
+        },
+        previous: match item.get("previous_hash") {
+            None => None,
+            Some(_) => Some(PreviousHash {
+                hash: get_hash(item, "previous_hash")?,
+                until_ms: get_number(item, "previous_until_ms")?,
+            }),
+        },
         allowed_models,
         limits: ApiKeyLimits {
             requests_per_minute: get_limit(item, "requests_per_minute")?,
@@ -222,7 +267,7 @@ pub(crate) fn to_config_version(item: &Item) -> Result<ConfigVersion, ItemError>
 /// What an item of the configuration's partition is.
 pub(crate) enum ConfigItem {
     Version(Box<ConfigVersion>),
-    Provider(Box<Versioned<Provider>>),
+    Provider(Box<Versioned<StoredProvider>>),
     KeySecret(KeySecretCheck),
 }
 

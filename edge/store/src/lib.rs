@@ -141,6 +141,7 @@ mod native;
 mod registry;
 mod table;
 pub mod transfer;
+mod write;
 
 pub use access::{AccessPart, StoreAccess};
 pub use dynamo::{DynamoOptions, DynamoStore, HostPorts, Timing};

@@ -1,9 +1,9 @@
 //! All configuration and API keys as lines of JSON: to keep them, or to move from one store to another.
 //!
 //! ```text
-//! {"format":"dyad-gateway-store","version":1}
+//! {"format":"dyad-gateway-store","version":2}
 //! {"key_secret":"…"}                            the check of the keys' secret, in hexadecimal digits, if it is known
-//! {"provider":{…}}                              in the form of catalog::RawProvider, by slug
+//! {"provider":{"id":…,"history":{…},"provider":{…}}}   the last in the form of catalog::RawProvider; by slug
 //! {"key":{"id":…,"hash":…,"label":…,…}}         by id; the hash in hexadecimal digits
 //! {"end":{"providers":2,"keys":17}}
 //! ```
@@ -19,13 +19,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read as _, Write};
 
 use catalog::{
-    ApiKeyId, ApiKeyLimits, ApiKeyRecord, KeySecretCheck, LeftOut, Provider, RawProvider, Store, StoreError,
-    Violations,
+    ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, History, KeySecretCheck, LeftOut, PreviousHash, Provider,
+    ProviderId, RawProvider, Store, StoreError, StoredProvider, Violations, hex32,
 };
 use serde::{Deserialize, Serialize};
 
 const FORMAT: &str = "dyad-gateway-store";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// No record that a store keeps is longer.
 const MAX_LINE_BYTES: u64 = 2 << 20;
 
@@ -87,7 +87,7 @@ struct Header {
 #[serde(rename_all = "snake_case")]
 enum Line {
     KeySecret(String),
-    Provider(serde_json::Value),
+    Provider(Box<ProviderLine>),
     Key(Box<KeyLine>),
     End(Counts),
 }
@@ -111,6 +111,10 @@ struct KeyLine {
     expires_at_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revoked_at_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    owner: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<PreviousLine>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     allowed_models: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,6 +129,23 @@ struct KeyLine {
     tokens_per_month: Option<u64>,
 }
 
+/// The secret before, while it is accepted.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PreviousLine {
+    hash: String,
+    until_ms: u64,
+}
+
+/// A provider: its configuration, sealed credential included, and where it comes from.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProviderLine {
+    id: ProviderId,
+    history: History,
+    provider: serde_json::Value,
+}
+
 impl From<ApiKeyRecord> for KeyLine {
     fn from(record: ApiKeyRecord) -> Self {
         let ApiKeyRecord {
@@ -134,16 +155,23 @@ impl From<ApiKeyRecord> for KeyLine {
             created_at_ms,
             expires_at_ms,
             revoked_at_ms,
+            owner,
+            previous,
             allowed_models,
             limits,
         } = record;
         Self {
             id,
-            hash: hash_text(&hash),
+            hash: hex32::text(&hash),
             label,
             created_at_ms,
             expires_at_ms,
             revoked_at_ms,
+            owner,
+            previous: previous.map(|previous| PreviousLine {
+                hash: hex32::text(&previous.hash),
+                until_ms: previous.until_ms,
+            }),
             allowed_models,
             requests_per_minute: limits.requests_per_minute,
             concurrent_requests: limits.concurrent_requests,
@@ -156,13 +184,20 @@ impl From<ApiKeyRecord> for KeyLine {
 
 impl KeyLine {
     fn into_record(self) -> Result<ApiKeyRecord, String> {
+        let previous = self.previous.map(|previous| {
+            let hash =
+                hex32::parse(&previous.hash).ok_or("key.previous.hash: is not 64 hexadecimal digits")?;
+            Ok::<_, String>(PreviousHash { hash, until_ms: previous.until_ms })
+        });
         let record = ApiKeyRecord {
-            hash: parse_hash(&self.hash).ok_or("key.hash: is not 64 hexadecimal digits")?,
+            hash: hex32::parse(&self.hash).ok_or("key.hash: is not 64 hexadecimal digits")?,
             id: self.id,
             label: self.label,
             created_at_ms: self.created_at_ms,
             expires_at_ms: self.expires_at_ms,
             revoked_at_ms: self.revoked_at_ms,
+            owner: self.owner,
+            previous: previous.transpose()?,
             allowed_models: self.allowed_models,
             limits: ApiKeyLimits {
                 requests_per_minute: self.requests_per_minute,
@@ -177,25 +212,6 @@ impl KeyLine {
     }
 }
 
-fn hash_text(hash: &[u8; 32]) -> String {
-    let [high, low] = [&hash[..16], &hash[16..]].map(|half| {
-        let half = half.try_into().expect("half of 32 bytes has 16");
-        format!("{:032x}", u128::from_be_bytes(half))
-    });
-    high + &low
-}
-
-fn parse_hash(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let (high, low) = text.split_at(32);
-    let mut hash = [0; 32];
-    hash[..16].copy_from_slice(&u128::from_str_radix(high, 16).ok()?.to_be_bytes());
-    hash[16..].copy_from_slice(&u128::from_str_radix(low, 16).ok()?.to_be_bytes());
-    Some(hash)
-}
-
 fn named(violations: Violations, member: &str) -> String {
     violations.under(member).to_string().replace('\n', "; ")
 }
@@ -208,12 +224,12 @@ pub async fn export(store: &dyn Store, out: &mut (dyn Write + Send)) -> Result<E
     write_line(out, &Header { format: FORMAT.to_owned(), version: VERSION })?;
     // Providers alone fit everywhere.
     if let (Some(check), 1..) = (config.key_secret, counts.keys) {
-        write_line(out, &Line::KeySecret(hash_text(&check.0)))?;
+        write_line(out, &Line::KeySecret(hex32::text(&check.0)))?;
     }
     for provider in config.providers {
-        let raw = provider.value.to_raw();
-        let raw = raw.map_err(|error| StoreError::Refused { reason: error.to_string() })?;
-        write_line(out, &Line::Provider(raw))?;
+        let StoredProvider { id, provider, history } = provider.value;
+        let raw = provider.to_raw().map_err(|error| StoreError::Refused { reason: error.to_string() })?;
+        write_line(out, &Line::Provider(Box::new(ProviderLine { id, history, provider: raw })))?;
     }
     for key in list.keys {
         write_line(out, &Line::Key(Box::new(key.value.into())))?;
@@ -233,7 +249,7 @@ fn write_line(out: &mut (dyn Write + Send), line: &impl Serialize) -> io::Result
 #[derive(Default)]
 struct Content {
     key_secret: Option<KeySecretCheck>,
-    providers: Vec<Provider>,
+    providers: Vec<StoredProvider>,
     keys: Vec<ApiKeyRecord>,
 }
 
@@ -243,11 +259,12 @@ pub async fn import(
     store: &dyn Store,
     file: &mut (dyn BufRead + Send),
     existing: Existing,
+    by: &By,
 ) -> Result<Imported, TransferError> {
     let content = read(file)?;
     let stored: BTreeMap<_, _> = {
         let providers = store.config().await?.providers.into_iter();
-        providers.map(|provider| (provider.value.slug.clone(), provider)).collect()
+        providers.map(|provider| (provider.value.provider.slug.clone(), provider)).collect()
     };
     let stored_keys: BTreeMap<_, _> = {
         let keys = store.keys().await?.keys.into_iter();
@@ -263,8 +280,8 @@ pub async fn import(
         let providers = content
             .providers
             .iter()
-            .filter(|provider| stored.get(&provider.slug).is_some_and(|stored| stored.value != **provider));
-        let providers = providers.map(|provider| format!("provider {}", provider.slug));
+            .filter(|given| stored.get(&given.provider.slug).is_some_and(|stored| stored.value != **given));
+        let providers = providers.map(|given| format!("provider {}", given.provider.slug));
         let keys = content
             .keys
             .iter()
@@ -276,15 +293,15 @@ pub async fn import(
     }
     let mut imported = Imported::default();
     if let (None, Some(check)) = (stored_key_secret, content.key_secret) {
-        store.put_key_secret(check, None).await?;
+        store.put_key_secret(check, None, by).await?;
     }
     for provider in &content.providers {
-        let known = stored.get(&provider.slug);
+        let known = stored.get(&provider.provider.slug);
         if known.is_some_and(|known| known.value == *provider) {
             imported.unchanged += 1;
             continue;
         }
-        store.put_provider(provider, known.map(|known| known.version)).await?;
+        store.put_provider(provider, known.map(|known| known.version), by).await?;
         *if known.is_some() { &mut imported.replaced } else { &mut imported.created } += 1;
     }
     for mut key in content.keys {
@@ -299,7 +316,7 @@ pub async fn import(
             imported.unchanged += 1;
             continue;
         }
-        store.put_key(&key, known.map(|known| known.version)).await?;
+        store.put_key(&key, known.map(|known| known.version), by).await?;
         *if known.is_some() { &mut imported.replaced } else { &mut imported.created } += 1;
     }
     Ok(imported)
@@ -343,17 +360,18 @@ fn read(file: &mut (dyn BufRead + Send)) -> Result<Content, TransferError> {
                 return Err(refused("key_secret is there twice".to_owned()));
             }
             Line::KeySecret(check) => {
-                let check = parse_hash(&check)
+                let check = hex32::parse(&check)
                     .ok_or_else(|| refused("key_secret: is not 64 hexadecimal digits".to_owned()))?;
                 content.key_secret = Some(KeySecretCheck(check));
             }
-            Line::Provider(raw) => {
-                let provider = Provider::check(&RawProvider::from(raw))
-                    .map_err(|violations| refused(named(violations, "provider")))?;
+            Line::Provider(line) => {
+                let ProviderLine { id, history, provider } = *line;
+                let provider = Provider::check(&RawProvider::from(provider))
+                    .map_err(|violations| refused(named(violations, "provider.provider")))?;
                 if !slugs.insert(provider.slug.clone()) {
                     return Err(refused(format!("provider {} is there twice", provider.slug)));
                 }
-                content.providers.push(provider);
+                content.providers.push(StoredProvider { id, provider, history });
             }
             Line::Key(key) => {
                 let key = key.into_record().map_err(refused)?;

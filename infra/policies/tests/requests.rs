@@ -7,6 +7,7 @@ mod recorder;
 
 use std::collections::BTreeSet;
 
+use catalog::testing::SeedStore as _;
 use catalog::{
     ApiKeyId, ApiKeyLimits, ApiKeyRecord, Ask, Counter, Held, Hold, KeySecretCheck, KeyStore as _,
     LimitStore as _, Period, Provider, ProviderStore as _, Quantity, RawProvider, Store as _,
@@ -42,6 +43,8 @@ fn key() -> ApiKeyRecord {
         created_at_ms: 1,
         expires_at_ms: None,
         revoked_at_ms: None,
+        owner: String::new(),
+        previous: None,
         allowed_models: None,
         limits: ApiKeyLimits::default(),
     }
@@ -55,11 +58,11 @@ fn provider() -> Provider {
 
 /// What `dyad-gateway keys …`, `providers …` and an export do.
 async fn administer(store: &DynamoStore) {
-    store.put_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
-    store.put_key(&key(), None).await.unwrap();
-    let version = store.put_provider(&provider(), None).await.unwrap();
-    store.delete_provider(&provider().slug, version).await.unwrap();
-    store.put_provider(&provider(), None).await.unwrap();
+    store.seed_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
+    store.seed_key(&key(), None).await.unwrap();
+    let version = store.seed_provider(&provider(), None).await.unwrap();
+    store.remove_provider(&provider().slug, version).await.unwrap();
+    store.seed_provider(&provider(), None).await.unwrap();
     store.keys().await.unwrap();
     store.provider(&provider().slug).await.unwrap();
 }
@@ -131,13 +134,13 @@ async fn an_edge_may_not_write_configuration() {
     let recorder = Recorder::start().await;
     let edge = policy("edge");
     // Each of a transaction's parts is refused, not the count of changes alone.
-    recorder.store.put_key(&key(), None).await.unwrap();
+    recorder.store.seed_key(&key(), None).await.unwrap();
     let accesses = recorder.take();
     assert_eq!(refused(&edge, &accesses).len(), accesses.len());
-    let version = recorder.store.put_provider(&provider(), None).await.unwrap();
+    let version = recorder.store.seed_provider(&provider(), None).await.unwrap();
     let accesses = recorder.take();
     assert_eq!(refused(&edge, &accesses).len(), accesses.len());
-    recorder.store.delete_provider(&provider().slug, version).await.unwrap();
+    recorder.store.remove_provider(&provider().slug, version).await.unwrap();
     let accesses = recorder.take();
     assert_eq!(refused(&edge, &accesses).len(), accesses.len());
 }

@@ -37,12 +37,22 @@ const MEMBERS: &[Member] = &[
     host_free("edge-host", &["catalog", "gateway", "store", "runner-api"]),
     native("edge-worker", &["catalog", "edge-host", "gateway"]),
     native("edge-spin", &["catalog", "edge-host", "gateway"]),
+    native("admin-api", &["catalog"]),
     host_free("cli-dialect", &["runner-api"]),
     native("dyad-sandbox-init", &[]),
     native("dyad-runner", &["runner-api", "cli-dialect", "store"]),
     native(
         "dyad-gateway",
-        &["openai-wire", "catalog", "edge-host", "gateway", "store", "runner-api", "dyad-runner"],
+        &[
+            "openai-wire",
+            "catalog",
+            "edge-host",
+            "gateway",
+            "store",
+            "runner-api",
+            "admin-api",
+            "dyad-runner",
+        ],
     ),
     // Holds what the store sends against the policies of infra/terraform.
     native("table-policies", &["catalog", "store", "runner-api"]),

@@ -94,6 +94,8 @@ fn a_record_tells_all_its_violations() {
         created_at_ms: 1_000,
         expires_at_ms: Some(1_001),
         revoked_at_ms: None,
+        owner: String::new(),
+        previous: None,
         allowed_models: Some(Vec::new()),
         limits: ApiKeyLimits::default(),
     };

@@ -2,19 +2,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Adapter, CredentialRef, InlineCredentialError, Model, Provider, TimeoutsMs};
+use super::{Adapter, InlineCredentialError, Model, Provider, TimeoutsMs};
 use crate::StoreError;
 
 impl Provider {
     /// The form of [`RawProvider`](crate::RawProvider), to store and to list: checking it gives
     /// this provider again.
     pub fn to_raw(&self) -> Result<Value, InlineCredentialError> {
-        let credential = match &self.credential {
-            CredentialRef::None => None,
-            CredentialRef::Env(name) => Some(format!("env:{name}")),
-            CredentialRef::File(path) => Some(format!("file:{path}")),
-            CredentialRef::Inline(_) => return Err(InlineCredentialError),
-        };
+        let credential = self.credential.to_text()?;
         let mut raw = Map::new();
         raw.insert("name".to_owned(), json!(self.name));
         raw.insert("slug".to_owned(), json!(self.slug));

@@ -1,6 +1,7 @@
 //! What is read from the store, when, and who waits for it.
 
-use catalog::{ApiKey, ApiKeyHasher, KeyStore as _, LeftOut, Secret};
+use catalog::testing::SeedStore as _;
+use catalog::{ApiKey, ApiKeyHasher, LeftOut, Secret};
 use futures_util::FutureExt as _;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -266,7 +267,7 @@ fn another_key_secret_than_the_stores_is_told_and_logged_once() {
         (ready["status"].clone(), ready["key_secret"].clone())
     };
     let other = ApiKeyHasher::new(&Secret::new("another")).check();
-    let put = |check, expected| test.store.put_key_secret(check, expected).now_or_never().unwrap().unwrap();
+    let put = |check, expected| test.store.seed_key_secret(check, expected).now_or_never().unwrap().unwrap();
     assert_eq!(stands(), (json!("ready"), json!("ok")), "nobody has said yet which is the store's");
     put(other, None);
     assert_eq!(stands(), (json!("degraded"), json!("mismatch")));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use catalog::ProviderStore as _;
+use catalog::testing::SeedStore as _;
 use http::StatusCode;
 
 use crate::support::{Edge, Table, provider};
@@ -44,7 +44,7 @@ async fn reads_do_not_grow_with_requests() {
         keys.push(table.put_key(seed, |_| {}).await);
     }
     for name in ["a", "b", "c"] {
-        table.store.put_provider(&provider(name, name), None).await.unwrap();
+        table.store.seed_provider(&provider(name, name), None).await.unwrap();
     }
     counted(&table);
     let edge = table.edge();
@@ -80,7 +80,7 @@ async fn a_change_costs_what_it_concerns_twice() {
     }
     let first = |key: &catalog::ApiKey| key.id().group();
     assert!(keys[1..].iter().all(|key| first(key) != first(&keys[0])), "the test wants another seed");
-    table.store.put_provider(&provider("a", "m"), None).await.unwrap();
+    table.store.seed_provider(&provider("a", "m"), None).await.unwrap();
     let edge = table.edge();
     for _ in 0..3 {
         tick(&edge, &keys, 1).await;
@@ -95,7 +95,7 @@ async fn a_change_costs_what_it_concerns_twice() {
     assert_eq!(counted(&table), calls([("GetItem", 4 + 2)]));
 
     // A provider: all providers.
-    table.store.put_provider(&provider("b", "new"), None).await.unwrap();
+    table.store.seed_provider(&provider("b", "new"), None).await.unwrap();
     for _ in 0..4 {
         tick(&edge, &keys, 2).await;
     }

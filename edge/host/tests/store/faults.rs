@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use catalog::ProviderStore as _;
+use catalog::testing::SeedStore as _;
 use http::StatusCode;
 
 use crate::fault_proxy::Fault;
@@ -35,7 +35,7 @@ async fn check(edge: &Edge, key: &catalog::ApiKey) {
 async fn a_warm_edge_serves_on(fault: Fault, class: &str) {
     let table = Table::empty().await;
     let key = table.put_key(1, |_| {}).await;
-    table.store.put_provider(&provider("a", "m"), None).await.unwrap();
+    table.store.seed_provider(&provider("a", "m"), None).await.unwrap();
     let edge = table.edge();
     assert_eq!(edge.models(&key).await, ["m"]);
     table.proxy.plan([], fault);
@@ -50,7 +50,7 @@ async fn a_warm_edge_serves_on(fault: Fault, class: &str) {
     }
     edge.at_rest().await;
 
-    table.store.put_provider(&provider("b", "new"), None).await.unwrap();
+    table.store.seed_provider(&provider("b", "new"), None).await.unwrap();
     table.proxy.plan([], Fault::None);
     check(&edge, &key).await;
     assert_eq!(edge.models(&key).await, ["m", "new"]);
@@ -60,7 +60,7 @@ async fn a_warm_edge_serves_on(fault: Fault, class: &str) {
 async fn a_cold_edge_says_so(fault: Fault, class: &str, word: &str) {
     let table = Table::empty().await;
     let key = table.put_key(1, |_| {}).await;
-    table.store.put_provider(&provider("a", "m"), None).await.unwrap();
+    table.store.seed_provider(&provider("a", "m"), None).await.unwrap();
     let edge = table.edge();
     table.proxy.plan([], fault);
     for path in ["/v1/models", "/ready"] {
@@ -118,11 +118,11 @@ faults! {
 async fn a_slow_store_slows_nobody_down_but_the_first() {
     let table = Table::empty().await;
     let key = table.put_key(1, |_| {}).await;
-    table.store.put_provider(&provider("a", "m"), None).await.unwrap();
+    table.store.seed_provider(&provider("a", "m"), None).await.unwrap();
     let edge = table.edge();
     table.proxy.plan([], Fault::Slow(Duration::from_millis(700)));
     assert_eq!(edge.models(&key).await, ["m"]);
-    table.store.put_provider(&provider("b", "new"), None).await.unwrap();
+    table.store.seed_provider(&provider("b", "new"), None).await.unwrap();
     edge.advance(TICK);
     let began = Instant::now();
     assert_eq!(edge.models(&key).await, ["m"]);
@@ -142,7 +142,7 @@ async fn a_table_that_is_made_later_is_found() {
     assert!(answer.json.to_string().contains("DYAD_TABLE"), "{}", answer.json);
     table.store.create_table().await.unwrap();
     let key = table.put_key(1, |_| {}).await;
-    table.store.put_provider(&provider("a", "m"), None).await.unwrap();
+    table.store.seed_provider(&provider("a", "m"), None).await.unwrap();
     assert_eq!(edge.models(&key).await, ["m"]);
 }
 
@@ -151,7 +151,7 @@ async fn a_table_that_is_made_later_is_found() {
 async fn damaged_items_are_passed_over() {
     let table = Table::empty().await;
     let key = table.put_key(1, |_| {}).await;
-    table.store.put_provider(&provider("a", "m"), None).await.unwrap();
+    table.store.seed_provider(&provider("a", "m"), None).await.unwrap();
     let item = |pk: &str, sk: &str| {
         let item = serde_json::json!({
             "pk": {"S": pk}, "sk": {"S": sk}, "schema_version": {"N": "7"}, "body": {"S": "{"},

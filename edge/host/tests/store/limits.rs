@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use catalog::{ApiKey, ApiKeyLimits, ProviderStore as _};
+use catalog::testing::SeedStore as _;
+use catalog::{ApiKey, ApiKeyLimits};
 use gateway::{OnStoreFailure, Settings};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ async fn fleet(limits: ApiKeyLimits) -> (Table, ApiKey, Vec<Arc<Edge>>) {
     let table = Table::empty().await;
     let key = table.put_key(1, |record| record.limits = limits).await;
     let provider = provider_at(&format!("http://{UPSTREAM}/v1"), "up", "m");
-    table.store.put_provider(&provider, None).await.unwrap();
+    table.store.seed_provider(&provider, None).await.unwrap();
     // What an emulator that is too slow would let through on its own is no matter of this test.
     let closed = |settings: &mut Settings| settings.limits_on_store_failure = OnStoreFailure::FailClosed;
     let edges = (0..INSTANCES).map(|_| Arc::new(table.near_edge(closed))).collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use catalog::testing::SeedStore as _;
 use catalog::{ApiKey, ApiKeyLimits, ApiKeyRecord, CredentialRef, KeyStore as _, Provider, Secret};
 use dynoxide::Database;
 use edge_host::{Deployment, DynamoStore, variables};
@@ -154,11 +155,13 @@ impl Table {
             created_at_ms: 1,
             expires_at_ms: None,
             revoked_at_ms: None,
+            owner: String::new(),
+            previous: None,
             allowed_models: None,
             limits: ApiKeyLimits::default(),
         };
         change(&mut record);
-        self.store.put_key(&record, known.map(|known| known.version)).await.unwrap();
+        self.store.seed_key(&record, known.map(|known| known.version)).await.unwrap();
         key
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use catalog::{ApiKeyId, ApiKeyLimits, KeyStore, StoreError};
+use catalog::{Action, ApiKeyId, ApiKeyLimits, KeyStore, StoreError};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{CommonArgs, Failure, StoreArgs, block_on};
-use crate::embedded::{NewApiKey, create_key, now_ms};
+use crate::embedded::{NewApiKey, by, create_key, now_ms};
 use crate::output::Output;
 use crate::store_location::{OpenedStore, locate_for};
 
@@ -196,7 +196,7 @@ async fn revoke(opened: &OpenedStore, id: &ApiKeyId) -> Result<(), Failure> {
             Failure::Failed(format!("there is no API key {}; 'keys list' shows those there are", id.as_str()))
         })?;
         key.value.revoked_at_ms.get_or_insert_with(now_ms);
-        match opened.store.put_key(&key.value, Some(key.version)).await {
+        match opened.store.put_key(&key.value, Some(key.version), &by(Action::Revoke)).await {
             Ok(_) => return Ok(()),
             // Somebody changed it in between: look again.
             Err(StoreError::Conflict { .. }) => {}

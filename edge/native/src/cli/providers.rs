@@ -4,12 +4,13 @@ mod apply;
 
 use std::path::PathBuf;
 
-use catalog::{ProviderSlug, ProviderStore as _, Store as _, StoreError};
+use catalog::{Action, ProviderSlug, ProviderStore as _, Store as _, StoreError};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{CommonArgs, Failure, ProviderArgs, StoreArgs, block_on};
 use crate::discovery;
+use crate::embedded::by;
 use crate::output::{Output, count};
 use crate::providers::{gather, open_gateway};
 use crate::store_location::locate_for;
@@ -149,7 +150,7 @@ fn list_stored(args: &GatheredArgs) -> Result<(), Failure> {
         let stored = opened.store.config().await.map_err(|error| opened.error(error))?.providers;
         let mut rows = Vec::new();
         for provider in &stored {
-            let (version, provider) = (provider.version, &provider.value);
+            let (version, provider) = (provider.version, &provider.value.provider);
             let models: Vec<&str> = provider.models.iter().map(|model| model.id.as_str()).collect();
             let shown = if models.is_empty() { "those that it has".to_owned() } else { models.join(", ") };
             let state = if provider.enabled { "enabled" } else { "disabled" };
@@ -188,7 +189,7 @@ fn remove(slug: &str, store: &StoreArgs, common: &CommonArgs) -> Result<(), Fail
                     "there is no provider {slug} in {location}; 'providers list --stored' shows those there are"
                 )));
             };
-            match opened.store.delete_provider(&slug, found.version).await {
+            match opened.store.delete_provider(&slug, found.version, &by(Action::Delete)).await {
                 Ok(()) => break,
                 // Somebody changed it in between: look again.
                 Err(StoreError::Conflict { .. }) => {}

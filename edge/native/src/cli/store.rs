@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use catalog::{KeyStore as _, StoreError};
+use crate::embedded::by;
+use catalog::{Action, KeyStore as _, StoreError};
 use clap::{Args, Subcommand};
 use edge_host::variables;
 use serde_json::json;
@@ -210,7 +211,10 @@ async fn set_key_secret(opened: &OpenedStore, access: &StoreAccess, args: &InitA
         }
         None => opened.given_hasher().await?,
     };
-    let written = opened.store.put_key_secret(hasher.check(), stored.map(|stored| stored.version)).await;
+    let written = opened
+        .store
+        .put_key_secret(hasher.check(), stored.map(|stored| stored.version), &by(Action::Update))
+        .await;
     written.map_err(|error| opened.error(error))?;
     Ok(())
 }

@@ -43,7 +43,7 @@ fn damaged(item: Item) -> impl Strategy<Value = Item> {
 
 fn provider() -> Item {
     let raw = serde_json::json!({"name": "a", "type": "local", "base_url": "http://localhost"});
-    from_provider(&Provider::check(&raw.into()).unwrap(), 1).unwrap()
+    from_provider(&catalog::testing::stored(&Provider::check(&raw.into()).unwrap()), 1).unwrap()
 }
 
 fn key() -> Item {
@@ -54,6 +54,8 @@ fn key() -> Item {
         created_at_ms: 1,
         expires_at_ms: Some(2),
         revoked_at_ms: Some(3),
+        owner: String::new(),
+        previous: None,
         allowed_models: Some(vec!["m".to_owned()]),
         limits: ApiKeyLimits::default(),
     };

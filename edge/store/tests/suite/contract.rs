@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use catalog::testing::SeedStore as _;
 use catalog::{
     Adapter, ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, KeySecretCheck, Provider,
-    Secret, Store, StoreError, Versioned,
+    Secret, Store, StoreError, StoredProvider, Versioned,
 };
 use tokio::task::JoinSet;
 
@@ -62,7 +63,11 @@ async fn writes(store: &dyn Store) -> (u64, u64) {
 async fn providers(store: &dyn Store) -> Vec<Versioned<Provider>> {
     let config = store.config().await.unwrap();
     assert_eq!(config.left_out, []);
-    config.providers
+    let value = |stored: Versioned<StoredProvider>| Versioned {
+        value: stored.value.provider,
+        version: stored.version,
+    };
+    config.providers.into_iter().map(value).collect()
 }
 
 async fn keys(store: &dyn Store) -> Vec<Versioned<ApiKeyRecord>> {
@@ -78,19 +83,20 @@ async fn providers_are_kept(backend: Backend) {
     assert_eq!(store.provider(&a.slug).await.unwrap(), None);
     assert_eq!(providers(&*store).await, []);
 
-    assert_eq!(store.put_provider(&b, None).await.unwrap(), 1);
-    assert_eq!(store.put_provider(&a, None).await.unwrap(), 1);
+    assert_eq!(store.seed_provider(&b, None).await.unwrap(), 1);
+    assert_eq!(store.seed_provider(&a, None).await.unwrap(), 1);
     let changed = Provider { enabled: false, ..b.clone() };
-    assert_eq!(store.put_provider(&changed, Some(1)).await.unwrap(), 2);
+    assert_eq!(store.seed_provider(&changed, Some(1)).await.unwrap(), 2);
 
     let changed = Versioned { value: changed, version: 2 };
-    assert_eq!(store.provider(&b.slug).await.unwrap().as_ref(), Some(&changed));
+    let kept = store.provider(&b.slug).await.unwrap().unwrap();
+    assert_eq!((kept.value.provider, kept.version), (changed.value.clone(), changed.version));
     assert_eq!(providers(&*store).await, [Versioned { value: a.clone(), version: 1 }, changed]);
 
-    store.delete_provider(&b.slug, 2).await.unwrap();
+    store.remove_provider(&b.slug, 2).await.unwrap();
     assert_eq!(store.provider(&b.slug).await.unwrap(), None);
     assert_eq!(providers(&*store).await, [Versioned { value: a, version: 1 }]);
-    assert_eq!(store.put_provider(&b, None).await.unwrap(), 1);
+    assert_eq!(store.seed_provider(&b, None).await.unwrap(), 1);
 }
 
 async fn the_key_secrets_check_is_kept(backend: Backend) {
@@ -98,12 +104,12 @@ async fn the_key_secrets_check_is_kept(backend: Backend) {
     let (one, other) = (KeySecretCheck([7; 32]), KeySecretCheck([8; 32]));
     assert_eq!(store.key_secret().await.unwrap(), None);
     assert_eq!(store.config().await.unwrap().key_secret, None);
-    assert_eq!(store.put_key_secret(one, None).await.unwrap(), 1);
+    assert_eq!(store.seed_key_secret(one, None).await.unwrap(), 1);
     for stale in [None, Some(2)] {
-        assert!(is_conflict(&store.put_key_secret(other, stale).await));
+        assert!(is_conflict(&store.seed_key_secret(other, stale).await));
     }
     assert_eq!(store.key_secret().await.unwrap(), Some(Versioned { value: one, version: 1 }));
-    assert_eq!(store.put_key_secret(other, Some(1)).await.unwrap(), 2);
+    assert_eq!(store.seed_key_secret(other, Some(1)).await.unwrap(), 2);
     assert_eq!(store.key_secret().await.unwrap(), Some(Versioned { value: other, version: 2 }));
     let config = store.config().await.unwrap();
     assert_eq!((config.key_secret, config.left_out), (Some(other), vec![]));
@@ -119,6 +125,8 @@ async fn keys_are_kept(backend: Backend) {
         created_at_ms: 1,
         expires_at_ms: Some(u64::MAX),
         revoked_at_ms: Some(3),
+        owner: String::new(),
+        previous: None,
         allowed_models: Some(vec!["vendor/model:free".to_owned(), "ü".to_owned()]),
         limits: ApiKeyLimits {
             requests_per_minute: Some(u32::MAX),
@@ -132,14 +140,14 @@ async fn keys_are_kept(backend: Backend) {
     let nothing_allowed = ApiKeyRecord { allowed_models: Some(Vec::new()), ..key(3) };
     assert_eq!(store.find_key(&plain.id).await.unwrap(), None);
     for key in [&plain, &full, &nothing_allowed] {
-        assert_eq!(store.put_key(key, None).await.unwrap(), 1);
+        assert_eq!(store.seed_key(key, None).await.unwrap(), 1);
         assert_eq!(
             store.find_key(&key.id).await.unwrap(),
             Some(Versioned { value: key.clone(), version: 1 })
         );
     }
     let revoked = ApiKeyRecord { revoked_at_ms: Some(2_000), ..plain };
-    assert_eq!(store.put_key(&revoked, Some(1)).await.unwrap(), 2);
+    assert_eq!(store.seed_key(&revoked, Some(1)).await.unwrap(), 2);
 
     let mut expected =
         [(revoked, 2), (full, 1), (nothing_allowed, 1)].map(|(value, version)| Versioned { value, version });
@@ -151,23 +159,23 @@ async fn stale_writes_change_nothing(backend: Backend) {
     let store = backend.store;
     let (known, unknown) = (provider("known"), provider("unknown"));
     let changed = Provider { rank: 1, ..known.clone() };
-    store.put_provider(&known, None).await.unwrap();
-    store.put_provider(&known, Some(1)).await.unwrap();
+    store.seed_provider(&known, None).await.unwrap();
+    store.seed_provider(&known, Some(1)).await.unwrap();
     for expected in [None, Some(0), Some(1), Some(3), Some(u64::MAX)] {
-        assert!(is_conflict(&store.put_provider(&changed, expected).await), "{expected:?}");
+        assert!(is_conflict(&store.seed_provider(&changed, expected).await), "{expected:?}");
     }
-    assert!(is_conflict(&store.put_provider(&unknown, Some(1)).await));
-    assert!(is_conflict(&store.delete_provider(&known.slug, 1).await));
-    assert!(is_conflict(&store.delete_provider(&unknown.slug, 1).await));
+    assert!(is_conflict(&store.seed_provider(&unknown, Some(1)).await));
+    assert!(is_conflict(&store.remove_provider(&known.slug, 1).await));
+    assert!(is_conflict(&store.remove_provider(&unknown.slug, 1).await));
     assert_eq!(providers(&*store).await, [Versioned { value: known, version: 2 }]);
 
     let known = key(1);
-    store.put_key(&known, None).await.unwrap();
+    store.seed_key(&known, None).await.unwrap();
     let changed = ApiKeyRecord { label: "changed".to_owned(), ..known.clone() };
     for expected in [None, Some(0), Some(2), Some(u64::MAX)] {
-        assert!(is_conflict(&store.put_key(&changed, expected).await), "{expected:?}");
+        assert!(is_conflict(&store.seed_key(&changed, expected).await), "{expected:?}");
     }
-    assert!(is_conflict(&store.put_key(&key(2), Some(1)).await));
+    assert!(is_conflict(&store.seed_key(&key(2), Some(1)).await));
     assert_eq!(keys(&*store).await, [Versioned { value: known, version: 1 }]);
 
     assert_eq!(writes(&*store).await, (2, 1), "only the three writes that took place are counted");
@@ -184,19 +192,19 @@ async fn every_change_is_counted(backend: Backend) {
     assert_eq!(seen().await, expected);
     let (provider, one, other) = (provider("a"), key(1), key(2));
     assert_ne!(one.id.group(), other.id.group());
-    store.put_provider(&provider, None).await.unwrap();
+    store.seed_provider(&provider, None).await.unwrap();
     expected.providers = 1;
     assert_eq!(seen().await, expected);
-    store.put_key(&one, None).await.unwrap();
+    store.seed_key(&one, None).await.unwrap();
     expected.keys[one.id.group()] = 1;
     assert_eq!(seen().await, expected);
-    store.put_key(&one, Some(1)).await.unwrap();
-    store.put_key(&other, None).await.unwrap();
+    store.seed_key(&one, Some(1)).await.unwrap();
+    store.seed_key(&other, None).await.unwrap();
     expected.keys[one.id.group()] = 2;
     expected.keys[other.id.group()] = 1;
     assert_eq!(seen().await, expected);
-    store.put_provider(&provider, Some(1)).await.unwrap();
-    store.delete_provider(&provider.slug, 2).await.unwrap();
+    store.seed_provider(&provider, Some(1)).await.unwrap();
+    store.remove_provider(&provider.slug, 2).await.unwrap();
     expected.providers = 3;
     assert_eq!(seen().await, expected);
 }
@@ -212,9 +220,9 @@ async fn what_breaks_the_rules_is_refused(backend: Backend) {
     let Adapter::SpawnCli(config) = &mut unchecked_cli.adapter else { panic!("{unchecked_cli:?}") };
     config.cli.push('/');
     for refused in [inline, nameless, unchecked_url, unchecked_cli] {
-        assert!(is_refused(&store.put_provider(&refused, None).await), "{refused:?}");
+        assert!(is_refused(&store.seed_provider(&refused, None).await), "{refused:?}");
     }
-    assert!(is_refused(&store.put_key(&ApiKeyRecord { label: "a\nb".to_owned(), ..key(1) }, None).await));
+    assert!(is_refused(&store.seed_key(&ApiKeyRecord { label: "a\nb".to_owned(), ..key(1) }, None).await));
     assert_eq!(writes(&*store).await, (0, 0));
 }
 
@@ -224,7 +232,7 @@ async fn keys_of_all_groups_are_listed_in_order(backend: Backend) {
     for (first, seed) in ApiKeyId::FIRST_CHARACTERS.iter().rev().zip(0..) {
         let id = ApiKeyId::parse(&format!("{}{seed:011}", char::from(*first))).unwrap();
         records.push(ApiKeyRecord { id, ..key(seed) });
-        store.put_key(&records[records.len() - 1], None).await.unwrap();
+        store.seed_key(&records[records.len() - 1], None).await.unwrap();
     }
     records.reverse();
     let listed: Vec<_> = keys(&*store).await.into_iter().map(|key| key.value).collect();
@@ -236,7 +244,7 @@ async fn long_lists_are_whole_and_ordered(backend: Backend) {
     let mut records = Vec::new();
     for seed in 0..9 {
         records.push(fat_key(seed));
-        store.put_key(&records[records.len() - 1], None).await.unwrap();
+        store.seed_key(&records[records.len() - 1], None).await.unwrap();
     }
     records.sort_by(|one, other| one.id.cmp(&other.id));
     let listed: Vec<_> = keys(&*store).await.into_iter().map(|key| key.value).collect();
@@ -244,7 +252,7 @@ async fn long_lists_are_whole_and_ordered(backend: Backend) {
 
     let names = ["a", "a-1", "a1", "b", "c", "d", "e"].map(fat_provider);
     for provider in names.iter().rev() {
-        store.put_provider(provider, None).await.unwrap();
+        store.seed_provider(provider, None).await.unwrap();
     }
     let listed: Vec<_> = providers(&*store).await.into_iter().map(|provider| provider.value).collect();
     assert!(listed == names, "{} of {} providers, or out of order", listed.len(), names.len());
@@ -256,7 +264,7 @@ async fn one_of_many_creators_wins(backend: Backend) {
         let store = backend.store.clone();
         creators.spawn(async move {
             let provider = Provider { rank: creator, ..provider("a") };
-            match store.put_provider(&provider, None).await {
+            match store.seed_provider(&provider, None).await {
                 Ok(version) => Some((provider, version)),
                 Err(StoreError::Conflict { .. }) => None,
                 Err(error) => panic!("{error}"),
@@ -276,7 +284,7 @@ async fn no_update_is_lost(backend: Backend) {
         limits: ApiKeyLimits { requests_per_minute: Some(1), ..ApiKeyLimits::default() },
         ..key(1)
     };
-    backend.store.put_key(&start, None).await.unwrap();
+    backend.store.seed_key(&start, None).await.unwrap();
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
         let (store, id) = (backend.store.clone(), start.id.clone());
@@ -285,7 +293,7 @@ async fn no_update_is_lost(backend: Backend) {
             while written.len() < EACH as usize {
                 let Versioned { mut value, version } = store.find_key(&id).await.unwrap().unwrap();
                 value.limits.requests_per_minute = value.limits.requests_per_minute.map(|limit| limit + 1);
-                match store.put_key(&value, Some(version)).await {
+                match store.seed_key(&value, Some(version)).await {
                     Ok(version) => written.push(version),
                     Err(StoreError::Conflict { .. }) => {}
                     Err(error) => panic!("{error}"),

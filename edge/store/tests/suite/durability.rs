@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use catalog::testing::SeedStore as _;
 use catalog::{ApiKeyRecord, KeyStore, Store};
 use dynoxide::Database;
 use serde_json::json;
@@ -55,7 +56,7 @@ async fn write_all(store: &DynamoStore, first: u64, writes: u64, acknowledged: f
         writers.spawn(async move {
             for seed in (first..first + writes).skip(usize::try_from(writer).unwrap()).step_by(4) {
                 let key = key(seed);
-                assert_eq!(store.put_key(&key, None).await.unwrap(), 1);
+                assert_eq!(store.seed_key(&key, None).await.unwrap(), 1);
                 acknowledged(&key);
             }
         });
@@ -138,7 +139,7 @@ async fn only_the_owner_can_read_the_files() {
     let (_directory, path) = scratch_file();
     let directory = path.parent().unwrap();
     let store = DynamoStore::open_embedded(&path).await.unwrap();
-    store.put_key(&key(1), None).await.unwrap();
+    store.seed_key(&key(1), None).await.unwrap();
     assert_eq!(mode(directory), 0o700);
     let files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(
@@ -175,7 +176,7 @@ async fn what_is_not_a_store_is_refused_and_left_alone() {
 async fn expired_items_are_swept() {
     let (_directory, path) = scratch_file();
     let store = DynamoStore::open_embedded(&path).await.unwrap();
-    store.put_key(&key(1), None).await.unwrap();
+    store.seed_key(&key(1), None).await.unwrap();
     let engine = Database::new(path.to_str().unwrap()).unwrap();
     for (sk, ttl) in [("expired", "1000"), ("lives", "4000000000")] {
         let item = json!({ "pk": { "S": "LIMIT#x" }, "sk": { "S": sk }, "ttl": { "N": ttl } });

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use catalog::testing::SeedStore as _;
 use catalog::{KeyStore, ProviderStore, Store, StoreError};
 use store::{DynamoStore, Timing};
 use tokio::net::TcpListener;
@@ -38,7 +39,7 @@ enum Expected {
 async fn check(fault: Fault, expected: Expected) {
     let (store, proxy) = faulty_store().await;
     let (key, provider) = (key(1), provider("a"));
-    store.put_key(&key, None).await.unwrap();
+    store.seed_key(&key, None).await.unwrap();
     proxy.plan([], fault);
     let started = Instant::now();
     let (version, keys, config, found, read) = tokio::join!(
@@ -49,9 +50,9 @@ async fn check(fault: Fault, expected: Expected) {
         store.provider(&provider.slug),
     );
     let (put_key, put_provider, delete) = tokio::join!(
-        store.put_key(&key, Some(9)),
-        store.put_provider(&provider, Some(9)),
-        store.delete_provider(&provider.slug, 9),
+        store.seed_key(&key, Some(9)),
+        store.seed_provider(&provider, Some(9)),
+        store.remove_provider(&provider.slug, 9),
     );
     let elapsed = started.elapsed();
     assert!(elapsed < 2 * TIMING.call + SLACK, "{fault:?} took {elapsed:?}");
@@ -88,7 +89,7 @@ async fn check(fault: Fault, expected: Expected) {
 
     proxy.plan([], Fault::None);
     assert_eq!(key_writes(&store).await, 1);
-    assert_eq!(store.put_key(&key, Some(1)).await.unwrap(), 2);
+    assert_eq!(store.seed_key(&key, Some(1)).await.unwrap(), 2);
 }
 
 macro_rules! faults {
@@ -170,7 +171,7 @@ async fn a_call_ends_at_its_deadline() {
 async fn a_passing_fault_is_not_noticed() {
     let (store, proxy) = faulty_store().await;
     proxy.plan([Fault::HangUp, THROUGHPUT, answer(500, ""), Fault::Silence], Fault::None);
-    assert_eq!(store.put_key(&key(1), None).await.unwrap(), 1);
+    assert_eq!(store.seed_key(&key(1), None).await.unwrap(), 1);
     assert_eq!(proxy.requests(), 5);
     assert_eq!(key_writes(&store).await, 1);
 }
@@ -180,7 +181,7 @@ async fn a_passing_fault_is_not_noticed() {
 async fn a_lost_answer_does_not_write_twice() {
     let (store, proxy) = faulty_store().await;
     proxy.plan([Fault::LostAnswer], Fault::None);
-    assert_eq!(store.put_key(&key(1), None).await.unwrap(), 1);
+    assert_eq!(store.seed_key(&key(1), None).await.unwrap(), 1);
     assert_eq!(proxy.requests(), 2);
     assert_eq!(key_writes(&store).await, 1);
     assert_eq!(store.keys().await.unwrap().keys.len(), 1);
@@ -196,11 +197,11 @@ const COLLISION: Fault = answer(
 async fn collided_transactions_are_tried_again() {
     let (store, proxy) = faulty_store().await;
     proxy.plan([COLLISION, COLLISION], Fault::None);
-    assert_eq!(store.put_key(&key(1), None).await.unwrap(), 1);
+    assert_eq!(store.seed_key(&key(1), None).await.unwrap(), 1);
     assert_eq!(proxy.requests(), 3);
 
     proxy.plan([], COLLISION);
-    let error = store.put_key(&key(2), None).await.unwrap_err();
+    let error = store.seed_key(&key(2), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
     assert!(proxy.requests() > 1);
 }
@@ -214,7 +215,7 @@ async fn cancelled_transactions_are_told_apart() {
             "CancellationReasons":[{"Code":"ConditionalCheckFailed"},{"Code":"TransactionConflict"}]}"#,
     );
     proxy.plan([], conflict);
-    let error = store.put_key(&key(1), None).await.unwrap_err();
+    let error = store.seed_key(&key(1), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
     assert_eq!(proxy.requests(), 1);
 
@@ -224,7 +225,7 @@ async fn cancelled_transactions_are_told_apart() {
             "CancellationReasons":[{"Code":"ValidationError"},{"Code":"None"}]}"#,
     );
     proxy.plan([], invalid);
-    let error = store.put_key(&key(1), None).await.unwrap_err();
+    let error = store.seed_key(&key(1), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Broken { .. }), "{error}");
     assert_eq!(proxy.requests(), 1);
 }
@@ -233,7 +234,7 @@ async fn cancelled_transactions_are_told_apart() {
 async fn a_slow_answer_is_waited_for() {
     let (store, proxy) = faulty_store().await;
     proxy.plan([], Fault::Slow(TIMING.attempt / 4));
-    assert_eq!(store.put_key(&key(1), None).await.unwrap(), 1);
+    assert_eq!(store.seed_key(&key(1), None).await.unwrap(), 1);
     assert_eq!(key_writes(&store).await, 1);
     assert_eq!(proxy.requests(), 2);
 }

@@ -1,5 +1,6 @@
 //! The items in the table: their form, and what happens to those of another form.
 
+use catalog::testing::SeedStore as _;
 use catalog::{ApiKeyLimits, ApiKeyRecord, KeySecretCheck, ProviderSlug, StoreError};
 use serde_json::{Value, json};
 
@@ -14,6 +15,8 @@ async fn the_form_stays_as_it_is() {
     let key = ApiKeyRecord {
         expires_at_ms: Some(2_000),
         revoked_at_ms: Some(1_500),
+        owner: String::new(),
+        previous: None,
         allowed_models: Some(vec!["m".to_owned()]),
         limits: ApiKeyLimits {
             requests_per_minute: Some(60),
@@ -24,9 +27,9 @@ async fn the_form_stays_as_it_is() {
         },
         ..key(1)
     };
-    backend.store.put_key(&key, None).await.unwrap();
-    backend.store.put_provider(&provider("Ollama"), None).await.unwrap();
-    backend.store.put_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
+    backend.store.seed_key(&key, None).await.unwrap();
+    backend.store.seed_provider(&provider("Ollama"), None).await.unwrap();
+    backend.store.seed_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
 
     let key_secret = json!({
         "pk": { "S": "CONFIG" }, "sk": { "S": "KEY_SECRET" }, "schema_version": { "N": "1" }, "record_version": { "N": "1" },
@@ -64,7 +67,7 @@ async fn the_form_stays_as_it_is() {
     });
     assert_eq!(body, expected);
 
-    backend.store.put_provider(&cli_provider("Claude"), None).await.unwrap();
+    backend.store.seed_provider(&cli_provider("Claude"), None).await.unwrap();
     let stored_cli = get_raw(&engine, "CONFIG", "PROVIDER#claude");
     let body: Value = serde_json::from_str(stored_cli["body"]["S"].as_str().unwrap()).unwrap();
     let expected = json!({
@@ -91,7 +94,7 @@ async fn unreadable_providers_are_left_out_and_named() {
     for backend in [Backend::embedded().await, Backend::over_http().await] {
         let (store, engine) = (backend.store, backend.engine.unwrap());
         for name in ["a", "z"] {
-            store.put_provider(&provider(name), None).await.unwrap();
+            store.seed_provider(&provider(name), None).await.unwrap();
         }
         let version = store.config_version().await.unwrap();
         let good = with(&get_raw(&engine, "CONFIG", "PROVIDER#a"), &json!({ "sk": { "S": "PROVIDER#bad" } }));
@@ -112,7 +115,7 @@ async fn unreadable_providers_are_left_out_and_named() {
             put_raw(&engine, &with(&good, &changes));
             let config = store.config().await.unwrap();
             let slugs: Vec<_> =
-                config.providers.iter().map(|provider| provider.value.slug.as_str()).collect();
+                config.providers.iter().map(|provider| provider.value.provider.slug.as_str()).collect();
             assert_eq!(slugs, ["a", "z"], "{case}");
             assert_eq!(config.version.as_ref(), Some(&version));
             let [left_out] = &config.left_out[..] else { panic!("{case}: {:?}", config.left_out) };
@@ -139,7 +142,7 @@ fn body_of(name: &str) -> String {
 async fn what_does_not_belong_into_the_configuration_is_left_out() {
     let backend = Backend::embedded().await;
     let engine = backend.engine.unwrap();
-    backend.store.put_provider(&provider("a"), None).await.unwrap();
+    backend.store.seed_provider(&provider("a"), None).await.unwrap();
     let strange = "\u{1b}[2J".to_owned() + &"x".repeat(900);
     for sk in [&*strange, "AUDIT#1", "PROVIDER", "provider#a"] {
         put_raw(&engine, &json!({ "pk": { "S": "CONFIG" }, "sk": { "S": sk } }));
@@ -156,8 +159,8 @@ async fn unreadable_keys_are_left_out_and_named() {
     let backend = Backend::embedded().await;
     let (store, engine) = (backend.store, backend.engine.unwrap());
     let (good, bad) = (key(1), key(2));
-    store.put_key(&good, None).await.unwrap();
-    store.put_key(&bad, None).await.unwrap();
+    store.seed_key(&good, None).await.unwrap();
+    store.seed_key(&bad, None).await.unwrap();
     let partition = format!("KEY#{}", &bad.id.as_str()[..1]);
     let item = get_raw(&engine, &partition, bad.id.as_str());
     for changes in [
@@ -192,8 +195,8 @@ async fn unreadable_keys_are_left_out_and_named() {
 async fn an_unreadable_check_of_the_key_secret_takes_nothing_else_away() {
     let backend = Backend::embedded().await;
     let (store, engine) = (backend.store, backend.engine.unwrap());
-    store.put_provider(&provider("a"), None).await.unwrap();
-    store.put_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
+    store.seed_provider(&provider("a"), None).await.unwrap();
+    store.seed_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
     let item = get_raw(&engine, "CONFIG", "KEY_SECRET");
     for changes in [
         json!({ "schema_version": { "N": "2" } }),
@@ -213,7 +216,7 @@ async fn an_unreadable_check_of_the_key_secret_takes_nothing_else_away() {
 async fn an_unreadable_version_takes_nothing_else_away() {
     let backend = Backend::embedded().await;
     let (store, engine) = (backend.store, backend.engine.unwrap());
-    store.put_provider(&provider("a"), None).await.unwrap();
+    store.seed_provider(&provider("a"), None).await.unwrap();
     let item = get_raw(&engine, "CONFIG", "VERSION");
     for changes in [
         json!({ "schema_version": { "N": "2" } }),

@@ -14,6 +14,8 @@ pub(crate) fn key(seed: u64) -> ApiKeyRecord {
         created_at_ms: 1_000,
         expires_at_ms: None,
         revoked_at_ms: None,
+        owner: String::new(),
+        previous: None,
         allowed_models: None,
         limits: ApiKeyLimits::default(),
     }

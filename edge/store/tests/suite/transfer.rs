@@ -2,7 +2,8 @@
 
 use std::io::Cursor;
 
-use catalog::{ApiKeyLimits, ApiKeyRecord, CredentialRef, KeySecretCheck, Provider, Store};
+use catalog::testing::{SeedStore as _, by};
+use catalog::{Action, ApiKeyLimits, ApiKeyRecord, CredentialRef, KeySecretCheck, Provider, Store};
 use serde_json::{Value, json};
 use store::transfer::{Existing, Imported, TransferError, export, import};
 
@@ -16,14 +17,14 @@ async fn exported(store: &dyn Store) -> String {
 }
 
 async fn imported(store: &dyn Store, file: &str, existing: Existing) -> Result<Imported, TransferError> {
-    import(store, &mut Cursor::new(file), existing).await
+    import(store, &mut Cursor::new(file), existing, &by(Action::Import)).await
 }
 
 /// With all that records can have.
 async fn fill(store: &dyn Store) {
     let with_credential = Provider { credential: CredentialRef::Env("KEY".to_owned()), ..provider("Ollama") };
     for provider in [&with_credential, &cli_provider("claude")] {
-        store.put_provider(provider, None).await.unwrap();
+        store.seed_provider(provider, None).await.unwrap();
     }
     let hash = std::array::from_fn(|index| u8::try_from(index).unwrap());
     let full = ApiKeyRecord {
@@ -31,6 +32,8 @@ async fn fill(store: &dyn Store) {
         label: "Jürgens Laptop ☕".to_owned(),
         expires_at_ms: Some(u64::MAX),
         revoked_at_ms: Some(3),
+        owner: String::new(),
+        previous: None,
         allowed_models: Some(vec!["vendor/model:free".to_owned(), "ü".to_owned()]),
         limits: ApiKeyLimits {
             requests_per_minute: Some(1),
@@ -42,14 +45,14 @@ async fn fill(store: &dyn Store) {
         ..key(2)
     };
     for key in [&key(1), &full, &ApiKeyRecord { allowed_models: Some(Vec::new()), ..key(3) }] {
-        store.put_key(key, None).await.unwrap();
+        store.seed_key(key, None).await.unwrap();
     }
 }
 
 async fn content(store: &dyn Store) -> (Vec<Provider>, Vec<ApiKeyRecord>) {
     let providers = store.config().await.unwrap().providers.into_iter().map(|provider| provider.value);
     let keys = store.keys().await.unwrap().keys.into_iter().map(|key| key.value);
-    (providers.collect(), keys.collect())
+    (providers.map(|stored| stored.provider).collect(), keys.collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,9 +102,9 @@ async fn what_is_there_is_replaced_on_request_only() {
     let file = exported(&*from).await;
     let to = Backend::memory().await.store;
     let (other, extra) = (Provider { rank: 7, ..provider("Ollama") }, provider("extra"));
-    to.put_provider(&other, None).await.unwrap();
-    to.put_provider(&extra, None).await.unwrap();
-    to.put_key(&ApiKeyRecord { label: "another".to_owned(), ..key(1) }, None).await.unwrap();
+    to.seed_provider(&other, None).await.unwrap();
+    to.seed_provider(&extra, None).await.unwrap();
+    to.seed_key(&ApiKeyRecord { label: "another".to_owned(), ..key(1) }, None).await.unwrap();
     let before = (content(&*to).await, to.config_version().await.unwrap());
 
     let error = imported(&*to, &file, Existing::Refuse).await.unwrap_err();
@@ -122,14 +125,14 @@ async fn a_revoked_key_stays_revoked() {
     let store = Backend::memory().await.store;
     let (leaked, renamed) = (key(1), key(2));
     for key in [&leaked, &renamed] {
-        store.put_key(key, None).await.unwrap();
+        store.seed_key(key, None).await.unwrap();
     }
     let file = exported(&*store).await;
     let leaked = ApiKeyRecord { revoked_at_ms: Some(7), ..leaked };
-    store.put_key(&leaked, Some(1)).await.unwrap();
+    store.seed_key(&leaked, Some(1)).await.unwrap();
     let changed =
         ApiKeyRecord { revoked_at_ms: Some(8), label: "since renamed".to_owned(), ..renamed.clone() };
-    store.put_key(&changed, Some(1)).await.unwrap();
+    store.seed_key(&changed, Some(1)).await.unwrap();
 
     let error = imported(&*store, &file, Existing::Refuse).await.unwrap_err();
     assert!(matches!(&error, TransferError::Differs(names) if names.len() == 2), "{error}");
@@ -143,22 +146,22 @@ async fn a_revoked_key_stays_revoked() {
 async fn keys_of_another_secret_are_not_imported() {
     let (one, other) = (KeySecretCheck([7; 32]), KeySecretCheck([8; 32]));
     let from = Backend::memory().await.store;
-    from.put_key_secret(one, None).await.unwrap();
-    from.put_provider(&provider("Ollama"), None).await.unwrap();
+    from.seed_key_secret(one, None).await.unwrap();
+    from.seed_provider(&provider("Ollama"), None).await.unwrap();
     assert!(!exported(&*from).await.contains("key_secret"), "providers alone fit everywhere");
-    from.put_key(&key(1), None).await.unwrap();
+    from.seed_key(&key(1), None).await.unwrap();
     let file = exported(&*from).await;
     let line = format!("{{\"key_secret\":\"{}\"}}", "07".repeat(32));
     assert_eq!(file.lines().nth(1), Some(&*line));
 
     let to = Backend::memory().await.store;
-    to.put_key_secret(other, None).await.unwrap();
+    to.seed_key_secret(other, None).await.unwrap();
     for existing in [Existing::Refuse, Existing::Replace] {
         let error = imported(&*to, &file, existing).await.unwrap_err();
         assert!(matches!(error, TransferError::OtherKeySecret), "{error}");
     }
     assert_eq!(content(&*to).await, (vec![], vec![]));
-    to.put_key_secret(one, Some(1)).await.unwrap();
+    to.seed_key_secret(one, Some(1)).await.unwrap();
     assert_eq!(imported(&*to, &file, Existing::Refuse).await.unwrap().created, 2);
     let empty = Backend::memory().await.store;
     imported(&*empty, &file, Existing::Refuse).await.unwrap();

@@ -108,30 +108,10 @@ fn is_private(host: &Host<&str>) -> bool {
 /// Never repeats what was written: it may be the credential itself.
 fn check_credential(fields: &mut Fields<'_>, violations: &mut Violations) -> CredentialRef {
     let Some(text) = fields.string("credential", violations) else { return CredentialRef::None };
-    let refused = match text.split_once(':') {
-        Some(("env", name)) if is_variable_name(name) => {
-            let credential = CredentialRef::Env(name.to_owned());
-            match credential.refusal() {
-                None => return credential,
-                Some(refused) => refused,
-            }
-        }
-        Some(("file", path)) if !path.is_empty() && !path.chars().any(char::is_control) => {
-            return CredentialRef::File(path.to_owned());
-        }
-        Some(("env", _)) => {
-            "must name an environment variable: letters, digits and _, not beginning with a digit"
-        }
-        Some(("file", _)) => "must name a file",
-        _ => "must be \"env:NAME\" or \"file:PATH\"; a credential itself is not written here",
-    };
-    violations.add("credential", refused);
-    CredentialRef::None
-}
-
-fn is_variable_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    !name.is_empty() && name.bytes().all(allowed) && !name.starts_with(|first: char| first.is_ascii_digit())
+    CredentialRef::parse(text).unwrap_or_else(|refused| {
+        violations.add("credential", refused);
+        CredentialRef::None
+    })
 }
 
 fn check_forward_headers(fields: &mut Fields<'_>, violations: &mut Violations) -> Vec<String> {

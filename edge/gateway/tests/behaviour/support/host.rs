@@ -190,7 +190,10 @@ impl Host for FakeHost {
                 Some(slug) => Ok(Some(Secret::new(super::credential_of(&slug.to_lowercase())))),
                 None => Err(format!("{name} is not set")),
             },
-            CredentialRef::File(_) | CredentialRef::Inline(_) => Err("there are only variables".to_owned()),
+            CredentialRef::File(_) | CredentialRef::Sealed(_) => {
+                Err("a host opens nothing that is sealed".to_owned())
+            }
+            CredentialRef::Inline(_) => Err("there are only variables".to_owned()),
         }
     }
 }

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use catalog::testing::SeedStore as _;
 use catalog::{
-    ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, LimitStore, Provider,
-    ProviderStore as _, Secret, Versioned,
+    ApiKey, ApiKeyHasher, ApiKeyLimits, ApiKeyRecord, KeyStore as _, LimitStore, Provider, Secret, Versioned,
 };
 use gateway::{Body, Gateway, GatewayParts, Settings, full};
 use http::{HeaderMap, Method, StatusCode};
@@ -222,7 +222,7 @@ impl TestGateway {
     }
 
     pub(crate) fn put_provider(&self, provider: &Provider, expected: Option<u64>) {
-        run::ready(self.store.inner.put_provider(provider, expected)).unwrap();
+        run::ready(self.store.inner.seed_provider(provider, expected)).unwrap();
     }
 
     pub(crate) fn key_record(&self, key: &ApiKey) -> Versioned<ApiKeyRecord> {
@@ -239,11 +239,13 @@ impl TestGateway {
             created_at_ms: START_MS,
             expires_at_ms: None,
             revoked_at_ms: None,
+            owner: String::new(),
+            previous: None,
             allowed_models: None,
             limits: ApiKeyLimits::default(),
         };
         change(&mut record);
-        run::ready(self.store.inner.put_key(&record, known.map(|k| k.version))).unwrap();
+        run::ready(self.store.inner.seed_key(&record, known.map(|k| k.version))).unwrap();
     }
 
     /// Begins a request; nothing happens before it is polled.

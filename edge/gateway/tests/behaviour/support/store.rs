@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use catalog::{
-    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, ConfigSnapshot, ConfigVersion, Counter, Hold, KeyList,
-    KeySecretCheck, KeyStore, LeftOut, LimitStore, MemoryStore, Provider, ProviderSlug, ProviderStore, Store,
-    StoreError, Taken, Versioned,
+    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, By, ConfigSnapshot, ConfigVersion, Counter, Hold, KeyList,
+    KeySecretCheck, KeyStore, LeftOut, LimitStore, MemoryStore, ProviderSlug, ProviderStore, Store,
+    StoreError, StoredProvider, Taken, Versioned,
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,24 +178,26 @@ impl ProviderStore for FaultyStore {
     fn provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
-    ) -> BoxFuture<'a, Result<Option<Versioned<Provider>>, StoreError>> {
+    ) -> BoxFuture<'a, Result<Option<Versioned<StoredProvider>>, StoreError>> {
         self.faulty(self.inner.provider(slug))
     }
 
     fn put_provider<'a>(
         &'a self,
-        provider: &'a Provider,
+        provider: &'a StoredProvider,
         expected: Option<u64>,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        self.faulty(self.inner.put_provider(provider, expected))
+        self.faulty(self.inner.put_provider(provider, expected, by))
     }
 
     fn delete_provider<'a>(
         &'a self,
         slug: &'a ProviderSlug,
         expected: u64,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        self.faulty(self.inner.delete_provider(slug, expected))
+        self.faulty(self.inner.delete_provider(slug, expected, by))
     }
 }
 
@@ -225,20 +227,22 @@ impl KeyStore for FaultyStore {
         &'a self,
         key: &'a ApiKeyRecord,
         expected: Option<u64>,
+        by: &'a By,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        self.faulty(self.inner.put_key(key, expected))
+        self.faulty(self.inner.put_key(key, expected, by))
     }
 
     fn key_secret(&self) -> BoxFuture<'_, Result<Option<Versioned<KeySecretCheck>>, StoreError>> {
         self.faulty(self.inner.key_secret())
     }
 
-    fn put_key_secret(
-        &self,
+    fn put_key_secret<'a>(
+        &'a self,
         check: KeySecretCheck,
         expected: Option<u64>,
-    ) -> BoxFuture<'_, Result<u64, StoreError>> {
-        self.faulty(self.inner.put_key_secret(check, expected))
+        by: &'a By,
+    ) -> BoxFuture<'a, Result<u64, StoreError>> {
+        self.faulty(self.inner.put_key_secret(check, expected, by))
     }
 }
 

@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
-use catalog::{Provider, ProviderSlug, ProviderStore as _, Store as _, StoreError, Versioned};
+use catalog::{
+    Action as Done, Provider, ProviderId, ProviderSlug, ProviderStore as _, Store as _, StoreError,
+    StoredProvider, Versioned,
+};
 use serde_json::json;
 
 use super::ApplyArgs;
 use crate::cli::{Failure, StoreArgs, block_on};
 use crate::config;
+use crate::embedded::by;
 use crate::output::Output;
 use crate::store_location::{OpenedStore, locate_for};
 
@@ -58,14 +62,14 @@ pub(super) fn run(args: &ApplyArgs) -> Result<(), Failure> {
         };
         let mut changes = 0;
         for provider in &wanted {
-            let known = stored.iter().find(|known| known.value.slug == provider.slug).cloned();
+            let known = stored.iter().find(|known| known.value.provider.slug == provider.slug).cloned();
             let action = write(&opened, provider, known, args.dry_run).await?;
             changes += usize::from(action != Action::Unchanged);
             say(&provider.slug, action);
         }
         let is_wanted = |slug: &ProviderSlug| wanted.iter().any(|provider| provider.slug == *slug);
-        for known in stored.into_iter().filter(|known| args.prune && !is_wanted(&known.value.slug)) {
-            let slug = known.value.slug.clone();
+        for known in stored.into_iter().filter(|known| args.prune && !is_wanted(&known.value.provider.slug)) {
+            let slug = known.value.provider.slug.clone();
             remove(&opened, known, args.dry_run).await?;
             changes += 1;
             say(&slug, Action::Removed);
@@ -83,19 +87,25 @@ pub(super) fn run(args: &ApplyArgs) -> Result<(), Failure> {
 async fn write(
     opened: &OpenedStore,
     provider: &Provider,
-    mut known: Option<Versioned<Provider>>,
+    mut known: Option<Versioned<StoredProvider>>,
     dry_run: bool,
 ) -> Result<Action, Failure> {
     for _ in 0..TRIES {
         let action = match &known {
-            Some(known) if known.value == *provider => return Ok(Action::Unchanged),
+            Some(known) if known.value.provider == *provider => return Ok(Action::Unchanged),
             Some(_) => Action::Changed,
             None => Action::Created,
         };
         if dry_run {
             return Ok(action);
         }
-        match opened.store.put_provider(provider, known.map(|known| known.version)).await {
+        let version = known.as_ref().map(|known| known.version);
+        let by = by(if known.is_some() { Done::Update } else { Done::Create });
+        let record = match known {
+            Some(known) => StoredProvider { provider: provider.clone(), ..known.value },
+            None => StoredProvider::new(new_id()?, provider.clone(), &by),
+        };
+        match opened.store.put_provider(&record, version, &by).await {
             Ok(_) => return Ok(action),
             Err(StoreError::Conflict { .. }) => {
                 known = opened.store.provider(&provider.slug).await.map_err(|error| opened.error(error))?;
@@ -106,15 +116,19 @@ async fn write(
     Err(contended(&provider.slug))
 }
 
-async fn remove(opened: &OpenedStore, known: Versioned<Provider>, dry_run: bool) -> Result<(), Failure> {
-    let slug = known.value.slug.clone();
+async fn remove(
+    opened: &OpenedStore,
+    known: Versioned<StoredProvider>,
+    dry_run: bool,
+) -> Result<(), Failure> {
+    let slug = known.value.provider.slug.clone();
     let mut known = Some(known);
     for _ in 0..TRIES {
         // Gone is gone.
         let Some(version) = known.as_ref().map(|known| known.version).filter(|_| !dry_run) else {
             return Ok(());
         };
-        match opened.store.delete_provider(&slug, version).await {
+        match opened.store.delete_provider(&slug, version, &by(Done::Delete)).await {
             Ok(()) => return Ok(()),
             Err(StoreError::Conflict { .. }) => {
                 known = opened.store.provider(&slug).await.map_err(|error| opened.error(error))?;
@@ -123,6 +137,12 @@ async fn remove(opened: &OpenedStore, known: Versioned<Provider>, dry_run: bool)
         }
     }
     Err(contended(&slug))
+}
+
+fn new_id() -> Result<ProviderId, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::failed("the system has no randomness", &error))?;
+    Ok(ProviderId::from_random(&bytes))
 }
 
 fn contended(slug: &ProviderSlug) -> Failure {

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
+use catalog::Action;
 use clap::Args;
 use serde_json::json;
 use store::transfer::{Existing, TransferError, export, import};
 
 use crate::cli::{CommonArgs, Failure, StoreArgs, block_on};
+use crate::embedded::by;
 use crate::file::{self, PRIVATE};
 use crate::output::{Output, count};
 use crate::store_location::{OpenedStore, locate_for};
@@ -83,7 +85,7 @@ pub(super) fn run_import(args: &ImportArgs) -> Result<(), Failure> {
     let existing = if args.replace { Existing::Replace } else { Existing::Refuse };
     block_on(async {
         let opened = location.open().await?;
-        let imported = import(&*opened.store, &mut file, existing).await;
+        let imported = import(&*opened.store, &mut file, existing, &by(Action::Import)).await;
         let imported = imported.map_err(|error| failure(error, &opened, &shown))?;
         output.object(&json!({
             "created": imported.created, "replaced": imported.replaced, "unchanged": imported.unchanged,
