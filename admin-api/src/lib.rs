@@ -5,5 +5,6 @@
 //! gateway can do (test a provider, explain a request) is behind the [`Engine`] port.
 
 mod engine;
+mod providers;
 
 pub use engine::{Engine, FetchError, RunnerInfo};
