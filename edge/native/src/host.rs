@@ -211,3 +211,6 @@ fn classify(error: &hyper_util::client::legacy::Error) -> CallError {
     }
     if error.is_connect() { CallError::Connect } else { CallError::Closed }
 }
+
+#[cfg(test)]
+mod tests;
