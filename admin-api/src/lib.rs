@@ -11,11 +11,16 @@ mod body;
 mod change;
 mod engine;
 mod error;
+mod explain;
+mod keys;
 mod members;
 mod moment;
 mod observe;
 mod openapi;
+mod path;
 mod query;
+mod runners;
+mod schemas;
 mod service;
 mod whoami;
 
