@@ -18,6 +18,7 @@ mod moment;
 mod observe;
 mod openapi;
 mod path;
+mod providers;
 mod query;
 mod runners;
 mod schemas;
