@@ -23,6 +23,8 @@ mod query;
 mod runners;
 mod schemas;
 mod service;
+#[cfg(test)]
+mod testing;
 mod whoami;
 
 pub use actor::{Actor, Role};
