@@ -4,6 +4,7 @@
 
 mod audit;
 pub mod hex32;
+mod host_list;
 mod key;
 mod limits;
 mod memory;
@@ -16,12 +17,14 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text;
+mod upstream_hosts;
 mod usage;
 mod violation;
 
 pub use audit::{
     Action, AuditEntry, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By, KeptAnswer,
 };
+pub use host_list::HostList;
 pub use key::{
     ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord, KeySecretCheck,
     PreviousHash,
@@ -43,5 +46,6 @@ pub use store::{
     AdminStore, AnswerStore, AuditStore, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore,
     LeftOut, ProviderStore, StatusStore, Store, StoreError, Versioned,
 };
+pub use upstream_hosts::{Reach, UpstreamHosts};
 pub use usage::{Day, UsageCounts, UsageKey, UsageRow, UsageStore};
 pub use violation::{Violation, Violations};

@@ -21,7 +21,6 @@ mod estimate;
 mod event;
 mod freshness;
 mod host;
-mod host_list;
 mod metrics;
 mod nodes;
 mod normalize;
@@ -38,9 +37,9 @@ mod status;
 mod stream;
 mod timer;
 
+pub use catalog::HostList;
 pub use event::ChatEvent;
 pub use host::{Body, BoxError, BoxFuture, CallError, Host, Origin, full};
-pub use host_list::HostList;
 pub use metrics::GatewayMetrics;
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};
