@@ -41,20 +41,20 @@ macro_rules! provider_input {
             pub name: String,
             /// Names it in URLs, logs and metrics; cannot be changed. Made from the name if it is not given.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(nullable = false, pattern = "^[a-z0-9][a-z0-9-]{0,62}$", examples("vendor-eu"))]
+            #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", examples("vendor-eu"))]
             pub slug: Option<String>,
             /// For people.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(nullable = false, max_length = 1_000, default = "", pattern = r"^([^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?)?$")]
+            #[schema(max_length = 1_000, default = "", pattern = r"^([^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?)?$")]
             pub description: Option<String>,
             /// Whether it serves. One that does not gets no more requests; those under way finish.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(nullable = false, default = true)]
+            #[schema(default = true)]
             pub enabled: Option<bool>,
             /// Where several providers have a model, lower comes first. Of two enabled ones with the same model one must
             /// come first.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(nullable = false, minimum = 0, maximum = 4_294_967_295_u32, default = 100)]
+            #[schema(minimum = 0, maximum = 4_294_967_295_u32, default = 100)]
             pub rank: Option<u32>,
             $($more)*
         }
@@ -73,7 +73,7 @@ provider_input! {
         pub credentials: Option<Credentials>,
         /// Those that clients may ask for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schema(nullable = false, max_items = 5_000)]
+        #[schema(max_items = 5_000)]
         pub models: Option<Vec<Model>>,
     }
 }
@@ -90,7 +90,7 @@ provider_input! {
         pub credentials: Option<Credentials>,
         /// Those that clients may ask for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schema(nullable = false, max_items = 5_000)]
+        #[schema(max_items = 5_000)]
         pub models: Option<Vec<Model>>,
     }
 }
@@ -151,7 +151,6 @@ pub struct ProxyConfig {
     pub base_url: String,
     /// Whether models are asked of the upstream (`GET /models`) instead of listed; true if none are listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub discover_models: Option<bool>,
     /// Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the
     /// connection.
@@ -159,7 +158,6 @@ pub struct ProxyConfig {
     #[schema(schema_with = forward_headers_schema)]
     pub forward_headers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub timeouts: Option<Timeouts>,
 }
 
@@ -172,7 +170,6 @@ pub struct LocalConfig {
     pub base_url: String,
     /// Whether models are asked of the upstream (`GET /models`) instead of listed; true if none are listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub discover_models: Option<bool>,
     /// Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the
     /// connection.
@@ -180,7 +177,6 @@ pub struct LocalConfig {
     #[schema(schema_with = forward_headers_schema)]
     pub forward_headers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub timeouts: Option<Timeouts>,
 }
 
@@ -193,14 +189,13 @@ pub struct SpawnCliConfig {
     pub cli: String,
     /// The CLI's parameter that gets `adapterModelId`; empty for a CLI that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, pattern = "^([a-z][a-z0-9_]{0,31})?$", default = "model")]
+    #[schema(pattern = "^([a-z][a-z0-9_]{0,31})?$", default = "model")]
     pub model_parameter: Option<String>,
     /// Values for further parameters of the CLI, the same for every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = parameters_schema)]
     pub parameters: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub timeouts: Option<Timeouts>,
 }
 
@@ -210,19 +205,19 @@ pub struct SpawnCliConfig {
 pub struct Timeouts {
     /// Until it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 86_400_000, default = 5_000)]
+    #[schema(minimum = 1, maximum = 86_400_000, default = 5_000)]
     pub connect_ms: Option<u32>,
     /// From the request's last byte to the answer's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 86_400_000, default = 300_000)]
+    #[schema(minimum = 1, maximum = 86_400_000, default = 300_000)]
     pub first_byte_ms: Option<u32>,
     /// Between two bytes of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 86_400_000, default = 120_000)]
+    #[schema(minimum = 1, maximum = 86_400_000, default = 120_000)]
     pub idle_ms: Option<u32>,
     /// The whole call; not less than `firstByteMs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 86_400_000, default = 3_600_000)]
+    #[schema(minimum = 1, maximum = 86_400_000, default = 3_600_000)]
     pub total_ms: Option<u32>,
 }
 
@@ -241,7 +236,6 @@ pub struct Model {
     /// What the upstream calls it; the same if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
-        nullable = false,
         min_length = 1,
         max_length = 256,
         pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
@@ -250,23 +244,21 @@ pub struct Model {
     pub adapter_model_id: Option<String>,
     /// Longest answer, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 4_294_967_295_u32)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
     pub max_tokens: Option<u32>,
     /// Prompt and answer together, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 4_294_967_295_u32)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
     pub context_window: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub capabilities: Option<ModelCapabilities>,
     /// Unix seconds, for `created` of the model list; 0: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 0, maximum = 9_007_199_254_740_992_u64)]
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_992_u64)]
     pub created: Option<u64>,
     /// For `owned_by` of the model list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
-        nullable = false,
         min_length = 1,
         max_length = 256,
         pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
@@ -279,16 +271,12 @@ pub struct Model {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ModelCapabilities {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub chat: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub embeddings: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub reasoning: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub images: Option<bool>,
 }
 
