@@ -11,12 +11,17 @@ mod body;
 mod change;
 mod engine;
 mod error;
+mod explain;
+mod keys;
 mod members;
 mod moment;
 mod observe;
 mod openapi;
+mod path;
 mod providers;
 mod query;
+mod runners;
+mod schemas;
 mod service;
 mod whoami;
 
