@@ -19,10 +19,8 @@ const NAMED_MODELS: usize = 5;
 pub(crate) struct Known {
     /// By slug.
     pub(crate) stored: Vec<Versioned<StoredProvider>>,
-    /// Those that no stored one hides.
+    /// A stored one of the same slug hides one of these.
     given: Vec<Provider>,
-    /// Slugs of those that a stored one hides.
-    hidden: HashSet<ProviderSlug>,
     statuses: HashMap<ProviderId, ProviderStatus>,
     health: HashMap<ProviderSlug, Health>,
     /// What nodes that are up offer; `Err` says why it is not known.
@@ -37,13 +35,21 @@ pub(crate) enum OneOf<'a> {
     Given(&'a Provider),
 }
 
+impl OneOf<'_> {
+    pub(crate) fn provider(&self) -> &Provider {
+        match self {
+            Self::Stored(stored) => &stored.value.provider,
+            Self::Given(provider) => provider,
+        }
+    }
+}
+
 impl Known {
     pub(crate) async fn read(admin: &Admin) -> Result<Self, AdminError> {
         let engine = &admin.parts.engine;
         let stored = admin.parts.store.config().await?.providers;
         let statuses = admin.parts.store.statuses().await?.into_iter().collect();
-        let is_hidden = |given: &Provider| stored.iter().any(|other| other.value.provider.slug == given.slug);
-        let (hidden, given): (Vec<_>, Vec<_>) = engine.given().into_iter().partition(is_hidden);
+        let given = engine.given();
         let has_cli = |provider: &Provider| matches!(provider.adapter, Adapter::SpawnCli(_));
         let clis = if stored.iter().any(|other| has_cli(&other.value.provider)) || given.iter().any(has_cli) {
             offered_clis(admin).await
@@ -51,7 +57,6 @@ impl Known {
             Ok(HashSet::new())
         };
         Ok(Self {
-            hidden: hidden.into_iter().map(|provider| provider.slug).collect(),
             stored,
             given,
             statuses,
@@ -93,10 +98,15 @@ impl Known {
     /// All of them, by slug.
     pub(crate) fn all(&self) -> Vec<ProviderView> {
         let stored = self.stored.iter().map(|stored| self.show(OneOf::Stored(stored)));
-        let given = self.given.iter().map(|given| self.show(OneOf::Given(given)));
+        let given = self.given.iter().filter(|given| !self.has_stored(&given.slug));
+        let given = given.map(|given| self.show(OneOf::Given(given)));
         let mut all: Vec<_> = stored.chain(given).collect();
         all.sort_by(|one, other| one.slug.cmp(&other.slug));
         all
+    }
+
+    pub(crate) fn has_stored(&self, slug: &ProviderSlug) -> bool {
+        self.stored.iter().any(|stored| stored.value.provider.slug == *slug)
     }
 
     pub(crate) fn show(&self, one: OneOf<'_>) -> ProviderView {
@@ -178,7 +188,7 @@ impl Known {
     /// What may not be meant so, of a provider that has this id if it is stored.
     pub(crate) fn warnings(&self, provider: &Provider, id: Option<&ProviderId>) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.hidden.contains(&provider.slug) {
+        if id.is_some() && self.given.iter().any(|given| given.slug == provider.slug) {
             warnings.push(
                 "it takes the place of the provider of this slug that was given on the command line, in a file or by the surroundings"
                     .to_owned(),
@@ -196,7 +206,7 @@ impl Known {
             }
         }
         if provider.enabled {
-            let given = self.given.iter().filter(|given| given.slug != provider.slug);
+            let given = self.given.iter().filter(|given| !self.has_stored(&given.slug));
             let mut first: HashMap<&str, &Provider> = HashMap::new();
             for other in self.others(id).filter(|other| other.slug != provider.slug).chain(given) {
                 if other.enabled && other.rank < provider.rank {
@@ -205,7 +215,8 @@ impl Known {
                     }
                 }
             }
-            let behind = provider.models.iter().filter_map(|model| Some((&model.id, first.get(model.id.as_str())?)));
+            let behind =
+                provider.models.iter().filter_map(|model| Some((&model.id, first.get(model.id.as_str())?)));
             for (model, other) in behind.take(NAMED_MODELS) {
                 warnings.push(format!(
                     "the model {model:?} is asked of {} first, which has the lower rank {}",
