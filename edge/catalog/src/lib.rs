@@ -23,7 +23,8 @@ mod usage;
 mod violation;
 
 pub use audit::{
-    Action, AuditEntry, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By, KeptAnswer,
+    Action, AuditEntry, AuditError, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By,
+    KeptAnswer, verify_audit,
 };
 pub use host_list::HostList;
 pub use key::{
