@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use catalog::{
-    ApiKeyHasher, CredentialRef, KeyStore as _, MasterKeys, Store as _, StoreError, Violation, Violations,
+    ApiKeyHasher, CredentialRef, KeyStore as _, MasterKeys, Secret, Store as _, StoreError, Violation, Violations,
 };
 use edge_host::variables;
 use store::{AccessPart, DynamoStore, StoreAccess};
@@ -112,6 +112,18 @@ impl OpenedStore {
                 MasterKeyFile::open_or_make(&path).map(|file| Arc::new(file) as _)
             }
             StoreLocation::DynamoDb { master_keys, .. } => master_keys::given(master_keys),
+        }
+    }
+
+    /// The secret under which administrators' tokens are signed, made on first use; a table has none.
+    pub(crate) fn token_secret(&self) -> Result<Option<Secret>, OpenError> {
+        match &self.location {
+            StoreLocation::DataDir(directory) => {
+                let secret = DataDir::locate(Some(directory)).token_secret();
+                let failed = |source| OpenError::DataDir { path: directory.clone(), source };
+                secret.map(Some).map_err(failed)
+            }
+            StoreLocation::DynamoDb { .. } => Ok(None),
         }
     }
 
