@@ -15,6 +15,7 @@ mod members;
 mod moment;
 mod observe;
 mod openapi;
+mod providers;
 mod query;
 mod service;
 mod whoami;
