@@ -55,7 +55,7 @@ enum TokenKey {
     Secret { secret: CredentialRef, name: String },
     /// In PEM or as a JWK.
     PublicKey { algorithm: Algorithm, file: PathBuf, name: String },
-    Jwks { algorithm: Algorithm, place: JwksPlace },
+    Jwks { algorithm: Algorithm, place: JwksPlace, name: String },
 }
 
 /// Who may administer a gateway.
@@ -187,6 +187,20 @@ pub(crate) fn settle(
 }
 
 impl AdminConfig {
+    /// The secret of the tokens that count, and what they must say; `None` where nothing is said of them. `Err` where
+    /// they are signed elsewhere.
+    pub(crate) fn signing(self) -> Result<Option<(Secret, TokenRules)>, String> {
+        match self.tokens {
+            None => Ok(None),
+            Some(Tokens { key: TokenKey::Secret { secret, name }, rules }) => {
+                Ok(Some((read_secret(&secret, &name)?, rules)))
+            }
+            Some(Tokens { key: TokenKey::PublicKey { name, .. } | TokenKey::Jwks { name, .. }, .. }) => {
+                Err(format!("{name} has public keys only: whoever has the private one makes the tokens"))
+            }
+        }
+    }
+
     /// Reads the keys. `Err` says what is wrong with them.
     pub(crate) fn access(self) -> Result<Access, String> {
         let Self { is_enabled: true, tokens } = self else { return Ok(Access::Off) };
@@ -196,9 +210,7 @@ impl AdminConfig {
         };
         let (authenticator, name) = match key {
             TokenKey::Secret { secret, name } => {
-                let secret = credential::read(&secret).map_err(|reason| format!("{name}: {reason}"))?;
-                let secret = secret.unwrap_or_else(|| Secret::new(""));
-                (Authenticator::hs256(&secret, rules), name)
+                (Authenticator::hs256(&read_secret(&secret, &name)?, rules), name)
             }
             TokenKey::PublicKey { algorithm, file, name } => {
                 let key = read(&file).map_err(|reason| format!("{name}: {reason}"))?;
@@ -208,6 +220,11 @@ impl AdminConfig {
         };
         authenticator.map(Access::Tokens).map_err(|error| format!("{name}: {error}"))
     }
+}
+
+fn read_secret(secret: &CredentialRef, name: &str) -> Result<Secret, String> {
+    let read = credential::read(secret).map_err(|reason| format!("{name}: {reason}"))?;
+    read.ok_or_else(|| format!("{name}: there is none"))
 }
 
 const ONE_KEY: &str =
@@ -262,7 +279,7 @@ fn token_key(
             Some(TokenKey::PublicKey { algorithm, file: given.value.into(), name: given.name })
         }
         (None, Some(jwks)) => match jwks_place(&jwks.value) {
-            Ok(place) => Some(TokenKey::Jwks { algorithm, place }),
+            Ok(place) => Some(TokenKey::Jwks { algorithm, place, name: jwks.name }),
             Err(message) => {
                 problems.push(format!("{}: {message}", jwks.name));
                 None
@@ -330,7 +347,8 @@ mod tests {
         };
         assert_eq!(tokens.rules, expected);
         let place = JwksPlace::File("/etc/jwks.json".into());
-        assert_eq!(tokens.key, TokenKey::Jwks { algorithm: Algorithm::Es256, place });
+        let name = "DYAD_ADMIN_JWKS".to_owned();
+        assert_eq!(tokens.key, TokenKey::Jwks { algorithm: Algorithm::Es256, place, name });
         let reference = |config: AdminConfig| match config.tokens.unwrap().key {
             TokenKey::Secret { secret, .. } => secret,
             other => panic!("{other:?}"),

@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 
 /// Requests at once. Each may hold a body of a megabyte.
 const MAX_AT_ONCE: usize = 64;
-/// For a whole request; a test of a provider may take one minute of it.
-const LONGEST: Duration = Duration::from_secs(90);
+/// For a whole request. A test of a provider takes up to a minute, and the check of a long audit log more.
+const LONGEST: Duration = Duration::from_secs(600);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Whether a path is the administration's; all others are the gateway's.
@@ -39,11 +39,13 @@ async fn bound(State(permits): State<Arc<Semaphore>>, request: Request, next: Ne
     };
     match tokio::time::timeout(LONGEST, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => error(
+        Err(_) => {
+            tracing::error!("a request to the administration was given up: it took too long");
+            error(
             StatusCode::SERVICE_UNAVAILABLE,
             "timeout",
             "the request took too long; whether it was done is to be looked up",
-        ),
+        )}
     }
 }
 
@@ -67,7 +69,7 @@ fn error(status: StatusCode, code: &str, message: &str) -> Response {
     if status.is_server_error() {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if let Some(id) = crate::random::hex::<16>().ok().and_then(|id| HeaderValue::try_from(id).ok()) {
+    if let Some(id) = crate::random::hex::<16>().ok().and_then(|id| HeaderValue::try_from(format!("req_{id}")).ok()) {
         headers.insert(REQUEST_ID, id);
     }
     response
