@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use admin_api::{AdminParts, Authenticator, TokenRules};
 use axum::Router;
 use catalog::{
-    Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, KeyStore as _, MasterKeys, Provider,
-    StoreError, Violations,
+    Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, KeyStore as _, MasterKeys,
+    Provider, StoreError, Violations,
 };
 use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;

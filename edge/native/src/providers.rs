@@ -81,7 +81,10 @@ pub(crate) fn gather(args: &ProviderArgs, store: &StoreArgs, common: &CommonArgs
 
 /// A gateway on its store, and who may administer it. `local` is the runner of this machine, if there is one: those of the configuration are one
 /// fleet or the other, never both.
-pub(crate) async fn open_gateway(given: Given, local: Option<Runners>) -> Result<(EmbeddedGateway, Access), Failure> {
+pub(crate) async fn open_gateway(
+    given: Given,
+    local: Option<Runners>,
+) -> Result<(EmbeddedGateway, Access), Failure> {
     let Given { location, settings, providers, runners, credential_dir, access } = given;
     let configured = runners.map(Runners::new).transpose();
     let configured = configured.map_err(|error| Failure::failed("the runners cannot be reached", &error))?;

@@ -64,9 +64,9 @@ impl hyper::service::Service<http::Request<Incoming>> for Site {
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         if let Some(routes) = self.administration(request.uri().path()) {
             let answer = routes.clone().oneshot(request.map(axum::body::Body::new));
-            return Box::pin(async move {
-                Ok(answer.await?.map(|body| body.map_err(Into::into).boxed_unsync()))
-            });
+            return Box::pin(
+                async move { Ok(answer.await?.map(|body| body.map_err(Into::into).boxed_unsync())) },
+            );
         }
         let answer = handle(self.gateway.clone(), request);
         Box::pin(async move { Ok(answer.await) })

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use catalog::{
-    ApiKeyHasher, CredentialRef, KeyStore as _, MasterKeys, Secret, Store as _, StoreError, Violation, Violations,
+    ApiKeyHasher, CredentialRef, KeyStore as _, MasterKeys, Secret, Store as _, StoreError, Violation,
+    Violations,
 };
 use edge_host::variables;
 use store::{AccessPart, DynamoStore, StoreAccess};

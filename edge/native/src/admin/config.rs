@@ -52,10 +52,21 @@ struct Tokens {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum TokenKey {
     /// HS256. Called by the name of its giver.
-    Secret { secret: CredentialRef, name: String },
+    Secret {
+        secret: CredentialRef,
+        name: String,
+    },
     /// In PEM or as a JWK.
-    PublicKey { algorithm: Algorithm, file: PathBuf, name: String },
-    Jwks { algorithm: Algorithm, place: JwksPlace, name: String },
+    PublicKey {
+        algorithm: Algorithm,
+        file: PathBuf,
+        name: String,
+    },
+    Jwks {
+        algorithm: Algorithm,
+        place: JwksPlace,
+        name: String,
+    },
 }
 
 /// Who may administer a gateway.

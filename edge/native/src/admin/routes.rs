@@ -20,7 +20,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Whether a path is the administration's; all others are the gateway's.
 pub(crate) fn is_administration(path: &str) -> bool {
-    let is_below = |root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_below =
+        |root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     is_below("/admin") || is_below("/console") || is_below("/openapi") || path == "/openapi.json"
 }
 
@@ -42,10 +43,11 @@ async fn bound(State(permits): State<Arc<Semaphore>>, request: Request, next: Ne
         Err(_) => {
             tracing::error!("a request to the administration was given up: it took too long");
             error(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "timeout",
-            "the request took too long; whether it was done is to be looked up",
-        )}
+                StatusCode::SERVICE_UNAVAILABLE,
+                "timeout",
+                "the request took too long; whether it was done is to be looked up",
+            )
+        }
     }
 }
 
@@ -69,7 +71,9 @@ fn error(status: StatusCode, code: &str, message: &str) -> Response {
     if status.is_server_error() {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if let Some(id) = crate::random::hex::<16>().ok().and_then(|id| HeaderValue::try_from(format!("req_{id}")).ok()) {
+    if let Some(id) =
+        crate::random::hex::<16>().ok().and_then(|id| HeaderValue::try_from(format!("req_{id}")).ok())
+    {
         headers.insert(REQUEST_ID, id);
     }
     response

@@ -100,7 +100,10 @@ impl Greeting<'_> {
         let token = match self.administration {
             ServedTo::Nobody => return Vec::new(),
             ServedTo::NobodyYet => {
-                return vec!["  Console   not served: set whose tokens count (DYAD_ADMIN_JWT_SECRET; see the README)".to_owned()];
+                return vec![
+                    "  Console   not served: set whose tokens count (DYAD_ADMIN_JWT_SECRET; see the README)"
+                        .to_owned(),
+                ];
             }
             ServedTo::OwnTokens => "sign in with what 'dyad-gateway admin token' prints",
             ServedTo::ConfiguredTokens => "sign in with a token of the kind that is configured",

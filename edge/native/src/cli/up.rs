@@ -119,15 +119,12 @@ async fn serve(
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let (opened, access) = open_gateway(given, connections.runners).await?;
-    let (administration, served_to) = admin::routes(&opened, if args.no_admin { Access::Off } else { access })?;
+    let (administration, served_to) =
+        admin::routes(&opened, if args.no_admin { Access::Off } else { access })?;
     let gateway = opened.gateway();
     let discovered = tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
     let is_tls = connections.options.tls.is_some();
-    let site = Site {
-        gateway: gateway.clone(),
-        administration,
-        gateway_serves: GatewayServes::Everything,
-    };
+    let site = Site { gateway: gateway.clone(), administration, gateway_serves: GatewayServes::Everything };
     let server = Server::start(connections.listener, &site, &connections.options)
         .map_err(|error| Failure::failed("the server cannot start", &error))?;
     // To the end: a drain is worth watching.
