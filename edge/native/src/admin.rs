@@ -33,7 +33,7 @@ pub(crate) fn routes(
     Ok(match access {
         Access::Off => (None, ServedTo::Nobody),
         Access::Tokens(authenticator) => {
-            (Some(opened.admin_router(authenticator)), ServedTo::ConfiguredTokens)
+            (Some(opened.admin_router(*authenticator)), ServedTo::ConfiguredTokens)
         }
         Access::Own => match opened.token_authenticator()? {
             Some(authenticator) => (Some(opened.admin_router(authenticator)), ServedTo::OwnTokens),

@@ -60,7 +60,7 @@ pub enum OpenError {
     Credentials(#[from] NoCredentials),
     /// The table was reached and did not answer as it should, or was not reached.
     #[error("{access} cannot be used: {error}{advice}")]
-    Table { access: StoreAccess, error: StoreError, advice: String },
+    Table { access: Box<StoreAccess>, error: StoreError, advice: String },
     /// The secret under which the store's API keys are hashed is not there, cannot be one, or is another one.
     #[error("{0}")]
     KeySecret(String),

@@ -155,7 +155,7 @@ impl OpenedStore {
     /// What failed at this store, with what to do about it where that is known.
     pub(crate) fn error(&self, error: StoreError) -> OpenError {
         let StoreLocation::DynamoDb { access, .. } = &self.location else { return OpenError::Load(error) };
-        OpenError::Table { access: access.clone(), advice: advice(&error, access), error }
+        OpenError::Table { access: Box::new(access.clone()), advice: advice(&error, access), error }
     }
 }
 

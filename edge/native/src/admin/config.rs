@@ -75,7 +75,7 @@ pub(crate) enum Access {
     Off,
     /// Whoever has a token that its data directory's secret signed; nobody on a table, which has no such secret.
     Own,
-    Tokens(Authenticator),
+    Tokens(Box<Authenticator>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,7 +229,9 @@ impl AdminConfig {
             }
             TokenKey::Jwks { .. } => return Err("JWKS".to_owned()),
         };
-        authenticator.map(Access::Tokens).map_err(|error| format!("{name}: {error}"))
+        authenticator
+            .map(|authenticator| Access::Tokens(Box::new(authenticator)))
+            .map_err(|error| format!("{name}: {error}"))
     }
 }
 

@@ -38,17 +38,15 @@ async fn bound(State(permits): State<Arc<Semaphore>>, request: Request, next: Ne
             "too many requests to the administration are under way; try again in a second",
         );
     };
-    match tokio::time::timeout(LONGEST, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            tracing::error!("a request to the administration was given up: it took too long");
-            error(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "timeout",
-                "the request took too long; whether it was done is to be looked up",
-            )
-        }
-    }
+    let answered = tokio::time::timeout(LONGEST, next.run(request)).await;
+    answered.unwrap_or_else(|_| {
+        tracing::error!("a request to the administration was given up: it took too long");
+        error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "timeout",
+            "the request took too long; look up whether it was done before you repeat it",
+        )
+    })
 }
 
 /// In the place of the routes where nothing says whose tokens count.
