@@ -8,7 +8,7 @@ use admin_api::{AdminParts, Authenticator, TokenRules};
 use axum::Router;
 use catalog::{
     Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, ClaimError, KeyStore as _,
-    MasterKeys, Provider, StoreError, Violations, claim_key_secret,
+    MasterKeys, Provider, StoreError, UpstreamHosts, Violations, claim_key_secret,
 };
 use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;
@@ -35,6 +35,7 @@ pub struct EmbeddedGateway {
     given: Vec<Provider>,
     /// Asks the runners' nodes, until the gateway is closed.
     _watch: Option<AbortOnDrop>,
+    upstream_hosts: UpstreamHosts,
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -140,6 +141,7 @@ impl EmbeddedGateway {
             watch = Some(AbortOnDrop(tokio::spawn(async move { runners.watch().await })));
         }
         let host = Arc::new(host);
+        let upstream_hosts = settings.upstream_hosts.clone();
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
             store: store.store.clone(),
@@ -150,7 +152,16 @@ impl EmbeddedGateway {
         });
         gateway.set_providers(providers.clone());
         gateway.load().await.map_err(|error| store.error(error))?;
-        Ok(Self { gateway, store, hasher, master_keys, host, given: providers, _watch: watch })
+        Ok(Self {
+            gateway,
+            store,
+            hasher,
+            master_keys,
+            host,
+            given: providers,
+            _watch: watch,
+            upstream_hosts,
+        })
     }
 
     pub fn gateway(&self) -> &Gateway {
@@ -188,6 +199,7 @@ impl EmbeddedGateway {
             engine: Arc::new(engine),
             master_keys: self.master_keys.clone(),
             hasher: self.hasher.clone(),
+            upstream_hosts: self.upstream_hosts.clone(),
         }
     }
 
