@@ -6,6 +6,7 @@ mod audit;
 pub mod hex32;
 mod host_list;
 mod key;
+mod key_secret;
 mod limits;
 mod memory;
 mod provider;
@@ -22,13 +23,15 @@ mod usage;
 mod violation;
 
 pub use audit::{
-    Action, AuditEntry, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By, KeptAnswer,
+    Action, AuditEntry, AuditError, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By,
+    KeptAnswer, verify_audit,
 };
 pub use host_list::HostList;
 pub use key::{
     ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord, KeySecretCheck,
     PreviousHash,
 };
+pub use key_secret::{ClaimError, claim_key_secret};
 pub use limits::{Ask, Counter, Held, Hold, LimitStore, Period, Quantity, Taken, Window};
 pub use memory::MemoryStore;
 pub use provider::{
