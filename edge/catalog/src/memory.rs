@@ -7,8 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
     ApiKeyId, ApiKeyRecord, Ask, AuditEntry, AuditHead, AuditedChange, BoxFuture, By, ConfigSnapshot,
-    ConfigVersion, Counter, Held, Hold, KeptAnswer, KeyList, KeySecretCheck, KeyStore, LimitStore,
-    ProviderSlug, ProviderStore, Store, StoreError, StoredProvider, Taken, Versioned,
+    ConfigVersion, Counter, Day, Held, Hold, KeptAnswer, KeyList, KeySecretCheck, KeyStore, LimitStore,
+    ProviderSlug, ProviderStore, Store, StoreError, StoredProvider, Taken, UsageCounts, UsageKey, UsageRow,
+    UsageStore, Versioned,
 };
 
 /// Behaves as the durable stores do, and refuses what they refuse.
@@ -30,6 +31,8 @@ struct State {
     counters: BTreeMap<Counter, u64>,
     /// By key and holder.
     slots: BTreeMap<ApiKeyId, BTreeMap<String, Held>>,
+    /// Counts, and when the last was added.
+    usage: BTreeMap<UsageKey, (UsageCounts, u64)>,
 }
 
 impl MemoryStore {
@@ -214,6 +217,33 @@ impl LimitStore for MemoryStore {
     /// It has no clock of its own.
     fn clock_offset_ms(&self) -> i64 {
         0
+    }
+}
+
+impl UsageStore for MemoryStore {
+    fn add_usage<'a>(&'a self, row: &'a UsageRow) -> BoxFuture<'a, Result<(), StoreError>> {
+        let mut state = self.state();
+        let (counts, last_at_ms) = state.usage.entry(row.of.clone()).or_default();
+        counts.add(row.counts);
+        *last_at_ms = row.last_at_ms.max(*last_at_ms);
+        answer(Ok(()))
+    }
+
+    fn usage(&self, day: Day) -> BoxFuture<'_, Result<Vec<UsageRow>, StoreError>> {
+        let state = self.state();
+        let of_day = state.usage.iter().filter(|(of, _)| of.day == day);
+        let row =
+            |(of, &(counts, last_at_ms)): (&UsageKey, &_)| UsageRow { of: of.clone(), counts, last_at_ms };
+        answer(Ok(of_day.map(row).collect()))
+    }
+
+    fn last_used(&self) -> BoxFuture<'_, Result<Vec<(ApiKeyId, u64)>, StoreError>> {
+        let mut last_used = BTreeMap::<ApiKeyId, u64>::new();
+        for (of, (_, at_ms)) in &self.state().usage {
+            let known = last_used.entry(of.key.clone()).or_default();
+            *known = (*known).max(*at_ms);
+        }
+        answer(Ok(last_used.into_iter().collect()))
     }
 }
 

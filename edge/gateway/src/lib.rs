@@ -14,6 +14,7 @@ mod changes;
 mod classify;
 mod config;
 mod cors;
+mod credentials;
 mod embeddings;
 mod encode;
 mod error;
@@ -37,6 +38,7 @@ mod settle;
 mod status;
 mod stream;
 mod timer;
+mod usage;
 
 pub use event::ChatEvent;
 pub use host::{Body, BoxError, BoxFuture, CallError, Host, Origin, full};
