@@ -25,7 +25,7 @@ pub(crate) use self::host::{FakeHost, Recorded, START_MS};
 pub(crate) use self::keys::{FakeKeys, Reach};
 pub(crate) use self::log::Log;
 pub(crate) use self::registry::{FaultyRegistry, node};
-pub(crate) use self::run::{Read, Reading, Task};
+pub(crate) use self::run::{Read, Reading, Task, ready};
 pub(crate) use self::store::{FaultyStore, Mood};
 pub(crate) use self::upstream::{Feed, Gate, Reply, run_lines};
 

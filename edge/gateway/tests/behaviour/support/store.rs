@@ -37,7 +37,7 @@ struct Waiting {
 #[derive(Default)]
 pub(crate) struct FaultyStore {
     /// Without faults: for the test's own writes.
-    pub(super) inner: MemoryStore,
+    pub(crate) inner: MemoryStore,
     mood: Arc<Mutex<Mood>>,
     key_look_ups: AtomicUsize,
     limit_calls: Mutex<Vec<String>>,
