@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{ApiKeyHasher, KeyRing, MemoryStore, Secret, Violation, Violations};
+use catalog::{ApiKeyHasher, KeyRing, Secret, Violation, Violations};
 use gateway::{Cors, Gateway, GatewayParts, Host, HostList, OnStoreFailure, Settings};
 use http::HeaderValue;
 use store::{AccessPart, DynamoOptions, DynamoStore, StoreAccess, Timing, sdk};
@@ -142,7 +142,7 @@ impl Deployment {
             limits: store.clone(),
             runners: store.clone(),
             master_keys: Arc::new(self.master_keys),
-            usage: Arc::new(MemoryStore::default()),
+            usage: store.clone(),
             store,
             hasher: self.hasher,
             settings: self.settings,

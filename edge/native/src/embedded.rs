@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use catalog::{
-    Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, KeyRing, KeyStore as _,
-    MemoryStore, Provider, StoreError, Violations,
+    Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, KeyRing, KeyStore as _, Provider,
+    StoreError, Violations,
 };
 use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;
@@ -130,7 +130,7 @@ impl EmbeddedGateway {
             limits: store.store.clone(),
             runners: registry,
             master_keys: Arc::new(KeyRing::default()),
-            usage: Arc::new(MemoryStore::default()),
+            usage: store.store.clone(),
             settings,
         });
         gateway.set_providers(providers);
