@@ -9,6 +9,7 @@ mod answer;
 mod auth;
 mod body;
 mod change;
+mod credentials;
 mod engine;
 mod error;
 mod explain;
@@ -22,6 +23,7 @@ mod providers;
 mod query;
 mod runners;
 mod schemas;
+mod secrets;
 mod service;
 #[cfg(test)]
 mod testing;
