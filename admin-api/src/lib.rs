@@ -25,6 +25,8 @@ mod runners;
 mod schemas;
 mod secrets;
 mod service;
+#[cfg(test)]
+mod testing;
 mod whoami;
 
 pub use actor::{Actor, Role};

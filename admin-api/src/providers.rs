@@ -3,6 +3,7 @@
 mod known;
 pub(crate) mod parse;
 mod rotate;
+mod schema;
 mod test;
 mod view;
 mod wire;

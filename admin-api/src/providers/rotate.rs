@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::known::Known;
 use super::parse::{self, WrittenCredential};
 use super::view::{ProviderView, TestView};
-use super::{NotStored, store, test};
+use super::{NotStored, schema, store, test};
 use crate::answer::Answer;
 use crate::body::Body;
 use crate::change::{Change, IfMatch, Race};
@@ -31,15 +31,7 @@ const DEFAULT_OVERLAP_SECONDS: u64 = 60 * 60;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[expect(dead_code, reason = "the schema of what is read below")]
 pub(crate) struct CredentialRotation {
-    /// The upstream's API key, or where the gateway finds it: `env:NAME` or `file:PATH`.
-    #[schema(
-        format = "password",
-        write_only,
-        min_length = 1,
-        max_length = 8_192,
-        pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f-\x9f]+|[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)$",
-        example = "env:OPENAI_API_KEY"
-    )]
+    #[schema(schema_with = schema::api_key)]
     api_key: String,
     /// For how long the one before is still used where the upstream refuses the new one.
     #[schema(minimum = 0, maximum = 604_800, default = 3_600)]

@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 
 use catalog::{Adapter, Capabilities, Provider, ProviderKind, TimeoutsMs};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{
-    AdditionalProperties, Array, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type,
-};
+
+use super::schema;
 
 /// The only value of `type` that the schema has.
 macro_rules! kind {
@@ -36,16 +34,14 @@ macro_rules! provider_input {
         #[derive(Debug, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         pub(crate) struct $name {
-            /// What people call it.
-            #[schema(min_length = 1, max_length = 100, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", examples("Vendor (EU)"))]
+            #[schema(schema_with = schema::name)]
             pub(crate) name: String,
             /// Names it in URLs, logs and metrics; cannot be changed. Made from the name if it is not given.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", examples("vendor-eu"))]
             pub(crate) slug: Option<String>,
-            /// For people.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(max_length = 1_000, default = "", pattern = r"^([^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?)?$")]
+            #[schema(schema_with = schema::description)]
             pub(crate) description: Option<String>,
             /// Whether it serves. One that does not gets no more requests; those under way finish.
             #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,9 +122,9 @@ pub(crate) enum ProviderInput {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ProviderPatch {
-    #[schema(max_length = 100)]
+    #[schema(schema_with = schema::name)]
     pub(crate) name: Option<String>,
-    #[schema(max_length = 1_000)]
+    #[schema(schema_with = schema::description)]
     pub(crate) description: Option<String>,
     pub(crate) enabled: Option<bool>,
     #[schema(minimum = 0, maximum = 4_294_967_295_u32)]
@@ -155,7 +151,7 @@ pub(crate) struct ProxyConfig {
     /// Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the
     /// connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = forward_headers_schema)]
+    #[schema(schema_with = schema::forward_headers)]
     pub(crate) forward_headers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeouts: Option<Timeouts>,
@@ -174,7 +170,7 @@ pub(crate) struct LocalConfig {
     /// Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the
     /// connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = forward_headers_schema)]
+    #[schema(schema_with = schema::forward_headers)]
     pub(crate) forward_headers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeouts: Option<Timeouts>,
@@ -193,7 +189,7 @@ pub(crate) struct SpawnCliConfig {
     pub(crate) model_parameter: Option<String>,
     /// Values for further parameters of the CLI, the same for every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = parameters_schema)]
+    #[schema(schema_with = schema::parameters)]
     pub(crate) parameters: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeouts: Option<Timeouts>,
@@ -225,22 +221,10 @@ pub(crate) struct Timeouts {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Model {
-    /// What clients call it.
-    #[schema(
-        min_length = 1,
-        max_length = 256,
-        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
-        examples("gpt-4o")
-    )]
+    #[schema(schema_with = schema::dyad_model_id)]
     pub(crate) dyad_model_id: String,
-    /// What the upstream calls it; the same if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(
-        min_length = 1,
-        max_length = 256,
-        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
-        examples("gpt-4o-2024-11-20")
-    )]
+    #[schema(schema_with = schema::adapter_model_id)]
     pub(crate) adapter_model_id: Option<String>,
     /// Longest answer, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -256,13 +240,8 @@ pub(crate) struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 9_007_199_254_740_992_u64)]
     pub(crate) created: Option<u64>,
-    /// For `owned_by` of the model list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(
-        min_length = 1,
-        max_length = 256,
-        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
-    )]
+    #[schema(schema_with = schema::owned_by)]
     pub(crate) owned_by: Option<String>,
 }
 
@@ -284,17 +263,8 @@ pub(crate) struct ModelCapabilities {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Credentials {
-    /// The upstream's API key, which is sealed before it is stored; or where the gateway finds it: `env:NAME` for an
-    /// environment variable, `file:PATH` for a file. `null`: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(
-        format = "password",
-        write_only,
-        min_length = 1,
-        max_length = 8_192,
-        pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f-\x9f]+|[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)$",
-        examples("env:OPENAI_API_KEY")
-    )]
+    #[schema(schema_with = schema::api_key_or_null)]
     pub(crate) api_key: Option<String>,
 }
 
@@ -305,37 +275,6 @@ pub(crate) enum AdapterConfig {
     Proxy(ProxyConfig),
     Local(LocalConfig),
     SpawnCli(SpawnCliConfig),
-}
-
-fn text_schema() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String))
-}
-
-fn forward_headers_schema() -> Array {
-    ArrayBuilder::new()
-        .description(Some(
-            "Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the connection.",
-        ))
-        .items(text_schema().min_length(Some(1)).pattern(Some("^[!#$%&'*+.^_`|~0-9a-z-]+$")))
-        .max_items(Some(32))
-        .unique_items(true)
-        .examples([json!(["x-title"])])
-        .build()
-}
-
-fn parameters_schema() -> Object {
-    let value = text_schema()
-        .min_length(Some(1))
-        .max_length(Some(256))
-        .pattern(Some(r"^[^-\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"));
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::Object))
-        .description(Some("Values for further parameters of the CLI, the same for every request."))
-        .property_names(Some(text_schema().pattern(Some("^[a-z][a-z0-9_]{0,31}$"))))
-        .additional_properties(Some(AdditionalProperties::RefOr(value.build().into())))
-        .max_properties(Some(32))
-        .examples([json!({"effort": "low"})])
-        .build()
 }
 
 impl ProviderInput {
