@@ -296,3 +296,6 @@ fn random() -> [u8; 32] {
     fill_random(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests;
