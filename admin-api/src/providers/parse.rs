@@ -220,7 +220,7 @@ fn rename(
         match members.iter().find(|(wire, _)| *wire == name) {
             Some((_, own)) => drop(named.insert((*own).to_owned(), value)),
             None => {
-                mistakes.add(format!("{pointer}/{}", pointer_part(&name)), refusal(&name, members, pointer))
+                mistakes.add(format!("{pointer}/{}", pointer_part(&name)), refusal(&name, members, pointer));
             }
         }
     }

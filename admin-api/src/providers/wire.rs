@@ -198,6 +198,7 @@ pub(crate) struct SpawnCliConfig {
 /// How long an upstream may take, in milliseconds.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the members' names")]
 pub(crate) struct Timeouts {
     /// Until it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
