@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use catalog::{Action, Provider, ProviderStatus, Secret, Versioned};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -41,6 +41,15 @@ pub(crate) struct CredentialRotation {
     test: Option<bool>,
 }
 
+/// What `AdminError::TestFailed` is answered as.
+#[derive(Serialize, ToSchema)]
+struct FailedRotation {
+    /// As of every error; its code is `test_failed`.
+    #[schema(value_type = Object)]
+    error: Value,
+    test: TestView,
+}
+
 /// What a request for a rotation says.
 struct Rotation {
     credential: WrittenCredential,
@@ -58,7 +67,7 @@ struct Rotation {
     request_body = CredentialRotation,
     responses(
         (status = 200, description = "The new one is used", body = ProviderView),
-        (status = 422, description = "The new one did not pass its test"),
+        (status = 422, description = "The new one did not pass its test", body = FailedRotation),
     ),
 )]
 pub(crate) async fn rotate_credential(
