@@ -11,13 +11,20 @@ mod body;
 mod change;
 mod engine;
 mod error;
+mod explain;
+mod keys;
 mod members;
 mod moment;
 mod observe;
 mod openapi;
+mod path;
 mod providers;
 mod query;
+mod runners;
+mod schemas;
 mod service;
+#[cfg(test)]
+mod testing;
 mod whoami;
 
 pub use actor::{Actor, Role};
