@@ -6,6 +6,7 @@
 
 mod actor;
 mod answer;
+mod audit;
 mod auth;
 mod body;
 mod change;
@@ -25,6 +26,7 @@ mod schemas;
 mod service;
 #[cfg(test)]
 mod testing;
+mod usage;
 mod whoami;
 
 pub use actor::{Actor, Role};
