@@ -10,6 +10,7 @@ mod audit;
 mod auth;
 mod body;
 mod change;
+mod credentials;
 mod engine;
 mod error;
 mod explain;
@@ -23,6 +24,7 @@ mod providers;
 mod query;
 mod runners;
 mod schemas;
+mod secrets;
 mod service;
 #[cfg(test)]
 mod testing;

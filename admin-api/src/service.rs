@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get};
-use catalog::{AdminStore, ApiKeyHasher, MasterKeys};
+use catalog::{AdminStore, ApiKeyHasher, MasterKeys, UpstreamHosts};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
@@ -18,7 +18,7 @@ use crate::change::replay_answers;
 use crate::engine::Engine;
 use crate::error::AdminError;
 use crate::observe::observe;
-use crate::{audit, explain, keys, openapi, runners, usage, whoami};
+use crate::{audit, explain, keys, openapi, providers, runners, secrets, usage, whoami};
 
 /// What the API works with.
 pub struct AdminParts {
@@ -27,6 +27,8 @@ pub struct AdminParts {
     /// For credentials and kept answers; without any key, nothing can be sealed.
     pub master_keys: Arc<dyn MasterKeys>,
     pub hasher: ApiKeyHasher,
+    /// Where the providers of the store may lead.
+    pub upstream_hosts: UpstreamHosts,
 }
 
 /// The state of every handler.
@@ -94,6 +96,16 @@ fn build(admin: &Arc<Admin>) -> Router {
 fn all_routes(admin: &Arc<Admin>) -> OpenApiRouter<Arc<Admin>> {
     Routes { admin: admin.clone(), router: OpenApiRouter::new() }
         .open_to(Role::Viewer, routes!(whoami::show_whoami))
+        .open_to(Role::Viewer, routes!(providers::list_providers))
+        .open_to(Role::Admin, routes!(providers::create_provider))
+        .open_to(Role::Viewer, routes!(providers::show_provider))
+        .open_to(
+            Role::Admin,
+            routes!(providers::replace_provider, providers::patch_provider, providers::delete_provider),
+        )
+        .open_to(Role::Admin, routes!(providers::test_provider))
+        .open_to(Role::Admin, routes!(providers::rotate_credential))
+        .open_to(Role::Admin, routes!(secrets::rewrap_secrets))
         .open_to(Role::Viewer, routes!(keys::list_keys))
         .open_to(Role::Admin, routes!(keys::create_key))
         .open_to(Role::Viewer, routes!(keys::show_key))
