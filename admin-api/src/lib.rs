@@ -4,6 +4,8 @@
 //! gateway's own routes; `dyad-admin` serves it alone where the edge is a Worker or a Spin component. What only a running
 //! gateway can do (test a provider, explain a request) is behind the [`Engine`] port.
 
+mod console;
 mod engine;
 
+pub use console::console_routes;
 pub use engine::{Engine, FetchError, RunnerInfo};
