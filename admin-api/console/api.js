@@ -28,7 +28,9 @@ const silent = (status) =>
 
 /** `path` with the parameters that have a value. */
 export function withQuery(path, query = {}) {
-  const entries = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const entries = Object.entries(query).filter(
+    ([, value]) => value !== null && value !== undefined && value !== "",
+  );
   return entries.length === 0 ? path : `${path}?${new URLSearchParams(entries)}`;
 }
 
@@ -61,7 +63,11 @@ export class Api {
   }
 
   /** Answers `{status, body, etag, response}`; throws ApiError. */
-  async send(method, path, { query, body, ifMatch, repeatKey, accept, type = "application/json", onPage = method === "GET" } = {}) {
+  async send(
+    method,
+    path,
+    { query, body, ifMatch, repeatKey, accept, type = "application/json", onPage = method === "GET" } = {},
+  ) {
     const headers = { authorization: `Bearer ${this.token}`, accept: accept ?? "application/json" };
     if (body !== undefined) headers["content-type"] = type;
     if (ifMatch) headers["if-match"] = ifMatch;
@@ -69,7 +75,14 @@ export class Api {
     const signals = [AbortSignal.timeout(TIMEOUT_MS)];
     // What changes something is not given up because somebody looks elsewhere.
     if (onPage && this.signal) signals.push(this.signal);
-    const init = { method, headers, signal: AbortSignal.any(signals), cache: "no-store", credentials: "omit", redirect: "error" };
+    const init = {
+      method,
+      headers,
+      signal: AbortSignal.any(signals),
+      cache: "no-store",
+      credentials: "omit",
+      redirect: "error",
+    };
     if (body !== undefined) init.body = JSON.stringify(body);
     let response, text;
     try {

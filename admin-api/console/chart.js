@@ -38,14 +38,34 @@ export function columns(rows, parts, label) {
     svg("text", { class: "axis", x: left - 8, y: y(share) + 4, "text-anchor": "end" }, compact(top * share)),
   ]);
   const every = Math.ceil(rows.length / 8);
-  const days = rows.map(({ name }, index) =>
-    index % every === 0 && svg("text", { class: "axis", x: left + (index + 0.5) * step, y: height - 6, "text-anchor": "middle" }, name.slice(5)),
+  const days = rows.map(
+    ({ name }, index) =>
+      index % every === 0 &&
+      svg(
+        "text",
+        { class: "axis", x: left + (index + 0.5) * step, y: height - 6, "text-anchor": "middle" },
+        name.slice(5),
+      ),
   );
   const shapes = bars.map((stacked, index) =>
-    stacked.map(({ from, to }, part) =>
-      to > from &&
-      svg("rect", { class: `part-${part}`, x: left + (index + 0.15) * step, width: Math.max(step * 0.7, 0.5), y: y(to), height: y(from) - y(to) },
-        svg("title", null, `${rows[index].name}: ${number(rows[index][parts[part].count])} ${parts[part].label}`)),
+    stacked.map(
+      ({ from, to }, part) =>
+        to > from &&
+        svg(
+          "rect",
+          {
+            class: `part-${part}`,
+            x: left + (index + 0.15) * step,
+            width: Math.max(step * 0.7, 0.5),
+            y: y(to),
+            height: y(from) - y(to),
+          },
+          svg(
+            "title",
+            null,
+            `${rows[index].name}: ${number(rows[index][parts[part].count])} ${parts[part].label}`,
+          ),
+        ),
     ),
   );
   return drawing(height, label, parts, [lines, shapes, days]);
@@ -61,9 +81,20 @@ export function bars(rows, parts, label) {
     const total = parts.reduce((sum, { count }) => sum + row[count], 0);
     const middle = index * line + line / 2;
     return [
-      svg("text", { class: "axis", x: left - 8, y: middle + 4, "text-anchor": "end" }, shorten(row.name), svg("title", null, row.name)),
-      stacked[index].map(({ from, to }, part) =>
-        to > from && svg("rect", { class: `part-${part}`, x: x(from), width: x(to) - x(from), y: middle - 8, height: 16 }, svg("title", null, `${row.name}: ${number(row[parts[part].count])} ${parts[part].label}`)),
+      svg(
+        "text",
+        { class: "axis", x: left - 8, y: middle + 4, "text-anchor": "end" },
+        shorten(row.name),
+        svg("title", null, row.name),
+      ),
+      stacked[index].map(
+        ({ from, to }, part) =>
+          to > from &&
+          svg(
+            "rect",
+            { class: `part-${part}`, x: x(from), width: x(to) - x(from), y: middle - 8, height: 16 },
+            svg("title", null, `${row.name}: ${number(row[parts[part].count])} ${parts[part].label}`),
+          ),
       ),
       svg("text", { class: "axis", x: x(stacked[index].at(-1).to) + 6, y: middle + 4 }, compact(total)),
     ];
@@ -75,11 +106,24 @@ const shorten = (name) => (name.length > 28 ? `${name.slice(0, 27)}…` : name);
 
 function drawing(height, label, parts, content) {
   const title = newId("chart");
-  const legend = parts.length > 1 && h("p", { class: "legend", "aria-hidden": "true" }, parts.map(({ label: text }, part) => h("span", null, h("span", { class: `swatch part-${part}` }), ` ${text} `)));
+  const legend =
+    parts.length > 1 &&
+    h(
+      "p",
+      { class: "legend", "aria-hidden": "true" },
+      parts.map(({ label: text }, part) =>
+        h("span", null, h("span", { class: `swatch part-${part}` }), ` ${text} `),
+      ),
+    );
   return h(
     "figure",
     null,
-    svg("svg", { role: "img", "aria-labelledby": title, viewBox: `0 0 ${WIDTH} ${Math.max(height, 1)}` }, svg("title", { id: title }, `${label}. The table below has the numbers.`), content),
+    svg(
+      "svg",
+      { role: "img", "aria-labelledby": title, viewBox: `0 0 ${WIDTH} ${Math.max(height, 1)}` },
+      svg("title", { id: title }, `${label}. The table below has the numbers.`),
+      content,
+    ),
     legend,
   );
 }

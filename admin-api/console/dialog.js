@@ -25,17 +25,32 @@ export function confirmDialog({ title, text, action, act, dangerous = false, con
       close();
     };
     const confirm = button(action, finish, { slot, class: dangerous ? "dangerous" : "primary" });
-    const cancel = h("button", { type: "button", class: "quiet", autofocus: true, click: () => close() }, "Cancel");
-    const close = openDialog(title, [h("p", null, text), content, slot, h("div", { class: "buttons" }, cancel, confirm)], {
-      onClose: resolve,
-    });
+    const cancel = h(
+      "button",
+      { type: "button", class: "quiet", autofocus: true, click: () => close() },
+      "Cancel",
+    );
+    const close = openDialog(
+      title,
+      [h("p", null, text), content, slot, h("div", { class: "buttons" }, cancel, confirm)],
+      {
+        onClose: resolve,
+      },
+    );
   });
 }
 
 /** Shows a secret for the one time that there is. */
 export function secretDialog(title, secret, explanation) {
   return new Promise((resolve) => {
-    const field = h("input", { type: "text", readonly: true, value: secret, class: "code", id: newId("secret"), focus: () => field.select() });
+    const field = h("input", {
+      type: "text",
+      readonly: true,
+      value: secret,
+      class: "code",
+      id: newId("secret"),
+      focus: () => field.select(),
+    });
     const said = h("p", { role: "status" });
     const copy = async () => {
       try {
@@ -68,7 +83,12 @@ export function secretDialog(title, secret, explanation) {
 /** Somebody else changed it: an error's place, with the offer to see the new state. */
 export function changedElsewhere(error, load) {
   if (error.status !== 412) return error;
-  const box = problem({ message: "Somebody else has changed this since you opened it. Nothing of yours was saved.", requestId: error.requestId });
-  box.append(h("div", { class: "buttons" }, h("button", { type: "button", click: load }, "Load the new state")));
+  const box = problem({
+    message: "Somebody else has changed this since you opened it. Nothing of yours was saved.",
+    requestId: error.requestId,
+  });
+  box.append(
+    h("div", { class: "buttons" }, h("button", { type: "button", click: load }, "Load the new state")),
+  );
   return Object.assign(error, { element: box });
 }

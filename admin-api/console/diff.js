@@ -6,13 +6,24 @@ export function differences(before, after, path = "") {
   const bothAre = (check) => check(before) && check(after);
   if (bothAre(Array.isArray) || bothAre(isPlain)) {
     const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
-    return [...keys].flatMap((key) => differences(own(before, key), own(after, key), `${path}/${escape(key)}`));
+    return [...keys].flatMap((key) =>
+      differences(own(before, key), own(after, key), `${path}/${escape(key)}`),
+    );
   }
   // What is new or gone as a whole is told member by member too: that reads better than one long line.
-  const other = before === undefined || before === null ? after : after === undefined || after === null ? before : undefined;
+  const other =
+    before === undefined || before === null
+      ? after
+      : after === undefined || after === null
+        ? before
+        : undefined;
   if (isPlain(other) && Object.keys(other).length > 0) {
     return Object.keys(other).flatMap((key) =>
-      differences(other === before ? other[key] : undefined, other === after ? other[key] : undefined, `${path}/${escape(key)}`),
+      differences(
+        other === before ? other[key] : undefined,
+        other === after ? other[key] : undefined,
+        `${path}/${escape(key)}`,
+      ),
     );
   }
   return [{ path: path || "/", before, after }];
@@ -22,7 +33,8 @@ const isPlain = (value) => typeof value === "object" && value !== null && !Array
 const own = (object, key) => (Object.hasOwn(object, key) ? object[key] : undefined);
 /** As RFC 6901 has it. */
 const escape = (key) => key.replaceAll("~", "~0").replaceAll("/", "~1");
-const same = (a, b) => a === b || (a !== undefined && b !== undefined && JSON.stringify(a) === JSON.stringify(b));
+const same = (a, b) =>
+  a === b || (a !== undefined && b !== undefined && JSON.stringify(a) === JSON.stringify(b));
 
 /** What makes `after` of `before` as a merge patch (RFC 7396): members that are gone are null. */
 export function mergePatch(before, after) {

@@ -16,9 +16,12 @@ function build(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value === true) element.setAttribute(name, "");
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, String(value));
+    else if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(name, String(value));
   }
-  const shown = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  const shown = children
+    .flat(Infinity)
+    .filter((child) => child !== null && child !== undefined && child !== false);
   element.append(...shown.map((child) => (child instanceof Node ? child : String(child))));
   return element;
 }
@@ -44,7 +47,11 @@ export function problem(error) {
     { class: "problem", role: "alert", tabindex: -1 },
     h("p", null, h("strong", null, "That did not work. "), error.message),
     details.length > 0 &&
-      h("ul", null, details.map(({ pointer, message }) => h("li", null, h("code", null, pointer || "/"), ` ${message}`))),
+      h(
+        "ul",
+        null,
+        details.map(({ pointer, message }) => h("li", null, h("code", null, pointer || "/"), ` ${message}`)),
+      ),
     error.requestId && h("p", { class: "hint" }, "Request id: ", h("code", null, error.requestId)),
   );
 }
@@ -78,7 +85,11 @@ export function table(caption, columns, rows, { empty = "There are none." } = {}
   const cell = (column, row, index) =>
     h(
       index === 0 ? "th" : "td",
-      { scope: index === 0 ? "row" : null, class: column.numeric ? "number" : null, "data-label": column.label },
+      {
+        scope: index === 0 ? "row" : null,
+        class: column.numeric ? "number" : null,
+        "data-label": column.label,
+      },
       column.cell(row),
     );
   return h(
@@ -88,8 +99,28 @@ export function table(caption, columns, rows, { empty = "There are none." } = {}
       "table",
       null,
       h("caption", null, caption),
-      h("thead", null, h("tr", null, columns.map(({ label, numeric }) => h("th", { scope: "col", class: numeric ? "number" : null }, label)))),
-      h("tbody", null, rows.map((row) => h("tr", null, columns.map((column, index) => cell(column, row, index))))),
+      h(
+        "thead",
+        null,
+        h(
+          "tr",
+          null,
+          columns.map(({ label, numeric }) =>
+            h("th", { scope: "col", class: numeric ? "number" : null }, label),
+          ),
+        ),
+      ),
+      h(
+        "tbody",
+        null,
+        rows.map((row) =>
+          h(
+            "tr",
+            null,
+            columns.map((column, index) => cell(column, row, index)),
+          ),
+        ),
+      ),
     ),
   );
 }
@@ -97,7 +128,11 @@ export function table(caption, columns, rows, { empty = "There are none." } = {}
 /** Terms and what they are; entries whose value is null are left out. */
 export function facts(entries) {
   const shown = entries.filter(([, value]) => value !== null && value !== undefined);
-  return h("dl", { class: "facts" }, shown.map(([term, value]) => h("div", null, h("dt", null, term), h("dd", null, value))));
+  return h(
+    "dl",
+    { class: "facts" },
+    shown.map(([term, value]) => h("div", null, h("dt", null, term), h("dd", null, value))),
+  );
 }
 
 /** A time, short for people and exact for machines and on hover. */

@@ -50,15 +50,24 @@ export function exampleOf(document, schema, depth = 0) {
   if (plain.oneOf) return exampleOf(document, plain.oneOf[0], depth + 1);
   if (plain.properties) {
     const entries = Object.entries(plain.properties);
-    return Object.fromEntries(entries.map(([name, property]) => [name, exampleOf(document, property, depth + 1)]));
+    return Object.fromEntries(
+      entries.map(([name, property]) => [name, exampleOf(document, property, depth + 1)]),
+    );
   }
   if (plain.type === "array") return [exampleOf(document, plain.items, depth + 1)];
   if (plain.nullable) return null;
-  return { object: {}, integer: 1, number: 1, boolean: true, string: textExample(plain.format) }[plain.type] ?? null;
+  return (
+    { object: {}, integer: 1, number: 1, boolean: true, string: textExample(plain.format) }[plain.type] ??
+    null
+  );
 }
 
 function textExample(format) {
-  return { "date-time": "2026-11-21T10:52:07.123Z", date: "2026-11-21", uri: "https://api.example.com/v1" }[format] ?? "…";
+  return (
+    { "date-time": "2026-11-21T10:52:07.123Z", date: "2026-11-21", uri: "https://api.example.com/v1" }[
+      format
+    ] ?? "…"
+  );
 }
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
@@ -71,7 +80,13 @@ export function byTag(document) {
       const tag = item[method].tags?.[0] ?? "other";
       if (!tags.has(tag)) tags.set(tag, []);
       const parameters = [...(item.parameters ?? []), ...(item[method].parameters ?? [])];
-      tags.get(tag).push({ method, path, operation: { ...item[method], parameters: parameters.map((each) => resolve(document, each)) } });
+      tags
+        .get(tag)
+        .push({
+          method,
+          path,
+          operation: { ...item[method], parameters: parameters.map((each) => resolve(document, each)) },
+        });
     }
   }
   return [...tags].filter(([, operations]) => operations.length > 0);

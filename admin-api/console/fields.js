@@ -18,7 +18,12 @@ export function makeField(context, name, schema, value, { required = false, labe
 const BUILDERS = { object, list, lines, pairs, choice, flag, number, time, secret, text, json };
 
 /** A label, a control, a hint and room for an error. */
-function single({ name, schema, required, label, context }, control, read, { hint = schema.description } = {}) {
+function single(
+  { name, schema, required, label, context },
+  control,
+  read,
+  { hint = schema.description } = {},
+) {
   const id = newId(name);
   const [hintId, errorId] = [`${id}-hint`, `${id}-error`];
   const error = h("p", { class: "error", id: errorId, hidden: true });
@@ -102,7 +107,9 @@ function object(field) {
     ]),
   );
   const read = () => {
-    const given = [...fields].map(([name, each]) => [name, each.read()]).filter(([, each]) => each !== undefined);
+    const given = [...fields]
+      .map(([name, each]) => [name, each.read()])
+      .filter(([, each]) => each !== undefined);
     return given.length > 0 || required ? Object.fromEntries(given) : undefined;
   };
   return group(field, {
@@ -141,7 +148,15 @@ function list(field) {
     number();
     return item;
   };
-  const addButton = h("button", { type: "button", class: "quiet", click: () => add(undefined).element.querySelector("input, select, textarea").focus() }, `Add a ${one}`);
+  const addButton = h(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      click: () => add(undefined).element.querySelector("input, select, textarea").focus(),
+    },
+    `Add a ${one}`,
+  );
   (value ?? []).forEach(add);
   return group(field, {
     body: [rows, addButton],
@@ -155,7 +170,10 @@ function list(field) {
 function lines(field) {
   const control = h("textarea", { rows: 3, spellcheck: "false" }, (field.value ?? []).join("\n"));
   const read = () => {
-    const given = control.value.split("\n").map((line) => line.trim()).filter(Boolean);
+    const given = control.value
+      .split("\n")
+      .map((line) => line.trim())
+      .filter(Boolean);
     return given.length > 0 ? given : undefined;
   };
   return single(field, control, read, { hint: join(field.schema.description, "One in each line.") });
@@ -169,9 +187,13 @@ function pairs(field) {
     const entered = control.value.split("\n").filter((line) => line.trim() !== "");
     if (entered.length === 0) return undefined;
     const split = (line) => (line.includes("=") ? line.indexOf("=") : line.length);
-    return Object.fromEntries(entered.map((line) => [line.slice(0, split(line)).trim(), line.slice(split(line) + 1).trim()]));
+    return Object.fromEntries(
+      entered.map((line) => [line.slice(0, split(line)).trim(), line.slice(split(line) + 1).trim()]),
+    );
   };
-  return single(field, control, read, { hint: join(field.schema.description, "name=value, one in each line.") });
+  return single(field, control, read, {
+    hint: join(field.schema.description, "name=value, one in each line."),
+  });
 }
 
 function select(field, choices) {
@@ -188,13 +210,19 @@ function select(field, choices) {
 
 function choice(field) {
   const choices = choicesOf(field.context.document, field.schema);
-  const control = select(field, choices.map((value) => [String(value), String(value)]));
+  const control = select(
+    field,
+    choices.map((value) => [String(value), String(value)]),
+  );
   return single(field, control, () => choices.find((value) => String(value) === control.value));
 }
 
 function flag(field) {
   if (typeof field.schema.default !== "boolean") {
-    const control = select(field, [["true", "yes"], ["false", "no"]]);
+    const control = select(field, [
+      ["true", "yes"],
+      ["false", "no"],
+    ]);
     return single(field, control, () => ({ true: true, false: false })[control.value]);
   }
   const control = h("input", { type: "checkbox", checked: field.value ?? field.schema.default });
@@ -209,7 +237,9 @@ function number(field) {
     if (text === "") return undefined;
     return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text;
   };
-  return single(field, control, read, { hint: join(field.schema.description, unless(field.schema.default, "if not set")) });
+  return single(field, control, read, {
+    hint: join(field.schema.description, unless(field.schema.default, "if not set")),
+  });
 }
 
 /** Entered in the browser's time zone, sent in UTC. */
@@ -257,7 +287,13 @@ function json(field) {
 }
 
 function input(field, attributes) {
-  return h("input", { type: "text", autocomplete: "off", spellcheck: "false", value: field.value ?? null, ...attributes });
+  return h("input", {
+    type: "text",
+    autocomplete: "off",
+    spellcheck: "false",
+    value: field.value ?? null,
+    ...attributes,
+  });
 }
 
 const join = (...texts) => texts.filter(Boolean).join(" ") || undefined;

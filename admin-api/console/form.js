@@ -10,7 +10,17 @@ import { pointerParts } from "./schema.js";
  * `submit(value)` sends it; when it throws an error with `details`, they are shown, and what was entered stays.
  * `others` are further buttons, `{label, act(value, result)}`, that put what they have to say into `result`.
  */
-export function schemaForm({ document, schema, value, fixed, label, submitLabel, submit, others = [], cancel }) {
+export function schemaForm({
+  document,
+  schema,
+  value,
+  fixed,
+  label,
+  submitLabel,
+  submit,
+  others = [],
+  cancel,
+}) {
   const root = makeField({ document, fixed }, "value", schema, value, { required: true, label });
   const summary = h("div");
   const result = h("div", { class: "result", role: "status" });

@@ -13,13 +13,18 @@ export function ago(iso, now = Date.now()) {
   if (Number.isNaN(difference)) return String(iso);
   if (Math.abs(difference) < 5_000) return "just now";
   const [unit, length] = UNITS.find(([, ms]) => Math.abs(difference) >= ms) ?? UNITS.at(-1);
-  return new Intl.RelativeTimeFormat("en", { numeric: "always" }).format(Math.trunc(difference / length), unit);
+  return new Intl.RelativeTimeFormat("en", { numeric: "always" }).format(
+    Math.trunc(difference / length),
+    unit,
+  );
 }
 
 /** `2026-11-21 10:52:07`, in UTC as the API has it. */
 export function dateTime(iso) {
   const time = new Date(iso);
-  return Number.isNaN(time.getTime()) ? String(iso) : `${time.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+  return Number.isNaN(time.getTime())
+    ? String(iso)
+    : `${time.toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 
 /** 1234567 → `1,234,567`. */
@@ -33,7 +38,8 @@ export const compact = (value) =>
 export const duration = (ms) => (ms < 1_000 ? `${ms} ms` : `${(ms / 1_000).toFixed(2)} s`);
 
 /** Days as the API has them, `YYYY-MM-DD` in UTC; `offset` days from now. */
-export const day = (offset = 0, now = Date.now()) => new Date(now + offset * 86_400_000).toISOString().slice(0, 10);
+export const day = (offset = 0, now = Date.now()) =>
+  new Date(now + offset * 86_400_000).toISOString().slice(0, 10);
 
 /** All days from one to another, both included; at most 366. */
 export function daysBetween(from, until) {
@@ -46,9 +52,15 @@ export function daysBetween(from, until) {
 
 /** `requestsPerMinute` → `Requests per minute`; `baseUrl` → `Base URL`. */
 export function words(name) {
-  const spaced = name.replace(/([a-z0-9])([A-Z])/g, "$1 $2").replace(/[_-]/g, " ").toLowerCase();
+  const spaced = name
+    .replace(/([a-z0-9])([A-Z])/g, "$1 $2")
+    .replace(/[_-]/g, " ")
+    .toLowerCase();
   const known = { id: "ID", url: "URL", api: "API", cli: "CLI", ms: "(ms)" };
-  const text = spaced.split(" ").map((word) => known[word] ?? word).join(" ");
+  const text = spaced
+    .split(" ")
+    .map((word) => known[word] ?? word)
+    .join(" ");
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 

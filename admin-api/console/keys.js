@@ -15,11 +15,18 @@ const isUsable = (key) => key.state === "active";
 
 export async function showKeys(page) {
   const list = h("div");
-  const state = h("select", { id: "key-state", change: filter }, h("option", { value: "" }, "any"), ["active", "expired", "revoked"].map((value) => h("option", { value }, value)));
+  const state = h(
+    "select",
+    { id: "key-state", change: filter },
+    h("option", { value: "" }, "any"),
+    ["active", "expired", "revoked"].map((value) => h("option", { value }, value)),
+  );
   const owner = h("input", { id: "key-owner", type: "text", change: filter });
 
   async function fill() {
-    list.replaceChildren(await allPages(page.api, "/admin/keys", { state: state.value, owner: owner.value.trim() }, rows));
+    list.replaceChildren(
+      await allPages(page.api, "/admin/keys", { state: state.value, owner: owner.value.trim() }, rows),
+    );
   }
 
   async function filter() {
@@ -45,7 +52,13 @@ function rows(keys) {
   return table(
     "API keys",
     [
-      { label: "Label", cell: (key) => [h("a", { href: `#/keys/${encodeURIComponent(key.id)}` }, key.label || key.id), key.label && [" ", h("code", null, key.id)]] },
+      {
+        label: "Label",
+        cell: (key) => [
+          h("a", { href: `#/keys/${encodeURIComponent(key.id)}` }, key.label || key.id),
+          key.label && [" ", h("code", null, key.id)],
+        ],
+      },
       { label: "Owner", cell: (key) => key.owner || "–" },
       { label: "State", cell: stateTag },
       { label: "Expires", cell: (key) => moment(key.expiresAt) ?? "never" },
@@ -60,7 +73,8 @@ function rows(keys) {
 
 const modelsOf = (key) => (key.allowedModels ? key.allowedModels.join(", ") || "none" : "all");
 
-const SHOWN_ONCE = "This is the only time that it is shown. Whoever has it can chat at your expense: keep it as you keep a password.";
+const SHOWN_ONCE =
+  "This is the only time that it is shown. Whoever has it can chat at your expense: keep it as you keep a password.";
 
 export async function showNewKey(page) {
   const document = await page.api.document();
@@ -100,12 +114,22 @@ export async function showKey(page, id) {
       ["Expires", moment(key.expiresAt, dateTime) ?? "never"],
       ["Revoked", moment(key.revokedAt, dateTime)],
       ["Last used", moment(key.lastUsedAt) ?? "never"],
-      ["Secret before", key.previousSecretUntil && ["accepted until ", moment(key.previousSecretUntil, dateTime)]],
+      [
+        "Secret before",
+        key.previousSecretUntil && ["accepted until ", moment(key.previousSecretUntil, dateTime)],
+      ],
       ["Models", modelsOf(key)],
       ["Limits", limits(key.limits).join(", ") || "none"],
       ["Version", key.version],
     ]),
-    h("p", null, h("a", { href: "#/usage" }, "Usage"), " and ", h("a", { href: "#/audit" }, "audit"), " tell what it was used for and who changed it."),
+    h(
+      "p",
+      null,
+      h("a", { href: "#/usage" }, "Usage"),
+      " and ",
+      h("a", { href: "#/audit" }, "audit"),
+      " tell what it was used for and who changed it.",
+    ),
   ];
 }
 
@@ -126,34 +150,40 @@ function actions(page, document, path, key, etag, slot, area) {
     const schema = bodySchema(document, "/admin/keys/{id}", "patch");
     const writable = Object.keys(simple(document, schema).properties ?? {});
     const current = Object.fromEntries(writable.map((name) => [name, key[name]]));
-    put(schemaForm({
-      document,
-      schema,
-      value: current,
-      label: "Change the key",
-      submitLabel: "Save",
-      cancel,
-      submit: async (value) => {
-        await guarded(() => page.api.patch(path, mergePatch(current, value), { ifMatch: etag }));
-        await page.reload();
-        announce("Saved");
-      },
-    }));
+    put(
+      schemaForm({
+        document,
+        schema,
+        value: current,
+        label: "Change the key",
+        submitLabel: "Save",
+        cancel,
+        submit: async (value) => {
+          await guarded(() => page.api.patch(path, mergePatch(current, value), { ifMatch: etag }));
+          await page.reload();
+          announce("Saved");
+        },
+      }),
+    );
   };
   const repeat = new RepeatKey();
   const rotate = () =>
-    put(schemaForm({
-      document,
-      schema: bodySchema(document, "/admin/keys/{id}/rotate", "post"),
-      label: "New secret for this key",
-      submitLabel: "Rotate",
-      cancel,
-      submit: async (value) => {
-        const { body } = await guarded(() => page.api.post(`${path}/rotate`, value, { ifMatch: etag, repeatKey: repeat.for(value) }));
-        await secretDialog("The new secret", body.key, SHOWN_ONCE);
-        await page.reload();
-      },
-    }));
+    put(
+      schemaForm({
+        document,
+        schema: bodySchema(document, "/admin/keys/{id}/rotate", "post"),
+        label: "New secret for this key",
+        submitLabel: "Rotate",
+        cancel,
+        submit: async (value) => {
+          const { body } = await guarded(() =>
+            page.api.post(`${path}/rotate`, value, { ifMatch: etag, repeatKey: repeat.for(value) }),
+          );
+          await secretDialog("The new secret", body.key, SHOWN_ONCE);
+          await page.reload();
+        },
+      }),
+    );
   const revoke = () =>
     confirmDialog({
       title: `Revoke ${key.label || key.id}?`,

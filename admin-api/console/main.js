@@ -101,7 +101,13 @@ function drawHeader() {
     h(
       "div",
       { class: "who" },
-      h("span", { title: who.expiresAt ? `until ${dateTime(who.expiresAt)}` : null }, who.actor, " ", h("span", { class: "tag" }, who.role)),
+      h(
+        "span",
+        { title: who.expiresAt ? `until ${dateTime(who.expiresAt)}` : null },
+        who.actor,
+        " ",
+        h("span", { class: "tag" }, who.role),
+      ),
       h("button", { type: "button", class: "quiet", click: () => signOut() }, "Sign out"),
     ),
   );
@@ -127,7 +133,11 @@ async function show() {
     content = await page(console_, ...parts);
   } catch (error) {
     if (signal.aborted || !console_) return;
-    content = [h("h1", { tabindex: -1 }, "Not shown"), problem(error), h("p", null, h("a", { href: "#/providers" }, "Back to the providers"))];
+    content = [
+      h("h1", { tabindex: -1 }, "Not shown"),
+      problem(error),
+      h("p", null, h("a", { href: "#/providers" }, "Back to the providers")),
+    ];
   } finally {
     if (!signal.aborted) main.removeAttribute("aria-busy");
   }

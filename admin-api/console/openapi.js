@@ -8,7 +8,10 @@ const TIMEOUT_MS = 20_000;
 const main = document.getElementById("main");
 
 async function show() {
-  const response = await fetch("/openapi.json", { signal: AbortSignal.timeout(TIMEOUT_MS), credentials: "omit" });
+  const response = await fetch("/openapi.json", {
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+    credentials: "omit",
+  });
   if (!response.ok) throw new Error(`The API's document was not answered: status ${response.status}.`);
   const description = await response.json();
   main.replaceChildren(...page(description));
@@ -27,18 +30,35 @@ function page(description) {
     h(
       "nav",
       { "aria-label": "Contents", class: "contents" },
-      h("ul", null, [...tags.map(([tag]) => h("li", null, h("a", { href: `#tag-${tag}` }, tag))), h("li", null, h("a", { href: "#schemas" }, "Schemas"))]),
+      h("ul", null, [
+        ...tags.map(([tag]) => h("li", null, h("a", { href: `#tag-${tag}` }, tag))),
+        h("li", null, h("a", { href: "#schemas" }, "Schemas")),
+      ]),
     ),
     tags.map(([tag, operations]) =>
-      h("section", { "aria-labelledby": `tag-${tag}` }, h("h2", { id: `tag-${tag}` }, tag), paragraphs(tagText.get(tag)), operations.map((each) => operationDetails(description, each))),
+      h(
+        "section",
+        { "aria-labelledby": `tag-${tag}` },
+        h("h2", { id: `tag-${tag}` }, tag),
+        paragraphs(tagText.get(tag)),
+        operations.map((each) => operationDetails(description, each)),
+      ),
     ),
     h(
       "section",
       { "aria-labelledby": "schemas" },
       h("h2", { id: "schemas" }, "Schemas"),
-      schemas.map(([name, schema]) => lazy(h("code", null, name), () => [paragraphs(schema.description), schemaTable(description, schema)], `schema-${name}`)),
+      schemas.map(([name, schema]) =>
+        lazy(
+          h("code", null, name),
+          () => [paragraphs(schema.description), schemaTable(description, schema)],
+          `schema-${name}`,
+        ),
+      ),
     ),
-  ].flat(Infinity).filter(Boolean);
+  ]
+    .flat(Infinity)
+    .filter(Boolean);
 }
 
 /** Details whose content is made when they are opened: a document has thousands of members. */
@@ -52,34 +72,73 @@ function lazy(summary, make, id) {
 }
 
 function operationDetails(description, { method, path, operation }) {
-  const summary = [h("span", { class: `method ${method}` }, method.toUpperCase()), " ", h("code", null, path), operation.summary && ` – ${operation.summary}`];
+  const summary = [
+    h("span", { class: `method ${method}` }, method.toUpperCase()),
+    " ",
+    h("code", null, path),
+    operation.summary && ` – ${operation.summary}`,
+  ];
   const responses = Object.entries(operation.responses ?? {});
-  return lazy(summary, () => [
-    paragraphs(operation.description),
-    operation.parameters.length > 0 && [
-      table(`Parameters of ${method.toUpperCase()} ${path}`, [
-        { label: "Name", cell: (parameter) => [h("code", null, parameter.name), parameter.required && " (required)"] },
-        { label: "In", cell: (parameter) => parameter.in },
-        { label: "Type", cell: (parameter) => typeName(description, parameter.schema) },
-        { label: "Meaning", cell: (parameter) => [parameter.description, " ", bounds(simple(description, parameter.schema)).join(", ")] },
-      ], operation.parameters),
+  return lazy(
+    summary,
+    () => [
+      paragraphs(operation.description),
+      operation.parameters.length > 0 && [
+        table(
+          `Parameters of ${method.toUpperCase()} ${path}`,
+          [
+            {
+              label: "Name",
+              cell: (parameter) => [h("code", null, parameter.name), parameter.required && " (required)"],
+            },
+            { label: "In", cell: (parameter) => parameter.in },
+            { label: "Type", cell: (parameter) => typeName(description, parameter.schema) },
+            {
+              label: "Meaning",
+              cell: (parameter) => [
+                parameter.description,
+                " ",
+                bounds(simple(description, parameter.schema)).join(", "),
+              ],
+            },
+          ],
+          operation.parameters,
+        ),
+      ],
+      operation.requestBody && [
+        h("h3", null, "Request"),
+        contentOf(description, resolve(description, operation.requestBody)),
+      ],
+      h("h3", null, "Answers"),
+      responses.map(([status, response]) => {
+        const resolved = resolve(description, response);
+        return h(
+          "div",
+          { class: "answer" },
+          h("p", null, h("strong", null, status), " ", resolved.description),
+          contentOf(description, resolved),
+        );
+      }),
     ],
-    operation.requestBody && [h("h3", null, "Request"), contentOf(description, resolve(description, operation.requestBody))],
-    h("h3", null, "Answers"),
-    responses.map(([status, response]) => {
-      const resolved = resolve(description, response);
-      return h("div", { class: "answer" }, h("p", null, h("strong", null, status), " ", resolved.description), contentOf(description, resolved));
-    }),
-  ], operation.operationId ? `operation-${operation.operationId}` : null);
+    operation.operationId ? `operation-${operation.operationId}` : null,
+  );
 }
 
 function contentOf(description, { content }) {
   return Object.entries(content ?? {}).map(([type, media]) => {
-    const example = media.example ?? Object.values(media.examples ?? {})[0]?.value ?? exampleOf(description, media.schema);
+    const example =
+      media.example ?? Object.values(media.examples ?? {})[0]?.value ?? exampleOf(description, media.schema);
     return [
       h("p", null, h("code", null, type), " ", typeName(description, media.schema ?? {})),
       media.schema && schemaTable(description, media.schema),
-      type.includes("json") && example !== null && h("details", null, h("summary", null, "Example"), h("pre", { class: "code", tabindex: 0 }, JSON.stringify(example, null, 2))),
+      type.includes("json") &&
+        example !== null &&
+        h(
+          "details",
+          null,
+          h("summary", null, "Example"),
+          h("pre", { class: "code", tabindex: 0 }, JSON.stringify(example, null, 2)),
+        ),
     ];
   });
 }
@@ -88,23 +147,37 @@ function contentOf(description, { content }) {
 function schemaTable(description, schema) {
   const plain = simple(description, schema);
   if (plain.type === "array") return schemaTable(description, plain.items ?? {});
-  const variants = (plain.oneOf ?? []).map((variant) => [h("p", null, "Either ", typeLink(description, variant)), refName(variant) ? null : schemaTable(description, variant)]);
+  const variants = (plain.oneOf ?? []).map((variant) => [
+    h("p", null, "Either ", typeLink(description, variant)),
+    refName(variant) ? null : schemaTable(description, variant),
+  ]);
   const members = Object.entries(plain.properties ?? {});
   if (members.length === 0) return variants;
-  const rows = members.map(([name, member]) => ({ name, member, plain: simple(description, member), required: plain.required?.includes(name) }));
+  const rows = members.map(([name, member]) => ({
+    name,
+    member,
+    plain: simple(description, member),
+    required: plain.required?.includes(name),
+  }));
   return [
-    table(`Members of ${refName(schema) ?? plain.title ?? "the object"}`, [
-      { label: "Member", cell: ({ name, required }) => [h("code", null, name), required && " (required)"] },
-      { label: "Type", cell: ({ member }) => typeLink(description, member) },
-      { label: "Meaning", cell: ({ plain: of }) => [of.description, " ", bounds(of).join(", ")] },
-    ], rows),
+    table(
+      `Members of ${refName(schema) ?? plain.title ?? "the object"}`,
+      [
+        { label: "Member", cell: ({ name, required }) => [h("code", null, name), required && " (required)"] },
+        { label: "Type", cell: ({ member }) => typeLink(description, member) },
+        { label: "Meaning", cell: ({ plain: of }) => [of.description, " ", bounds(of).join(", ")] },
+      ],
+      rows,
+    ),
     variants,
   ];
 }
 
 /** The type, with a link where it is described by itself. */
 function typeLink(description, schema) {
-  const named = [schema, simple(description, schema).items, ...(schema.oneOf ?? [])].map(refName).find(Boolean);
+  const named = [schema, simple(description, schema).items, ...(schema.oneOf ?? [])]
+    .map(refName)
+    .find(Boolean);
   const text = typeName(description, schema);
   if (!named) return text;
   const open = () => {
@@ -116,7 +189,10 @@ function typeLink(description, schema) {
 
 /** Text as the API's authors wrote it: an empty line begins a paragraph. */
 function paragraphs(text) {
-  return (text ?? "").split(/\n\s*\n/).filter(Boolean).map((paragraph) => h("p", null, paragraph));
+  return (text ?? "")
+    .split(/\n\s*\n/)
+    .filter(Boolean)
+    .map((paragraph) => h("p", null, paragraph));
 }
 
 show().catch((error) => main.replaceChildren(h("h1", null, "API"), problem(error)));

@@ -19,7 +19,9 @@ export async function showProvider(page, slug) {
     h("h1", { tabindex: -1 }, provider.name),
     h("p", null, enabledTag(provider), " ", healthTag(provider.health)),
     provider.health?.failure && failureBox(provider.health.failure, "Last check"),
-    (provider.warnings ?? []).map((warning) => h("p", { class: "warning" }, h("strong", null, "Warning: "), warning)),
+    (provider.warnings ?? []).map((warning) =>
+      h("p", { class: "warning" }, h("strong", null, "Warning: "), warning),
+    ),
     !stored && h("p", { class: "warning" }, "Given on the command line or in a file: it is changed there."),
     page.mayChange && stored && actions(page, path, provider, etag, slot),
     slot,
@@ -78,7 +80,13 @@ function overview(provider) {
       ["Address", h("code", null, config.baseUrl ?? `cli:${config.cli}`)],
       ["Description", provider.description || null],
       ["Rank", number(provider.rank)],
-      ["Created", provider.createdAt && [timeElement(provider.createdAt, dateTime(provider.createdAt)), ` by ${provider.createdBy}`]],
+      [
+        "Created",
+        provider.createdAt && [
+          timeElement(provider.createdAt, dateTime(provider.createdAt)),
+          ` by ${provider.createdBy}`,
+        ],
+      ],
       ["Changed", provider.updatedAt && timeElement(provider.updatedAt, ago(provider.updatedAt))],
       ["Version", provider.version],
     ]),
@@ -89,13 +97,23 @@ function failureBox(failure, what) {
   return h(
     "div",
     { class: "problem" },
-    h("p", null, h("strong", null, `${what}: ${failure.class}. `), failure.message, failure.status ? ` (status ${failure.status})` : ""),
+    h(
+      "p",
+      null,
+      h("strong", null, `${what}: ${failure.class}. `),
+      failure.message,
+      failure.status ? ` (status ${failure.status})` : "",
+    ),
     failure.advice && h("p", null, failure.advice),
   );
 }
 
 function testSection(page, path, provider) {
-  const result = h("div", { class: "result", role: "status" }, provider.lastTest && testReport(provider.lastTest));
+  const result = h(
+    "div",
+    { class: "result", role: "status" },
+    provider.lastTest && testReport(provider.lastTest),
+  );
   const slot = h("div");
   const model = h(
     "select",
@@ -130,7 +148,11 @@ function testSection(page, path, provider) {
     { "aria-labelledby": "test" },
     h("h2", { id: "test" }, "Test"),
     page.mayChange && [
-      h("p", { class: "hint" }, "A test is a real chat of a few tokens and costs as much. A check asks whether it can be reached and takes its credential; it costs nothing."),
+      h(
+        "p",
+        { class: "hint" },
+        "A test is a real chat of a few tokens and costs as much. A check asks whether it can be reached and takes its credential; it costs nothing.",
+      ),
       h(
         "div",
         { class: "filter" },
@@ -167,12 +189,21 @@ export function testReport(report) {
     ),
     report.failure && failureBox(report.failure, "Failure"),
     report.answer && h("p", null, "It said: ", h("q", null, report.answer)),
-    report.usage && h("p", null, `${number(report.usage.promptTokens)} + ${number(report.usage.completionTokens)} tokens${report.usage.estimated ? ", estimated" : ""}`),
+    report.usage &&
+      h(
+        "p",
+        null,
+        `${number(report.usage.promptTokens)} + ${number(report.usage.completionTokens)} tokens${report.usage.estimated ? ", estimated" : ""}`,
+      ),
     stages.length > 0 &&
-      table("Time since the start", [
-        { label: "Stage", cell: ([stage]) => stage },
-        { label: "Reached after", numeric: true, cell: ([, ms]) => duration(ms) },
-      ], stages),
+      table(
+        "Time since the start",
+        [
+          { label: "Stage", cell: ([stage]) => stage },
+          { label: "Reached after", numeric: true, cell: ([, ms]) => duration(ms) },
+        ],
+        stages,
+      ),
   );
 }
 
@@ -181,13 +212,23 @@ export function checkReport(report) {
   return h(
     "div",
     { class: report.ok ? "good" : "bad" },
-    h("p", null, h("strong", null, report.ok ? "✓ It can be reached." : "✗ It cannot be used."), ` ${duration(report.durationMs)}`, report.models !== null && report.models !== undefined ? `, ${number(report.models)} models` : ""),
+    h(
+      "p",
+      null,
+      h("strong", null, report.ok ? "✓ It can be reached." : "✗ It cannot be used."),
+      ` ${duration(report.durationMs)}`,
+      report.models !== null && report.models !== undefined ? `, ${number(report.models)} models` : "",
+    ),
     report.failure && failureBox(report.failure, "Failure"),
   );
 }
 
 function modelsSection(provider) {
-  const yes = (capabilities) => Object.entries(capabilities ?? {}).filter(([, can]) => can).map(([name]) => name).join(", ");
+  const yes = (capabilities) =>
+    Object.entries(capabilities ?? {})
+      .filter(([, can]) => can)
+      .map(([name]) => name)
+      .join(", ");
   const discovered = provider.adapterConfig?.discoverModels;
   return h(
     "section",
@@ -197,9 +238,20 @@ function modelsSection(provider) {
       "Models of this provider",
       [
         { label: "Model", cell: (model) => h("code", null, model.dyadModelId) },
-        { label: "Upstream's name", cell: (model) => h("code", null, model.adapterModelId ?? model.dyadModelId) },
-        { label: "Answer, tokens", numeric: true, cell: (model) => (model.maxTokens ? number(model.maxTokens) : "–") },
-        { label: "Context, tokens", numeric: true, cell: (model) => (model.contextWindow ? number(model.contextWindow) : "–") },
+        {
+          label: "Upstream's name",
+          cell: (model) => h("code", null, model.adapterModelId ?? model.dyadModelId),
+        },
+        {
+          label: "Answer, tokens",
+          numeric: true,
+          cell: (model) => (model.maxTokens ? number(model.maxTokens) : "–"),
+        },
+        {
+          label: "Context, tokens",
+          numeric: true,
+          cell: (model) => (model.contextWindow ? number(model.contextWindow) : "–"),
+        },
         { label: "Can", cell: (model) => yes(model.capabilities) || "not said" },
       ],
       provider.models,
@@ -225,7 +277,13 @@ function credentialSection(page, path, provider, etag, document) {
         try {
           await page.api.post(`${path}/credentials`, value, { ifMatch: etag, repeatKey: repeat.for(value) });
         } catch (error) {
-          if (error.body?.test) error.element = h("div", { class: "problem", role: "alert", tabindex: -1 }, h("p", null, h("strong", null, "Nothing was changed. "), error.message), testReport(error.body.test));
+          if (error.body?.test)
+            error.element = h(
+              "div",
+              { class: "problem", role: "alert", tabindex: -1 },
+              h("p", null, h("strong", null, "Nothing was changed. "), error.message),
+              testReport(error.body.test),
+            );
           throw changedElsewhere(error, () => page.reload());
         }
         await page.reload();
@@ -238,27 +296,54 @@ function credentialSection(page, path, provider, etag, document) {
     "section",
     { "aria-labelledby": "credential" },
     h("h2", { id: "credential" }, "Credential"),
-    slots.length === 0 && h("p", null, provider.type === "spawn-cli" ? "A CLI's credential is in the file of its runners' operator." : "None is set."),
+    slots.length === 0 &&
+      h(
+        "p",
+        null,
+        provider.type === "spawn-cli"
+          ? "A CLI's credential is in the file of its runners' operator."
+          : "None is set.",
+      ),
     slots.map(([name, credential]) =>
       facts([
-        [words(name), credential.source === "sealed" ? "sealed in the store" : h("code", null, credential.reference ?? credential.source)],
+        [
+          words(name),
+          credential.source === "sealed"
+            ? "sealed in the store"
+            : h("code", null, credential.reference ?? credential.source),
+        ],
         ["Version", credential.version],
         ["Fingerprint", credential.fingerprint && h("code", null, credential.fingerprint)],
         ["Set", credential.setAt && timeElement(credential.setAt, ago(credential.setAt))],
         [
           "Before",
-          credential.previous && [`version ${credential.previous.version}, used until `, timeElement(credential.previous.until, dateTime(credential.previous.until))],
+          credential.previous && [
+            `version ${credential.previous.version}, used until `,
+            timeElement(credential.previous.until, dateTime(credential.previous.until)),
+          ],
         ],
       ]),
     ),
-    page.mayChange && provider.type !== "spawn-cli" && operation && h("div", { class: "buttons" }, button("Rotate credential …", async () => {
-      open();
-      area.querySelector("input, select, textarea")?.focus();
-    })),
+    page.mayChange &&
+      provider.type !== "spawn-cli" &&
+      operation &&
+      h(
+        "div",
+        { class: "buttons" },
+        button("Rotate credential …", async () => {
+          open();
+          area.querySelector("input, select, textarea")?.focus();
+        }),
+      ),
     area,
   );
 }
 
 function rawSection(provider) {
-  return h("details", null, h("summary", null, "As JSON"), h("pre", { class: "code", tabindex: 0 }, JSON.stringify(provider, null, 2)));
+  return h(
+    "details",
+    null,
+    h("summary", null, "As JSON"),
+    h("pre", { class: "code", tabindex: 0 }, JSON.stringify(provider, null, 2)),
+  );
 }

@@ -23,7 +23,8 @@ export async function showNewProvider(page, type) {
     submitLabel: "Add",
     path: "/admin/providers",
     cancel: () => page.go("providers"),
-    send: async (value, query) => page.api.post("/admin/providers", value, { query, repeatKey: query ? null : repeat.for(value) }),
+    send: async (value, query) =>
+      page.api.post("/admin/providers", value, { query, repeatKey: query ? null : repeat.for(value) }),
     done: (provider) => {
       page.go(`providers/${encodeURIComponent(provider.slug)}`);
       announce(`${provider.name} is added`);
@@ -36,7 +37,11 @@ function chooseType() {
   const choices = TYPES.map(([type, what]) =>
     h("li", null, h("a", { href: `#/providers/new/${type}` }, h("code", null, type)), ` ${what}`),
   );
-  return [h("h1", { tabindex: -1 }, "Add a provider"), h("p", null, "What is it?"), h("ul", { class: "choices" }, choices)];
+  return [
+    h("h1", { tabindex: -1 }, "Add a provider"),
+    h("p", null, "What is it?"),
+    h("ul", { class: "choices" }, choices),
+  ];
 }
 
 export async function showEditProvider(page, slug) {
@@ -84,8 +89,14 @@ function providerForm(page, { document, type, value, fixed, submitLabel, send, d
         label: "Check without saving",
         act: async (of, result) => {
           const { body } = await guarded(() => send(whole(of), { dryRun: true }));
-          const warnings = (body.warnings ?? []).map((warning) => h("p", { class: "warning" }, h("strong", null, "Warning: "), warning));
-          result.replaceChildren(h("p", null, "✓ It is valid. Nothing was saved."), ...warnings, body.reachable ? checkReport(body.reachable) : "");
+          const warnings = (body.warnings ?? []).map((warning) =>
+            h("p", { class: "warning" }, h("strong", null, "Warning: "), warning),
+          );
+          result.replaceChildren(
+            h("p", null, "✓ It is valid. Nothing was saved."),
+            ...warnings,
+            body.reachable ? checkReport(body.reachable) : "",
+          );
         },
       },
     ],

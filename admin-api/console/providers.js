@@ -12,7 +12,12 @@ export function healthTag(health) {
   const signs = { healthy: "●", degraded: "◐", down: "○", unknown: "?" };
   const state = health?.state ?? "unknown";
   return [
-    h("span", { class: `tag ${state}` }, h("span", { "aria-hidden": "true" }, `${signs[state] ?? "?"} `), state),
+    h(
+      "span",
+      { class: `tag ${state}` },
+      h("span", { "aria-hidden": "true" }, `${signs[state] ?? "?"} `),
+      state,
+    ),
     health?.since && [" since ", timeElement(health.since, ago(health.since))],
   ];
 }
@@ -37,7 +42,8 @@ export async function showProviders(page) {
   await fill();
   return [
     h("h1", { tabindex: -1 }, "Providers"),
-    page.mayChange && h("p", null, h("a", { href: "#/providers/new", class: "button primary" }, "Add a provider")),
+    page.mayChange &&
+      h("p", null, h("a", { href: "#/providers/new", class: "button primary" }, "Add a provider")),
     h("form", { class: "filter", submit: (event) => event.preventDefault() }, state.element, type.element),
     list,
   ];
@@ -47,13 +53,23 @@ function rows(providers) {
   return table(
     "Providers",
     [
-      { label: "Name", cell: (provider) => [h("a", { href: `#/providers/${encodeURIComponent(provider.slug)}` }, provider.name), " ", h("code", null, provider.slug)] },
+      {
+        label: "Name",
+        cell: (provider) => [
+          h("a", { href: `#/providers/${encodeURIComponent(provider.slug)}` }, provider.name),
+          " ",
+          h("code", null, provider.slug),
+        ],
+      },
       { label: "Type", cell: (provider) => provider.type },
       { label: "State", cell: enabledTag },
       { label: "Health", cell: (provider) => healthTag(provider.health) },
       { label: "Models", numeric: true, cell: (provider) => models(provider) },
       { label: "Rank", numeric: true, cell: (provider) => provider.rank },
-      { label: "Kept in", cell: (provider) => (provider.origin === "given" ? "command line or file" : "store") },
+      {
+        label: "Kept in",
+        cell: (provider) => (provider.origin === "given" ? "command line or file" : "store"),
+      },
     ],
     providers,
     { empty: "There are no providers. Whoever chats needs one." },
@@ -67,6 +83,11 @@ function models(provider) {
 
 function choose(label, choices, change) {
   const id = `filter-${label.toLowerCase()}`;
-  const control = h("select", { id, change }, h("option", { value: "" }, "any"), choices.map((choice) => h("option", { value: choice }, choice)));
+  const control = h(
+    "select",
+    { id, change },
+    h("option", { value: "" }, "any"),
+    choices.map((choice) => h("option", { value: choice }, choice)),
+  );
   return { control, element: h("div", { class: "field" }, h("label", { for: id }, label), control) };
 }

@@ -8,7 +8,16 @@ import { allPages } from "./pages.js";
 export async function showRunners(page) {
   const slot = h("div");
   const list = await allPages(page.api, "/admin/runners", {}, (rows) => runnerTable(page, rows, slot), null);
-  return [h("h1", { tabindex: -1 }, "Runners"), h("div", { class: "buttons" }, button("Ask again", () => page.reload(), { slot })), slot, list];
+  return [
+    h("h1", { tabindex: -1 }, "Runners"),
+    h(
+      "div",
+      { class: "buttons" },
+      button("Ask again", () => page.reload(), { slot }),
+    ),
+    slot,
+    list,
+  ];
 }
 
 function runnerTable(page, runners, slot) {
@@ -21,7 +30,8 @@ function runnerTable(page, runners, slot) {
     { label: "CLIs", cell: (runner) => runner.clis.join(", ") || "none" },
     { label: "Version", cell: (runner) => runner.version },
   ];
-  if (page.mayChange) columns.push({ label: "", cell: (runner) => (runner.draining ? null : drainButton(page, runner, slot)) });
+  if (page.mayChange)
+    columns.push({ label: "", cell: (runner) => (runner.draining ? null : drainButton(page, runner, slot)) });
   return table("Runners", columns, runners, { empty: "No runner announces itself." });
 }
 
@@ -32,7 +42,16 @@ function stateOf(runner) {
 
 function loadOf(runner) {
   const text = `${number(runner.running)} of ${number(runner.slots)}`;
-  return [text, " ", h("meter", { min: 0, max: Math.max(runner.slots, 1), value: runner.running, "aria-label": `${text} in use` })];
+  return [
+    text,
+    " ",
+    h("meter", {
+      min: 0,
+      max: Math.max(runner.slots, 1),
+      value: runner.running,
+      "aria-label": `${text} in use`,
+    }),
+  ];
 }
 
 function drainButton(page, runner, slot) {

@@ -10,7 +10,10 @@ export function resolve(document, schema) {
   for (let step = 0; at.$ref !== undefined; step++) {
     if (step === MAX_DEPTH || !at.$ref.startsWith("#/")) return {};
     const { $ref, ...beside } = at;
-    const target = $ref.slice(2).split("/").reduce((value, key) => value?.[unescape(key)], document);
+    const target = $ref
+      .slice(2)
+      .split("/")
+      .reduce((value, key) => value?.[unescape(key)], document);
     // What stands beside a reference, such as a description, counts before what it leads to.
     at = { ...(target ?? {}), ...beside };
   }
@@ -70,11 +73,19 @@ export function providerSchema(document, type) {
     const wanted = type === "spawn-cli" ? "cli" : "baseUrl";
     const variants = adapter.oneOf.map((variant) => simple(document, variant));
     const fitting = variants.find((variant) => Object.hasOwn(variant.properties ?? {}, wanted));
-    properties.adapterConfig = { ...(fitting ?? adapter), description: adapter.description ?? fitting?.description };
+    properties.adapterConfig = {
+      ...(fitting ?? adapter),
+      description: adapter.description ?? fitting?.description,
+    };
   }
   // A CLI's credential is its runner's business.
   if (type === "spawn-cli") delete properties.credentials;
-  return { ...chosen, type: "object", properties, required: [...(body.required ?? []), ...(chosen.required ?? [])] };
+  return {
+    ...chosen,
+    type: "object",
+    properties,
+    required: [...(body.required ?? []), ...(chosen.required ?? [])],
+  };
 }
 
 function variantOf(document, variants, type) {
@@ -107,11 +118,15 @@ export function kindOf(document, schema) {
   }
   if (type === "boolean") return "flag";
   if (type === "integer" || type === "number") return "number";
-  if (type === "string") return format === "date-time" ? "time" : writeOnly || format === "password" ? "secret" : "text";
+  if (type === "string")
+    return format === "date-time" ? "time" : writeOnly || format === "password" ? "secret" : "text";
   return "json";
 }
 
 /** `/models/0/dyadModelId` → `["models", "0", "dyadModelId"]`, as RFC 6901 has it. */
 export function pointerParts(pointer) {
-  return pointer.split("/").slice(1).map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
+  return pointer
+    .split("/")
+    .slice(1)
+    .map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
 }

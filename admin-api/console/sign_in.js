@@ -44,7 +44,12 @@ export function signInForm(enter, reason) {
       "div",
       { class: "field" },
       h("label", { for: id }, "Admin token"),
-      h("p", { class: "hint", id: `${id}-hint` }, h("code", null, "dyad-gateway admin token"), " prints one on the gateway's machine. It is kept in this tab until you sign out or close it."),
+      h(
+        "p",
+        { class: "hint", id: `${id}-hint` },
+        h("code", null, "dyad-gateway admin token"),
+        " prints one on the gateway's machine. It is kept in this tab until you sign out or close it.",
+      ),
       field,
     ),
     h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, "Sign in")),

@@ -22,7 +22,9 @@ export function sumBy(rows, group, measure = "requests") {
 /** Sums of days with the days on which nothing was used. */
 export function withEmptyDays(sums, days) {
   const byDay = new Map(sums.map((sum) => [sum.name, sum]));
-  return days.map((name) => byDay.get(name) ?? { name, ...Object.fromEntries(COUNTS.map((count) => [count, 0])) });
+  return days.map(
+    (name) => byDay.get(name) ?? { name, ...Object.fromEntries(COUNTS.map((count) => [count, 0])) },
+  );
 }
 
 /** What a bar is made of: the parts add up to the measure. */

@@ -83,9 +83,8 @@ fn every_file_is_compiled_in() {
 fn loaded(asset: &Asset) -> impl Iterator<Item = &'static str> {
     let text: &'static str = asset.text;
     let quoted = text.split(['"', '\'', '`']);
-    quoted
-        .filter_map(|part| part.strip_prefix("./").or_else(|| part.strip_prefix("/console/")))
-        .filter(|name| name.ends_with(".js") || name.ends_with(".css") || name.ends_with(".html"))
+    let names = quoted.filter_map(|part| part.strip_prefix("./").or_else(|| part.strip_prefix("/console/")));
+    names.filter(|name| matches!(name.rsplit_once('.'), Some((_, "js" | "css" | "html"))))
 }
 
 #[test]
