@@ -110,8 +110,8 @@ fn has(request: &HeaderMap, etag: &HeaderValue) -> bool {
 impl Asset {
     fn etag(&self) -> HeaderValue {
         let hash = Sha256::digest(self.text);
-        let digits: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        HeaderValue::from_str(&format!("\"{digits}\""))
+        let tag = hash.iter().take(8).fold(0_u64, |tag, byte| tag << 8 | u64::from(*byte));
+        HeaderValue::from_str(&format!("\"{tag:016x}\""))
             .expect("hexadecimal digits in quotes are visible ASCII")
     }
 

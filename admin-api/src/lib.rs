@@ -4,8 +4,25 @@
 //! gateway's own routes; `dyad-admin` serves it alone where the edge is a Worker or a Spin component. What only a running
 //! gateway can do (test a provider, explain a request) is behind the [`Engine`] port.
 
+mod actor;
+mod answer;
+mod auth;
+mod body;
+mod change;
 mod console;
 mod engine;
+mod error;
+mod members;
+mod moment;
+mod observe;
+mod openapi;
+mod providers;
+mod query;
+mod service;
+mod whoami;
 
+pub use actor::{Actor, Role};
+pub use auth::{Algorithm, AuthError, Authenticator, TokenRules, mint};
 pub use console::console_routes;
 pub use engine::{Engine, FetchError, RunnerInfo};
+pub use service::{AdminParts, local_router, router};

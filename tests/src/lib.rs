@@ -3,12 +3,13 @@
 //! say exactly what a test wants said.
 //!
 //! The suites are in `tests/`: `contract` (real client libraries), `raw` (bytes on the wire),
-//! `bad_input`, and `real` (servers that nobody here wrote). `README.md` maps the numbered lines
+//! `bad_input`, `admin`, and `real` (servers that nobody here wrote). `README.md` maps the numbered lines
 //! of the wire contract to tests.
 //!
 //! Everything is bounded: what is waited for is waited for with [`within`], and children are
 //! killed when their owner is dropped.
 
+pub mod admin;
 pub mod clients;
 pub mod config;
 pub mod dyad;

@@ -4,8 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
-use crate::{By, CredentialRef, Provider};
+use crate::{By, CredentialRef, Provider, Secret, hex32};
 
 /// `prv_` and 16 characters of `[0-9a-z]`. Never given twice: a provider that is deleted and made again has another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,6 +39,19 @@ impl ProviderId {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Tells one credential of this provider from another: the first eight hexadecimal digits of a hash, too few to guess
+    /// a credential by. The same credential of two providers has two.
+    pub fn fingerprint(&self, credential: &Secret) -> String {
+        let hash = Sha256::new()
+            .chain_update("dyad-gateway credential fingerprint\n")
+            .chain_update(self.as_str())
+            .chain_update("\n")
+            .chain_update(credential.expose());
+        let mut text = hex32::text(&hash.finalize().into());
+        text.truncate(8);
+        text
     }
 }
 

@@ -21,6 +21,9 @@ const WRAPPED: usize = NONCE + 32 + TAG;
 /// Longest value, in bytes: as much as a credential file may have.
 pub const MAX_SEALED_BYTES: usize = 64 * 1024;
 
+/// Longest data key under a master key, in bytes: key management services add a header of their own.
+const MAX_WRAPPED: usize = 1024;
+
 /// A value that only holders of its master key can read. Safe to store, not to show: it is no use to anybody.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -197,7 +200,9 @@ impl SealedSecret {
         let key_id = KeyId::parse(key_id).ok_or(SealError::Malformed)?;
         let wrapped = base64::decode(wrapped).ok_or(SealError::Malformed)?;
         let value = base64::decode(value).ok_or(SealError::Malformed)?;
-        if wrapped.is_empty() || !(NONCE + TAG..=NONCE + TAG + MAX_SEALED_BYTES).contains(&value.len()) {
+        if !(1..=MAX_WRAPPED).contains(&wrapped.len())
+            || !(NONCE + TAG..=NONCE + TAG + MAX_SEALED_BYTES).contains(&value.len())
+        {
             return Err(SealError::Malformed);
         }
         Ok(Self { key_id, wrapped, value })
@@ -359,3 +364,6 @@ mod base64 {
         URL.decode(text).or_else(|_| USUAL.decode(text)).ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

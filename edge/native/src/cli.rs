@@ -6,6 +6,8 @@ mod doctor;
 mod greeting;
 mod keys;
 mod providers;
+mod secrets;
+mod serving;
 mod store;
 mod up;
 
@@ -46,6 +48,9 @@ enum Command {
     /// Look at the providers that a start would use; write and remove stored ones
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
+    /// Look after the master keys under which credentials are sealed
+    #[command(subcommand)]
+    Secrets(secrets::SecretsCommand),
     /// Set up the store, copy it, serve it as DynamoDB
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -131,6 +136,7 @@ impl Cli {
             Command::Up(args) => (args.common.json, up::run(&args)),
             Command::Keys(command) => (command.common().json, keys::run(&command)),
             Command::Providers(command) => (command.common().json, providers::run(&command)),
+            Command::Secrets(command) => (command.common().json, secrets::run(&command)),
             Command::Store(command) => (command.common().json, store::run(&command)),
             Command::Clis(command) => (command.common().json, clis::run(&command)),
             Command::Ca(command) => (command.common().json, ca::run(&command)),
@@ -166,6 +172,7 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::KeySecret(line) => Self::Usage(vec![line]),
+            error @ OpenError::MasterKeys(_) => Self::Usage(vec![error.to_string()]),
             error => Self::Failed(error_chain(&error)),
         }
     }

@@ -11,6 +11,7 @@ use gateway::{Cors, HostList, OnStoreFailure, Settings};
 use http::HeaderValue;
 use toml::{Table, Value};
 
+use crate::admin::{self, AdminSection};
 use crate::runners::{self, RunnersConfig};
 use crate::store_location::{self, StoreSection};
 
@@ -23,6 +24,7 @@ pub(crate) struct FileConfig {
     pub providers: Vec<Provider>,
     pub runners: Option<RunnersConfig>,
     pub store: StoreSection,
+    pub admin: AdminSection,
     /// Where the files are that stored providers may name as their credentials.
     pub credential_dir: Option<PathBuf>,
 }
@@ -119,6 +121,10 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                         }
                     }
                     config.runners = runners::check(value, &mut violations);
+                    Ok(())
+                }
+                "admin" => {
+                    config.admin = admin::check(value, &mut violations);
                     Ok(())
                 }
                 "store" => {

@@ -70,7 +70,9 @@ pub(crate) fn read(reference: &CredentialRef) -> Result<Option<Secret>, String> 
     credential_of(&text, &from).map(Some)
 }
 
-fn read_file(path: &str) -> io::Result<String> {
+/// A file of a secret: short, and text.
+pub(crate) fn read_file(path: impl AsRef<Path>) -> io::Result<String> {
+    let path = path.as_ref();
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a file"));

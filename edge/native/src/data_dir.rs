@@ -1,4 +1,4 @@
-//! The data directory: the store and the secret under which API keys are hashed.
+//! The data directory: the store, and the secrets of whoever has it.
 
 use std::fs;
 use std::io;
@@ -12,6 +12,8 @@ use crate::file;
 const STORE_FILE: &str = "gateway.db";
 const RUNNER_FILE: &str = "runner.toml";
 const HASH_SECRET_FILE: &str = "key-hash.secret";
+const MASTER_KEYS_FILE: &str = "master.keys";
+const TOKEN_SECRET_FILE: &str = "admin-token.secret";
 
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir(PathBuf);
@@ -34,6 +36,11 @@ impl DataDir {
         self.0.join(HASH_SECRET_FILE)
     }
 
+    /// The keys under which the store's credentials are sealed.
+    pub(crate) fn master_keys_file(&self) -> PathBuf {
+        self.0.join(MASTER_KEYS_FILE)
+    }
+
     /// The file of the runner inside the gateway.
     pub(crate) fn runner_file(&self) -> PathBuf {
         self.0.join(RUNNER_FILE)
@@ -48,30 +55,44 @@ impl DataDir {
     /// secret they were hashed under, none of them would be valid any more.
     pub(crate) fn hasher(&self, store_has_keys: bool) -> io::Result<ApiKeyHasher> {
         let path = self.hash_secret_file();
-        match fs::read_to_string(&path) {
-            Ok(text) if text.trim().len() == 64 => Ok(ApiKeyHasher::new(&Secret::new(text.trim()))),
-            Ok(_) => Err(io::Error::other(format!(
-                "{} is damaged: it must hold 64 hexadecimal digits",
+        if store_has_keys && !path.exists() {
+            return Err(io::Error::other(format!(
+                "{} is missing, and the store's API keys were hashed under it; put it back from a backup, or remove \
+                 {STORE_FILE} as well to begin anew",
                 path.display()
-            ))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && store_has_keys => {
-                Err(io::Error::other(format!(
-                    "{} is missing, and the store's API keys were hashed under it; put it back from a backup, or remove \
-                     {STORE_FILE} as well to begin anew",
-                    path.display()
-                )))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let text = crate::random::hex::<32>()?;
-                match file::write_new(&path, &text, file::PRIVATE) {
-                    Ok(()) => Ok(ApiKeyHasher::new(&Secret::new(text))),
-                    // Another process was first: its secret is the one.
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.hasher(false),
-                    Err(error) => Err(error),
-                }
-            }
-            Err(error) => Err(error),
+            )));
         }
+        Ok(ApiKeyHasher::new(&own_secret(&path)?))
+    }
+
+    /// The secret under which the tokens of this directory's administrators are signed; made on first use. Without it
+    /// they just need new ones.
+    pub(crate) fn token_secret(&self) -> io::Result<Secret> {
+        own_secret(&self.0.join(TOKEN_SECRET_FILE))
+    }
+}
+
+/// 64 hexadecimal digits in a file, which is made if it is not there.
+fn own_secret(path: &Path) -> io::Result<Secret> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = crate::random::hex::<32>()?;
+            match file::write_new(path, &text, file::PRIVATE) {
+                Ok(()) => text,
+                // Another process was first: its secret is the one.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::read_to_string(path)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(error) => return Err(error),
+    };
+    match text.trim() {
+        secret if secret.len() == 64 => Ok(Secret::new(secret)),
+        _ => Err(io::Error::other(format!(
+            "{} is damaged: it must hold 64 hexadecimal digits",
+            path.display()
+        ))),
     }
 }
 

@@ -58,6 +58,9 @@ pub enum OpenError {
     /// The secret under which the store's API keys are hashed is not there, cannot be one, or is another one.
     #[error("{0}")]
     KeySecret(String),
+    /// The master keys under which credentials are sealed are not there, or are no master keys.
+    #[error("the master keys: {0}")]
+    MasterKeys(String),
 }
 
 /// What an API key may do, and for how long. The default: everything, for ever.

@@ -19,6 +19,7 @@ use crate::connect::{self, ConnectTimeout};
 use crate::credential;
 use crate::error_chain::error_chain;
 use crate::runners::{RunnerClient, Runners};
+use crate::tls;
 
 /// Connections kept open to one upstream, per worker thread.
 const MAX_IDLE_PER_UPSTREAM: usize = 256;
@@ -43,27 +44,7 @@ impl NativeHost {
     /// Upstreams are verified against the system's certificates (`SSL_CERT_FILE` is honoured), or, where there are
     /// none, against Mozilla's.
     pub fn new() -> Result<Self, rustls::Error> {
-        let mut roots = rustls::RootCertStore::empty();
-        let native = rustls_native_certs::load_native_certs();
-        for error in &native.errors {
-            tracing::warn!(%error, "a certificate of the system cannot be read");
-        }
-        roots.add_parsable_certificates(native.certs);
-        // Whoever names an authority of their own does not mean everybody's instead.
-        let named = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().find(|name| std::env::var_os(name).is_some());
-        if let (true, Some(name)) = (roots.is_empty(), named) {
-            return Err(rustls::Error::General(format!(
-                "{name} is set, and no certificate can be read there"
-            )));
-        }
-        if roots.is_empty() {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = tls::client_config(tls::system_roots()?)?;
         Ok(Self {
             tls: Arc::new(tls),
             started: Instant::now(),

@@ -3,6 +3,7 @@
 //! A host application opens an [`EmbeddedGateway`] and mounts its router (see `examples/integrated.rs`), or makes a
 //! [`gateway::Gateway`] of its own parts, with [`NativeHost`] among them, and mounts [`gateway_router`].
 
+mod admin;
 pub mod ca;
 pub mod cli;
 mod config;
@@ -17,6 +18,7 @@ mod host;
 mod http1_guard;
 mod local_runner;
 mod logging;
+mod master_keys;
 mod metrics;
 mod output;
 mod providers;

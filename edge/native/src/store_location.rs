@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use catalog::{ApiKeyHasher, CredentialRef, KeyStore as _, Store as _, StoreError, Violation, Violations};
+use catalog::{
+    ApiKeyHasher, CredentialRef, KeyStore as _, MasterKeys, Store as _, StoreError, Violation, Violations,
+};
 use edge_host::variables;
 use store::{AccessPart, DynamoStore, StoreAccess};
 use toml::Value;
@@ -13,21 +15,30 @@ use crate::config;
 use crate::credential;
 use crate::data_dir::DataDir;
 use crate::embedded::OpenError;
+use crate::master_keys::{self, MasterKeyFile};
 
-const KEY_SECRET_RULE: &str = "must be \"env:NAME\" or \"file:PATH\": the secret itself does not belong here";
-const KNOWN: [&str; 4] = ["table", "region", "endpoint", "key_secret"];
+const SECRET_RULE: &str = "must be \"env:NAME\" or \"file:PATH\": the secret itself does not belong here";
+const KNOWN: [&str; 5] = ["table", "region", "endpoint", "key_secret", "master_keys"];
+
+/// The master keys themselves, as `ID:BASE64` with commas between them; the first is the active one.
+pub(crate) const MASTER_KEYS: &str = "DYAD_MASTER_KEYS";
+/// A file of them, which may change while a gateway serves.
+pub(crate) const MASTER_KEYS_FILE: &str = "DYAD_MASTER_KEYS_FILE";
 
 /// Where a gateway keeps everything.
 #[derive(Clone, Debug)]
 pub enum StoreLocation {
     /// In a file of this directory (made, for its owner only, if it is not there), beside the secret under which API
-    /// keys are hashed. For one machine.
+    /// keys are hashed and the master keys under which credentials are sealed. For one machine.
     DataDir(PathBuf),
     /// In a `DynamoDB` table, for any number of instances.
     DynamoDb {
         access: StoreAccess,
         /// The secret under which API keys are hashed: at least 32 bytes, the same wherever the table is used.
         key_secret: CredentialRef,
+        /// The master keys under which credentials are sealed, as [`catalog::KeyRing`] reads them; without them none is
+        /// sealed or opened.
+        master_keys: CredentialRef,
     },
 }
 
@@ -90,6 +101,17 @@ impl OpenedStore {
             StoreLocation::DynamoDb { key_secret, .. } => {
                 table_hasher(key_secret).map_err(OpenError::KeySecret)
             }
+        }
+    }
+
+    /// The master keys; a data directory's are made on first use. `Err` says what is wrong with them.
+    pub(crate) fn master_keys(&self) -> Result<Arc<dyn MasterKeys>, String> {
+        match &self.location {
+            StoreLocation::DataDir(directory) => {
+                let path = DataDir::locate(Some(directory)).master_keys_file();
+                MasterKeyFile::open_or_make(&path).map(|file| Arc::new(file) as _)
+            }
+            StoreLocation::DynamoDb { master_keys, .. } => master_keys::given(master_keys),
         }
     }
 
@@ -189,6 +211,7 @@ pub(crate) struct StoreSection {
     region: Option<String>,
     endpoint: Option<String>,
     key_secret: Option<CredentialRef>,
+    master_keys: Option<CredentialRef>,
 }
 
 /// The checked form of `[store]`, as far as it is right by itself.
@@ -212,19 +235,31 @@ pub(crate) fn check(value: Value, violations: &mut Violations) -> StoreSection {
         region: text("region", "must be an AWS region"),
         endpoint: text("endpoint", "must be a URL"),
         key_secret: None,
+        master_keys: None,
     };
-    let key_secret = text("key_secret", KEY_SECRET_RULE).map(|reference| match reference.split_once(':') {
+    let mut secret = |name: &str| {
+        let reference = table.remove(name)?;
+        let read = reference.as_str().and_then(secret_reference);
+        if read.is_none() {
+            violations.0.push(Violation { path: format!("store.{name}"), message: SECRET_RULE.to_owned() });
+        }
+        read
+    };
+    let (key_secret, master_keys) = (secret("key_secret"), secret("master_keys"));
+    for name in table.keys() {
+        let message = format!("unknown key; known are {}", KNOWN.join(", "));
+        violations.0.push(Violation { path: format!("store.{name}"), message });
+    }
+    StoreSection { key_secret, master_keys, ..section }
+}
+
+/// `env:NAME` or `file:PATH`.
+pub(crate) fn secret_reference(text: &str) -> Option<CredentialRef> {
+    match text.split_once(':') {
         Some(("env", name)) if !name.is_empty() => Some(CredentialRef::Env(name.to_owned())),
         Some(("file", path)) if !path.is_empty() => Some(CredentialRef::File(path.to_owned())),
         _ => None,
-    });
-    if matches!(key_secret, Some(None)) {
-        note("store.key_secret".to_owned(), KEY_SECRET_RULE);
     }
-    for name in table.keys() {
-        note(format!("store.{name}"), &format!("unknown key; known are {}", KNOWN.join(", ")));
-    }
-    StoreSection { key_secret: key_secret.flatten(), ..section }
 }
 
 /// A value and what its giver calls it.
@@ -296,7 +331,21 @@ pub(crate) fn locate(
         }
         _ => CredentialRef::Env(variables::KEY_SECRET.to_owned()),
     };
-    if problems.is_empty() { Ok(StoreLocation::DynamoDb { access, key_secret }) } else { Err(problems) }
+    let given = |variable| get(variable).filter(|value| !value.is_empty());
+    let master_keys = match (given(MASTER_KEYS), given(MASTER_KEYS_FILE)) {
+        (Some(_), Some(_)) => {
+            problems.push(format!("{MASTER_KEYS} and {MASTER_KEYS_FILE} are both set: keep one of them"));
+            CredentialRef::None
+        }
+        (Some(_), None) => CredentialRef::Env(MASTER_KEYS.to_owned()),
+        (None, Some(path)) => CredentialRef::File(path),
+        (None, None) => section.master_keys.clone().unwrap_or(CredentialRef::None),
+    };
+    if problems.is_empty() {
+        Ok(StoreLocation::DynamoDb { access, key_secret, master_keys })
+    } else {
+        Err(problems)
+    }
 }
 
 /// The same for a command that needs nothing else of the configuration file.

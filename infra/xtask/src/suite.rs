@@ -111,6 +111,17 @@ pub(crate) const SUITES: &[Suite] = &[
         run: spin,
     },
     Suite {
+        name: "admin",
+        about: "administration of a running gateway: the whole journey, bad input, rotation under load, a search for secrets, schemathesis",
+        needs: &[&[
+            provision::C_COMPILER,
+            provision::PYTHON,
+            provision::NEXTEST,
+            Need::Client("schemathesis"),
+        ]],
+        run: |context| system(context, "admin"),
+    },
+    Suite {
         name: "real",
         about: "upstreams nobody here wrote: llama.cpp's server, LiteLLM",
         needs: &[SYSTEM],

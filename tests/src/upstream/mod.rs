@@ -94,6 +94,8 @@ struct State {
     requests: Mutex<Vec<Arc<ReceivedRequest>>>,
     request_count: watch::Sender<usize>,
     body_gate: Option<Gate>,
+    /// The credentials that are good; all of them if none is named.
+    credentials: Mutex<Vec<String>>,
 }
 
 /// The fake upstream. It stops when dropped.
@@ -142,6 +144,12 @@ impl FakeUpstream {
     /// Sets what requests for `model` get from now on.
     pub fn on(&self, model: &str, script: impl Into<Script>) {
         self.state.scripts.lock().expect("no holder panics").insert(model.to_owned(), script.into());
+    }
+
+    /// Takes these credentials from now on, and no others: 401, as a vendor says it.
+    pub fn takes_only(&self, credentials: &[&str]) {
+        let credentials = credentials.iter().map(|&credential| credential.to_owned()).collect();
+        *self.state.credentials.lock().expect("no holder panics") = credentials;
     }
 
     /// Everything received so far, oldest first, requests that only list models aside.
@@ -316,6 +324,11 @@ impl State {
 
     fn reply_to(&self, request: &ReceivedRequest) -> reply::Rendered {
         let authorization = request.headers.get("authorization").unwrap_or_default();
+        if !self.takes(authorization) {
+            let message = format!("Incorrect API key provided: {QUOTED_AUTHORIZATION}.");
+            let refused = Reply::error(401, &message, "invalid_request_error", Some("invalid_api_key"), None);
+            return refused.render("", &Value::Null, authorization);
+        }
         let body = deciding_members(&request.body);
         let model = body["model"].as_str().unwrap_or_default();
         let scripted =
@@ -341,6 +354,11 @@ impl State {
             }
         };
         reply.render(model, &body, authorization)
+    }
+
+    fn takes(&self, authorization: &str) -> bool {
+        let good = self.credentials.lock().expect("no holder panics");
+        good.is_empty() || good.iter().any(|good| authorization == format!("Bearer {good}"))
     }
 
     fn model_list(&self) -> Value {

@@ -73,7 +73,8 @@ fn check_provider(fields: &mut Fields<'_>, violations: &mut Violations) -> Optio
         credential,
     };
     let stored_bytes = provider.to_raw().map_or(0, |raw| raw.to_string().len());
-    if stored_bytes > MAX_STORED_BYTES {
+    // One that has something too long in it is told so there.
+    if stored_bytes > MAX_STORED_BYTES && violations.0.is_empty() {
         let message = format!("takes {stored_bytes} bytes; at most {MAX_STORED_BYTES} can be stored");
         violations.add("", format!("the provider {message}: list fewer models"));
     }

@@ -16,7 +16,7 @@ use store::{EMBEDDED_TABLE, Emulator, StoreAccess, TableState};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-use super::up::{Signals, listen_address};
+use super::serving::{Signals, listen_address};
 use super::{CommonArgs, Failure, StoreArgs, block_on};
 use crate::data_dir::DataDir;
 use crate::file::{self, PRIVATE};
@@ -249,8 +249,7 @@ fn serve(args: &ServeArgs) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::failed("the runtime cannot start", &error))?;
     runtime.block_on(async {
-        let mut signals =
-            Signals::new().map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+        let mut signals = Signals::new()?;
         let cannot_listen = |error| {
             Failure::Failed(format!(
                 "{} cannot be listened on: {error}; choose another with --listen",

@@ -1,16 +1,14 @@
 //! `dyad-gateway up`: serve.
 
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use catalog::{ApiKey, Provider};
 use clap::Args;
 use gateway::{Discovered, Gateway};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::greeting::{Greeting, base_url, metrics_url};
+use super::serving::{ServingArgs, Signals, bind, listen_address};
 use super::{CommonArgs, Failure, ProviderArgs, StoreArgs};
 use crate::data_dir::DataDir;
 use crate::embedded::NewApiKey;
@@ -20,8 +18,8 @@ use crate::output::Output;
 use crate::providers::{Given, gather, open_gateway, without_credential};
 use crate::router::GatewayService;
 use crate::runners::Runners;
-use crate::server::{Server, ServerOptions, ServerTimeouts};
-use crate::{discovery, logging, metrics, tls};
+use crate::server::{Server, ServerOptions};
+use crate::{discovery, metrics};
 
 const RUNTIME_THREADS: usize = 2;
 /// How often providers are asked for their models again.
@@ -34,28 +32,11 @@ pub(crate) struct UpArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4100", env = "DYAD_GATEWAY_LISTEN", value_parser = listen_address)]
     listen: SocketAddr,
-    /// Serve Prometheus metrics at /metrics on this address, and nothing else there. They tell who uses what, and no
-    /// key is asked for: keep it inside
-    #[arg(long, value_name = "ADDR:PORT", env = "DYAD_GATEWAY_METRICS", value_parser = listen_address)]
-    metrics: Option<SocketAddr>,
-    /// Serve HTTPS with this certificate chain (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-    /// The certificate's private key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-    /// Worker threads [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    workers: Option<u16>,
-    /// Connections served at once
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    max_connections: u32,
-    /// How long requests under way may take to finish after SIGTERM, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    drain_timeout: u64,
-    /// Which log lines to write: error, warn, info, debug, or a filter such as gateway=debug
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "RUST_LOG")]
-    log: String,
+    /// Serve neither the administration under /admin nor its console
+    #[arg(long)]
+    no_admin: bool,
+    #[command(flatten)]
+    serving: ServingArgs,
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
@@ -68,14 +49,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
     // Everything that can be wrong is looked at before a port is bound.
     let mut given = gather(&args.providers, &args.store, &args.common)?;
     let without_credential = without_credential(&given.providers);
-    let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(cert), Some(key)) => {
-            Some(tls::server_config(cert, key).map_err(|line| Failure::Usage(vec![line]))?)
-        }
-        _ => None,
-    };
-    logging::start(&args.log, args.common.json)
-        .map_err(|line| Failure::Usage(vec![format!("--log: {line}")]))?;
+    let options = args.serving.server_options()?;
+    args.serving.start_logging(args.common.json)?;
     // Two sockets per stream: the usual soft limit of 1,024 is soon reached.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let data_dir = DataDir::locate(args.common.data_dir.as_deref());
@@ -87,10 +62,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::failed("the runtime cannot start", &error))?;
     runtime.block_on(async {
         // Before the runner, which takes its time to start, and after it, which takes its time to stop.
-        let mut signals =
-            Signals::new().map_err(|error| Failure::failed("signals cannot be handled", &error))?;
+        let mut signals = Signals::new()?;
         let listener = bind(args.listen, "--listen")?;
-        let metrics = args.metrics.map(|address| bind(address, "--metrics")).transpose()?;
+        let metrics = args.serving.bind_metrics()?;
         let starting = Local::start(args, &given, &data_dir);
         let local = tokio::select! {
             local = starting => local,
@@ -104,7 +78,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), Failure> {
             given.providers.extend(new);
         }
         unusable.extend(without_credential);
-        let served = serve(args, given, Connections { listener, metrics, runners: connection, tls }, unusable, &mut signals);
+        let served = serve(args, given, Connections { listener, metrics, runners: connection, options }, unusable, &mut signals);
         let served = served.await;
         // Nothing is asked of it any more: its sandboxes go, however the serving ended.
         let stopped = match runner {
@@ -133,7 +107,7 @@ struct Connections {
     listener: TcpListener,
     metrics: Option<TcpListener>,
     runners: Option<Runners>,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    options: ServerOptions,
 }
 
 async fn serve(
@@ -146,14 +120,8 @@ async fn serve(
     let opened = open_gateway(given, connections.runners).await?;
     let gateway = opened.gateway();
     let discovered = tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
-    let is_tls = connections.tls.is_some();
-    let options = ServerOptions {
-        workers: args.workers.map_or_else(cores, usize::from),
-        max_connections: usize::try_from(args.max_connections).unwrap_or(usize::MAX),
-        tls: connections.tls,
-        timeouts: ServerTimeouts::default(),
-    };
-    let server = Server::start(connections.listener, &GatewayService(gateway.clone()), &options)
+    let is_tls = connections.options.tls.is_some();
+    let server = Server::start(connections.listener, &GatewayService(gateway.clone()), &connections.options)
         .map_err(|error| Failure::failed("the server cannot start", &error))?;
     // To the end: a drain is worth watching.
     let metrics = connections.metrics.map(|listener| metrics::serve(listener, gateway)).transpose();
@@ -172,23 +140,7 @@ async fn serve(
     let rediscovery = tokio::spawn(rediscover(gateway.clone()));
     let signal = signals.next().await;
     rediscovery.abort();
-    tracing::info!(
-        signal,
-        timeout_s = args.drain_timeout,
-        "draining: no new requests; those under way may finish"
-    );
-    tokio::select! {
-        () = server.drain() => {
-            tracing::info!("drained");
-            Ok(())
-        }
-        () = tokio::time::sleep(Duration::from_secs(args.drain_timeout)) => {
-            Err(Failure::Failed("requests were still under way when the drain timeout ended; they were cut off".to_owned()))
-        }
-        signal = signals.next() => {
-            Err(Failure::Failed(format!("{signal} again: stopped without waiting for the requests under way")))
-        }
-    }
+    args.serving.drain(server, signal, signals).await
 }
 
 /// The runner of this machine, if there is to be one and it can be.
@@ -220,40 +172,6 @@ impl Local {
         let mut runner = plan.start(connection.registry()).await?;
         let unusable = std::mem::take(&mut runner.left_out);
         Ok(Self { runner: Some(runner), connection: Some(connection), unusable })
-    }
-}
-
-fn bind(address: SocketAddr, option: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|error| {
-        Failure::Failed(format!("{address} cannot be listened on: {error}; choose another with {option}"))
-    })
-}
-
-/// An address, or a name of this machine such as `localhost`, with a port.
-pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let wrong = || "write an address and a port, such as 127.0.0.1:4100 or [::]:4100".to_owned();
-    text.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }
 

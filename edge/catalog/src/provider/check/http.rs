@@ -74,7 +74,7 @@ fn check_base_url(text: &str, kind: Option<ProviderKind>) -> Result<String, Stri
         return Err("must begin with https:// or http://".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not contain a user or password; put the key into credential".to_owned());
+        return Err("must not contain a user or password: a key is written as the credential".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("must not contain ? or #".to_owned());

@@ -1,0 +1,4 @@
+//! `/admin/providers`.
+
+mod parse;
+mod wire;

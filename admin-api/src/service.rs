@@ -1,0 +1,138 @@
+//! The router: `observe → authenticate → role → idempotency → handler`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{any, get};
+use catalog::{AdminStore, ApiKeyHasher, MasterKeys};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
+use utoipa_axum::routes;
+
+use crate::actor::{Actor, Caller, Role};
+use crate::auth::Authenticator;
+use crate::change::replay_answers;
+use crate::engine::Engine;
+use crate::error::AdminError;
+use crate::observe::observe;
+use crate::{openapi, whoami};
+
+/// What the API works with.
+pub struct AdminParts {
+    pub store: Arc<dyn AdminStore>,
+    pub engine: Arc<dyn Engine>,
+    /// For credentials and kept answers; without any key, nothing can be sealed.
+    pub master_keys: Arc<dyn MasterKeys>,
+    pub hasher: ApiKeyHasher,
+}
+
+/// The state of every handler.
+pub(crate) struct Admin {
+    pub(crate) parts: AdminParts,
+    access: Access,
+}
+
+/// How it is known who asks.
+enum Access {
+    Tokens(Authenticator),
+    /// Everybody who reaches the router is this one.
+    Local(Actor),
+}
+
+impl Admin {
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.parts.engine.unix_ms()
+    }
+}
+
+/// Everything under `/admin`, for whoever has a token, and `/openapi.json` for everybody. Any other path is answered as
+/// unknown. It sets no time limit for a request's head and body: that is the server's.
+pub fn router(parts: AdminParts, authenticator: Authenticator) -> Router {
+    build(Admin { parts, access: Access::Tokens(authenticator) })
+}
+
+/// The same routes without tokens: every request is this actor's. For programs that call it in their own process, on
+/// behalf of somebody who may use the store anyhow; never to be served.
+pub fn local_router(parts: AdminParts, actor: Actor) -> Router {
+    build(Admin { parts, access: Access::Local(actor) })
+}
+
+fn build(admin: Admin) -> Router {
+    let admin = Arc::new(admin);
+    let (routes, document) = all_routes(&admin).split_for_parts();
+    let document = openapi::Document::new(document);
+    routes
+        // Whatever is under /admin and no route is still for those who are known.
+        .route("/admin", any(unknown_route))
+        .route("/admin/", any(unknown_route))
+        .route("/admin/{*path}", any(unknown_route))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(admin.clone(), authenticate))
+        .route("/openapi.json", get(move || std::future::ready(document.answer())))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(unknown_route)
+        .layer(from_fn_with_state(admin.clone(), observe))
+        .with_state(admin)
+}
+
+/// Every route, each with the role that it needs.
+fn all_routes(admin: &Arc<Admin>) -> OpenApiRouter<Arc<Admin>> {
+    Routes { admin: admin.clone(), router: OpenApiRouter::new() }
+        .open_to(Role::Viewer, routes!(whoami::show_whoami))
+        .router
+}
+
+/// The routes, in the making. There is no way to add one without a role, or without its place in the document.
+struct Routes {
+    admin: Arc<Admin>,
+    router: OpenApiRouter<Arc<Admin>>,
+}
+
+impl Routes {
+    fn open_to(mut self, role: Role, routes: UtoipaMethodRouter<Arc<Admin>>) -> Self {
+        let routes = routes
+            .layer(from_fn_with_state(self.admin.clone(), replay_answers))
+            .layer(from_fn_with_state(role, require_role));
+        self.router = self.router.routes(routes);
+        self
+    }
+}
+
+/// Who asks is known from here on, or the request goes no further.
+async fn authenticate(
+    State(admin): State<Arc<Admin>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, AdminError> {
+    let actor = match &admin.access {
+        Access::Tokens(authenticator) => {
+            authenticator.authenticate(request.headers(), &*admin.parts.engine).await?
+        }
+        Access::Local(actor) => actor.clone(),
+    };
+    request.extensions_mut().insert(actor.clone());
+    let mut response = next.run(request).await;
+    // For the log.
+    response.extensions_mut().insert(actor);
+    Ok(response)
+}
+
+async fn require_role(
+    State(needed): State<Role>,
+    Caller(actor): Caller,
+    request: Request,
+    next: Next,
+) -> Result<Response, AdminError> {
+    actor.may(needed)?;
+    Ok(next.run(request).await)
+}
+
+async fn unknown_route() -> AdminError {
+    AdminError::UnknownRoute
+}
+
+async fn method_not_allowed() -> AdminError {
+    AdminError::MethodNotAllowed
+}
