@@ -90,7 +90,7 @@ export function table(caption, columns, rows, { empty = "There are none." } = {}
         class: column.numeric ? "number" : null,
         "data-label": column.label,
       },
-      column.cell(row),
+      h("div", null, column.cell(row)),
     );
   return h(
     "div",

@@ -80,13 +80,11 @@ export function byTag(document) {
       const tag = item[method].tags?.[0] ?? "other";
       if (!tags.has(tag)) tags.set(tag, []);
       const parameters = [...(item.parameters ?? []), ...(item[method].parameters ?? [])];
-      tags
-        .get(tag)
-        .push({
-          method,
-          path,
-          operation: { ...item[method], parameters: parameters.map((each) => resolve(document, each)) },
-        });
+      tags.get(tag).push({
+        method,
+        path,
+        operation: { ...item[method], parameters: parameters.map((each) => resolve(document, each)) },
+      });
     }
   }
   return [...tags].filter(([, operations]) => operations.length > 0);

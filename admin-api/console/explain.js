@@ -9,7 +9,7 @@ export async function showExplain(page) {
   const { body: keys } = await page.api.get("/admin/keys", { state: "active", limit: 100 });
   const body = h(
     "textarea",
-    { id: "explain-body", rows: 8, class: "code", spellcheck: "false", "aria-describedby": "explain-hint" },
+    { id: "explain-body", rows: 11, class: "code", spellcheck: "false", "aria-describedby": "explain-hint" },
     JSON.stringify(EXAMPLE, null, 2),
   );
   const key = h(

@@ -55,6 +55,7 @@ function single(
     mark(message) {
       error.replaceChildren(...(error.hidden ? [] : [...error.childNodes, " "]), message);
       error.hidden = false;
+      unfold(error);
       control.setAttribute("aria-invalid", "true");
       describe(true);
     },
@@ -64,8 +65,16 @@ function single(
       control.removeAttribute("aria-invalid");
       describe(false);
     },
-    focus: () => control.focus(),
+    focus() {
+      unfold(control);
+      control.focus();
+    },
   };
+}
+
+/** Opens what an element is folded into. */
+function unfold(element) {
+  for (let at = element.closest("details"); at; at = at.parentElement.closest("details")) at.open = true;
 }
 
 /** Fields that belong together. */
@@ -87,13 +96,17 @@ function group({ schema, label }, { body, children, child, read, legend = label 
     mark(message) {
       error.replaceChildren(...(error.hidden ? [] : [...error.childNodes, " "]), message);
       error.hidden = false;
+      unfold(error);
     },
     clear() {
       error.hidden = true;
       error.replaceChildren();
       children().forEach((field) => field.clear());
     },
-    focus: () => element.focus(),
+    focus() {
+      unfold(element);
+      element.focus();
+    },
   };
 }
 
@@ -112,8 +125,13 @@ function object(field) {
       .filter(([, each]) => each !== undefined);
     return given.length > 0 || required ? Object.fromEntries(given) : undefined;
   };
+  const elements = [...fields.values()].map((each) => each.element);
+  // What need not be given and is not set stays folded, unless it is one member alone: most forms are short then.
+  const folds = !required && elements.length > 1;
+  const summary = h("summary", null, `Set ${field.label.toLowerCase()}`);
+  const body = folds ? h("details", { class: "fold", open: Boolean(value) }, summary, elements) : elements;
   return group(field, {
-    body: [...fields.values()].map((each) => each.element),
+    body,
     children: () => [...fields.values()],
     child: (part) => fields.get(part) ?? null,
     read,

@@ -66,7 +66,9 @@ export async function showEditProvider(page, slug) {
 
 function providerForm(page, { document, type, value, fixed, submitLabel, send, done, cancel }) {
   const { properties, ...rest } = providerSchema(document, type);
-  const { type: _, ...entered } = properties;
+  // What everybody has to say comes first.
+  const { type: _, name, slug, adapterConfig, credentials, models, ...others } = properties;
+  const entered = { name, slug, adapterConfig, ...(credentials && { credentials }), models, ...others };
   const whole = (of) => ({ type, ...of });
   const guarded = async (work) => {
     try {
