@@ -2,10 +2,17 @@
 //! hash.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{ApiKeyRecord, KeySecretCheck, SealedSecret, StoredProvider, hex32};
+use crate::text::check_text;
+use crate::{
+    ApiKeyRecord, KeySecretCheck, LeftOut, SealedSecret, StoreError, StoredProvider, Violations, hex32,
+};
+
+mod verify;
+
+pub use verify::{AuditError, verify_audit};
 
 /// What was done to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +53,7 @@ impl Action {
 pub struct By {
     /// The subject of the administrator's token, or `program:NAME` where a program acts by itself. 1 to 128 characters.
     pub actor: String,
-    /// Of the request that asked for it; empty where there was none.
+    /// Of the request that asked for it, up to 256 characters; empty where there was none.
     pub request_id: String,
     /// Milliseconds since the Unix epoch.
     pub at_ms: u64,
@@ -57,10 +64,20 @@ pub struct By {
 
 impl By {
     pub const MAX_ACTOR_CHARS: usize = 128;
+    pub const MAX_REQUEST_ID_CHARS: usize = 256;
 
     /// A program, without a request of anybody.
     pub fn program(name: &str, action: Action, at_ms: u64) -> Self {
         Self { actor: format!("program:{name}"), request_id: String::new(), at_ms, action, answer: None }
+    }
+
+    /// The rules of the members' documentation, which every store holds its writers to. Fails as
+    /// [`StoreError::Refused`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        let mut violations = Violations(Vec::new());
+        check_text(&mut violations, "actor", &self.actor, 1..=Self::MAX_ACTOR_CHARS);
+        check_text(&mut violations, "request_id", &self.request_id, 0..=Self::MAX_REQUEST_ID_CHARS);
+        violations.or(()).map_err(|violations| StoreError::Refused { reason: violations.to_string() })
     }
 }
 
@@ -124,12 +141,12 @@ pub struct AuditedChange {
 impl AuditedChange {
     pub fn of_provider(before: Option<&StoredProvider>, after: Option<&StoredProvider>) -> Self {
         let slug = after.or(before).map_or("", |stored| stored.provider.slug.as_str());
-        let text = |stored: &StoredProvider| stored.audit_view().to_string();
+        let text = |stored: &StoredProvider| audited_text(stored.audit_view());
         Self { object: format!("provider/{slug}"), before: before.map(text), after: after.map(text) }
     }
 
     pub fn of_key(before: Option<&ApiKeyRecord>, after: &ApiKeyRecord) -> Self {
-        let text = |key: &ApiKeyRecord| key.audit_view().to_string();
+        let text = |key: &ApiKeyRecord| audited_text(key.audit_view());
         Self { object: format!("key/{}", after.id), before: before.map(text), after: Some(text(after)) }
     }
 
@@ -138,6 +155,28 @@ impl AuditedChange {
         let text = |check: KeySecretCheck| Value::from(hex32::text(&check.0)).to_string();
         Self { object: "key-secret".to_owned(), before: before.map(text), after: Some(text(after)) }
     }
+}
+
+/// Longest text of an object that an entry has, in bytes: two of them and the rest fit into any store's item.
+const MAX_AUDITED_BYTES: usize = 160 * 1024;
+/// Members up to this length are kept whole in any case.
+const MAX_SHORT_MEMBER_BYTES: usize = 4 * 1024;
+
+/// An object's view as text. Of one that is too long, long members (lists of more than a thousand models, say) become
+/// their length and hash: what they were can be proved, and not be read.
+fn audited_text(mut view: Value) -> String {
+    let whole = view.to_string();
+    if whole.len() <= MAX_AUDITED_BYTES {
+        return whole;
+    }
+    for member in view.as_object_mut().into_iter().flat_map(|members| members.values_mut()) {
+        let text = member.to_string();
+        if text.len() > MAX_SHORT_MEMBER_BYTES {
+            let hash = hex32::text(&Sha256::digest(&text).into());
+            *member = json!({ "left_out": { "bytes": text.len(), "sha256": hash } });
+        }
+    }
+    view.to_string()
 }
 
 impl AuditHead {
@@ -231,6 +270,12 @@ pub struct AuditQuery {
 impl AuditQuery {
     pub const MAX_LIMIT: usize = 1_000;
 
+    /// Whether it asks for some entries only, wherever they are.
+    pub fn is_filtered(&self) -> bool {
+        let Self { from_ms, until_ms, actor, object, action, before_seq: _, limit: _ } = self;
+        from_ms.is_some() || until_ms.is_some() || actor.is_some() || object.is_some() || action.is_some()
+    }
+
     pub fn matches(&self, entry: &AuditEntry) -> bool {
         self.from_ms.is_none_or(|from| entry.at_ms >= from)
             && self.until_ms.is_none_or(|until| entry.at_ms < until)
@@ -245,7 +290,12 @@ impl AuditQuery {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditPage {
     pub entries: Vec<AuditEntry>,
+    /// Entries that are there and cannot be read. [`verify_audit`] fails at them.
+    pub left_out: Vec<LeftOut>,
     /// [`AuditQuery::before_seq`] for the next page; `None` where there are no more. A page may have fewer entries than
     /// were asked for, even none, and others after it.
     pub next: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests;

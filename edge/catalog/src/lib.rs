@@ -20,7 +20,8 @@ mod usage;
 mod violation;
 
 pub use audit::{
-    Action, AuditEntry, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By, KeptAnswer,
+    Action, AuditEntry, AuditError, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By,
+    KeptAnswer, verify_audit,
 };
 pub use key::{
     ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord, KeySecretCheck,

@@ -7,11 +7,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{
     ApiKeyId, ApiKeyRecord, Ask, AuditEntry, AuditHead, AuditedChange, BoxFuture, By, ConfigSnapshot,
-    ConfigVersion, Counter, Held, Hold, KeptAnswer, KeyList, KeySecretCheck, KeyStore, LimitStore,
-    ProviderSlug, ProviderStore, Store, StoreError, StoredProvider, Taken, Versioned,
+    ConfigVersion, Counter, Day, Held, Hold, KeptAnswer, KeyList, KeySecretCheck, KeyStore, LimitStore,
+    ProviderId, ProviderSlug, ProviderStatus, ProviderStore, Store, StoreError, StoredProvider, Taken,
+    UsageKey, UsageRow, Versioned,
 };
 
-/// Behaves as the durable stores do, and refuses what they refuse.
+mod reports;
+
+/// The audit log's size, in bytes: changes that would make it larger are refused, as it must not lose anything.
+const MAX_AUDIT_BYTES: usize = 64 << 20;
+/// Of kept answers; the next one takes the place of the one that ends first.
+const MAX_ANSWERS: usize = 1_000;
+/// Of rows of usage, keys that were used, and states of providers, each.
+const MAX_ROWS: usize = 100_000;
+
+/// Behaves as the durable stores do, and refuses what they refuse. What grows by itself is bounded: it refuses more.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
@@ -26,7 +36,11 @@ struct State {
     version: ConfigVersion,
     /// In the order of their numbers, which begin at 1.
     audit: Vec<AuditEntry>,
+    audit_bytes: usize,
     answers: BTreeMap<[u8; 32], KeptAnswer>,
+    usage: BTreeMap<UsageKey, UsageRow>,
+    last_used: BTreeMap<ApiKeyId, u64>,
+    statuses: BTreeMap<ProviderId, ProviderStatus>,
     counters: BTreeMap<Counter, u64>,
     /// By key and holder.
     slots: BTreeMap<ApiKeyId, BTreeMap<String, Held>>,
@@ -53,7 +67,7 @@ impl ProviderStore for MemoryStore {
         expected: Option<u64>,
         by: &'a By,
     ) -> BoxFuture<'a, Result<u64, StoreError>> {
-        if let Err(refused) = provider.provider.to_stored() {
+        if let Err(refused) = provider.to_stored() {
             return answer(Err(refused));
         }
         let slug = &provider.provider.slug;
@@ -226,16 +240,36 @@ impl State {
         conflict: impl FnOnce() -> StoreError,
         change: impl FnOnce(&mut Self) -> Result<(T, AuditedChange), Changed>,
     ) -> Result<T, StoreError> {
+        by.check()?;
+        self.answers.retain(|_, kept| kept.until_ms > by.at_ms);
         if by.answer.as_ref().is_some_and(|kept| self.answers.contains_key(&kept.id)) {
             return Err(conflict());
         }
+        if self.audit_bytes > MAX_AUDIT_BYTES {
+            return Err(full("the audit log"));
+        }
         let Ok((written, change)) = change(self) else { return Err(conflict()) };
         let head = self.audit.last().map_or_else(AuditHead::default, AuditEntry::head);
-        self.audit.push(head.next(by, change));
+        let entry = head.next(by, change);
+        self.audit_bytes += size_of::<AuditEntry>()
+            + [&entry.before, &entry.after].into_iter().flatten().map(String::len).sum::<usize>();
+        self.audit.push(entry);
         if let Some(kept) = &by.answer {
+            if self.answers.len() == MAX_ANSWERS {
+                let first = self.answers.values().min_by_key(|kept| kept.until_ms).map(|kept| kept.id);
+                first.map(|id| self.answers.remove(&id));
+            }
             self.answers.insert(kept.id, kept.clone());
         }
         Ok(written)
+    }
+
+    /// Drops the rows of days that are long over.
+    fn forget_usage_before(&mut self, today: Day) {
+        let is_over = |row: &UsageKey| row.day.0.saturating_add(Day::KEPT) < today.0;
+        while let Some(first) = self.usage.first_entry().filter(|first| is_over(first.key())) {
+            first.remove();
+        }
     }
 
     /// Drops the counters of windows that are long over, of the same key and kind.
@@ -252,6 +286,10 @@ impl State {
 
 /// The record is not at the expected version.
 struct Changed;
+
+fn full(what: &str) -> StoreError {
+    StoreError::Refused { reason: format!("{what} has as much as memory is for; a durable store takes more") }
+}
 
 fn put<K: Clone + Ord, V: Clone + fmt::Debug>(
     records: &mut BTreeMap<K, Versioned<V>>,

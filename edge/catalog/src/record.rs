@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::{By, CredentialRef, Provider, Secret, hex32};
+use crate::{By, CredentialRef, Provider, Secret, StoreError, hex32};
 
 /// `prv_` and 16 characters of `[0-9a-z]`. Never given twice: a provider that is deleted and made again has another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -126,6 +126,19 @@ impl StoredProvider {
             previous: None,
         };
         Self { id, provider, history }
+    }
+
+    /// The texts that a store keeps, of the provider ([`Provider::to_stored`]) and of the history. Fails as
+    /// [`StoreError::Refused`], also where both together have more than [`Provider::MAX_STORED_BYTES`].
+    pub fn to_stored(&self) -> Result<(String, String), StoreError> {
+        let refused = |reason: String| StoreError::Refused { reason };
+        let provider = self.provider.to_stored()?;
+        let history = serde_json::to_string(&self.history).map_err(|error| refused(error.to_string()))?;
+        let (bytes, most) = (provider.len() + history.len(), Provider::MAX_STORED_BYTES);
+        if bytes > most {
+            return Err(refused(format!("the provider has {bytes} bytes; at most {most} are kept")));
+        }
+        Ok((provider, history))
     }
 
     /// For the audit log: all of it, with a sealed credential told by its version and fingerprint alone.

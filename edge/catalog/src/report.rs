@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Provider, ProviderSlug};
+use crate::{Provider, ProviderSlug, StoreError};
 
 /// How a provider stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -167,4 +167,24 @@ pub struct ProviderStatus {
     pub last_test: Option<TestReport>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+}
+
+impl ProviderStatus {
+    /// Longest texts of a status together, in bytes.
+    const MAX_STORED_BYTES: usize = 64 * 1024;
+
+    /// The texts that a store keeps, of the last test and of the health, where they are there. Fails as
+    /// [`StoreError::Refused`].
+    pub fn to_stored(&self) -> Result<(Option<String>, Option<String>), StoreError> {
+        let refused = |reason: String| StoreError::Refused { reason };
+        let failed = |error: serde_json::Error| refused(error.to_string());
+        let last_test = self.last_test.as_ref().map(serde_json::to_string).transpose().map_err(failed)?;
+        let health = self.health.as_ref().map(serde_json::to_string).transpose().map_err(failed)?;
+        let bytes: usize = [&last_test, &health].into_iter().flatten().map(String::len).sum();
+        if bytes > Self::MAX_STORED_BYTES {
+            let most = Self::MAX_STORED_BYTES;
+            return Err(refused(format!("the status has {bytes} bytes; at most {most} are kept")));
+        }
+        Ok((last_test, health))
+    }
 }

@@ -209,10 +209,11 @@ pub trait Store: ProviderStore + KeyStore {
 
 /// The audit log, to read. It is written with each change; see [`ProviderStore`].
 pub trait AuditStore: Send + Sync {
+    /// The latest first. Reads so many entries at once that it answers soon: see [`AuditPage::next`].
     fn audit<'a>(&'a self, query: &'a AuditQuery) -> BoxFuture<'a, Result<AuditPage, StoreError>>;
 
-    /// Up to `limit` entries from `first_seq` on, the earliest first: to check the chain. Fewer only at the end.
-    /// `Unreadable` if one of them cannot be read.
+    /// Up to `limit` entries from `first_seq` on, the earliest first: to check the chain. Fewer at the end, where they are
+    /// long, and before one that cannot be read; none where there are no more. `Unreadable` if the first cannot be read.
     fn audit_from(
         &self,
         first_seq: u64,
@@ -230,15 +231,17 @@ pub trait AnswerStore: Send + Sync {
 }
 
 /// What was found out about providers, whoever did: the last word counts. No change of the configuration, so it is in no
-/// count and no audit log.
+/// count and no audit log. Forgotten after 90 days without a word.
 pub trait StatusStore: Send + Sync {
+    /// What is `None` in the status stays as it was: who tests does not take away what who checks has found. `Refused`
+    /// for one of more than 64 KB.
     fn put_status<'a>(
         &'a self,
         id: &'a ProviderId,
         status: &'a ProviderStatus,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Of all providers that have one.
+    /// Of all providers that have one that can be read, ordered by id.
     fn statuses(&self) -> BoxFuture<'_, Result<Vec<(ProviderId, ProviderStatus)>, StoreError>>;
 }
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod admin;
 mod ca;
 mod clis;
 mod doctor;
@@ -48,6 +49,9 @@ enum Command {
     /// Look at the providers that a start would use; write and remove stored ones
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
+    /// Print tokens for administrators
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     /// Look after the master keys under which credentials are sealed
     #[command(subcommand)]
     Secrets(secrets::SecretsCommand),
@@ -136,6 +140,7 @@ impl Cli {
             Command::Up(args) => (args.common.json, up::run(&args)),
             Command::Keys(command) => (command.common().json, keys::run(&command)),
             Command::Providers(command) => (command.common().json, providers::run(&command)),
+            Command::Admin(command) => (command.common().json, admin::run(&command)),
             Command::Secrets(command) => (command.common().json, secrets::run(&command)),
             Command::Store(command) => (command.common().json, store::run(&command)),
             Command::Clis(command) => (command.common().json, clis::run(&command)),

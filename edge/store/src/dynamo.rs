@@ -1,6 +1,7 @@
 //! The ports on a DynamoDB client.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -14,6 +15,7 @@ use catalog::{
     Versioned,
 };
 use futures_util::future::{Either, select};
+use futures_util::lock::Mutex;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::clock::FleetClock;
@@ -21,7 +23,7 @@ use crate::error::{RetryCollisions, broken, store_error, unavailable};
 use crate::item::{self, ConfigItem, Item, ItemError, Key, PK, PROVIDER_CHANGES};
 use crate::registry::SharedClis;
 use crate::sdk::{SharedAsyncSleep, SharedCredentialsProvider, SharedHttpClient, SharedTimeSource};
-use crate::write::{Write, as_expected, next_version};
+use crate::write::{Target, next_version};
 
 /// Pages of 1 MB that a list may have: it has to fit into the memory of a small instance.
 const MAX_PAGES: usize = 32;
@@ -72,6 +74,8 @@ pub struct DynamoStore {
     pub(crate) sleep: SharedAsyncSleep,
     pub(crate) clock: FleetClock,
     pub(crate) clis: SharedClis,
+    /// Whoever makes a change has it.
+    pub(crate) changes: Arc<Mutex<()>>,
     deadline: Duration,
 }
 
@@ -106,6 +110,7 @@ impl DynamoStore {
             sleep: host.sleep,
             clock,
             clis: SharedClis::default(),
+            changes: Arc::default(),
             deadline: options.timing.call,
         }
     }
@@ -199,10 +204,15 @@ impl ProviderStore for DynamoStore {
             let conflict = || StoreError::provider_conflict(slug);
             let version = next_version(expected, conflict)?;
             let item = item::from_provider(provider, version)?;
-            let before = self.find(Key::provider(slug), item::to_provider).await?;
-            let before = as_expected(before, expected, conflict)?;
-            let change = AuditedChange::of_provider(before.as_ref(), Some(provider));
-            self.write(Write::Put(item, expected), PROVIDER_CHANGES, by, change, conflict).await?;
+            let target = Target {
+                key: Key::provider(slug),
+                read: item::to_provider,
+                expected,
+                count: PROVIDER_CHANGES,
+                conflict: &conflict,
+            };
+            let change = |before: Option<&_>| AuditedChange::of_provider(before, Some(provider));
+            self.write(target, Some(item), by, change).await?;
             Ok(version)
         })
     }
@@ -215,11 +225,14 @@ impl ProviderStore for DynamoStore {
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.call(async move {
             let conflict = || StoreError::provider_conflict(slug);
-            let before = self.find(Key::provider(slug), item::to_provider).await?;
-            let before = as_expected(before, Some(expected), conflict)?;
-            let change = AuditedChange::of_provider(before.as_ref(), None);
-            let delete = Write::Delete(Key::provider(slug), expected);
-            self.write(delete, PROVIDER_CHANGES, by, change, conflict).await
+            let target = Target {
+                key: Key::provider(slug),
+                read: item::to_provider,
+                expected: Some(expected),
+                count: PROVIDER_CHANGES,
+                conflict: &conflict,
+            };
+            self.write(target, None, by, |before| AuditedChange::of_provider(before, None)).await
         })
     }
 }
@@ -257,11 +270,15 @@ impl KeyStore for DynamoStore {
             let conflict = || StoreError::key_conflict(&key.id);
             let version = next_version(expected, conflict)?;
             let item = item::from_key(key, version)?;
-            let before = self.find(Key::api_key(&key.id), item::to_key).await?;
-            let before = as_expected(before, expected, conflict)?;
-            let change = AuditedChange::of_key(before.as_ref(), key);
             let count = item::key_changes(key.id.group());
-            self.write(Write::Put(item, expected), &count, by, change, conflict).await?;
+            let target = Target {
+                key: Key::api_key(&key.id),
+                read: item::to_key,
+                expected,
+                count: &count,
+                conflict: &conflict,
+            };
+            self.write(target, Some(item), by, |before| AuditedChange::of_key(before, key)).await?;
             Ok(version)
         })
     }
@@ -280,11 +297,16 @@ impl KeyStore for DynamoStore {
             let conflict = StoreError::key_secret_conflict;
             let version = next_version(expected, conflict)?;
             let item = item::from_key_secret(check, version);
-            let before = self.find(Key::key_secret(), item::to_key_secret).await?;
-            let before = as_expected(before, expected, conflict)?;
-            let change = AuditedChange::of_key_secret(before, check);
-            // Counted so that every instance reads it.
-            self.write(Write::Put(item, expected), PROVIDER_CHANGES, by, change, conflict).await?;
+            let target = Target {
+                key: Key::key_secret(),
+                read: item::to_key_secret,
+                expected,
+                // Counted so that every instance reads it.
+                count: PROVIDER_CHANGES,
+                conflict: &conflict,
+            };
+            let change = |before: Option<&_>| AuditedChange::of_key_secret(before.copied(), check);
+            self.write(target, Some(item), by, change).await?;
             Ok(version)
         })
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 pub(crate) mod node;
+mod reports;
 
 use std::collections::HashMap;
 
@@ -9,10 +10,18 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use catalog::{
     ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, KeySecretCheck, LeftOut, PreviousHash, Provider,
-    ProviderId, ProviderSlug, RawProvider, StoreError, StoredProvider, Versioned, hex32,
+    ProviderId, ProviderSlug, RawProvider, StoreError, StoredProvider, UsageKey, Versioned, hex32,
 };
+use sha2::{Digest as _, Sha256};
 
-pub(crate) use audit::{AUDIT_HASH, from_answer, from_audit_entry, from_audit_head, to_audit_head};
+pub(crate) use audit::{
+    AUDIT_HASH, UNTIL_MS, audit_seq, from_answer, from_audit_entry, from_audit_head, to_answer,
+    to_audit_entry, to_audit_head,
+};
+pub(crate) use reports::{
+    STATUS, USED, forget_status_after, forget_usage_after, status_parts, to_status, to_usage, to_used_key,
+    usage_counts, usage_partition,
+};
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
@@ -63,18 +72,36 @@ impl Key {
         Self { pk: AUDIT.to_owned(), sk: AUDIT_HEAD.to_owned() }
     }
 
-    /// Entries are in the order of their numbers, before the head.
     pub(crate) fn audit_entry(seq: u64) -> Self {
-        Self { pk: AUDIT.to_owned(), sk: format!("{seq:020}") }
+        Self { pk: AUDIT.to_owned(), sk: audit_sort_key(seq) }
     }
 
     pub(crate) fn answer(id: &[u8; 32]) -> Self {
         Self { pk: format!("ANSWER#{}", hex32::text(id)), sk: "ANSWER".to_owned() }
     }
 
+    pub(crate) fn usage(of: &UsageKey) -> Self {
+        // A model may have any name, and a longer one than fits.
+        let model = hex32::text(&Sha256::digest(&of.model).into());
+        Self { pk: usage_partition(of.day), sk: format!("{}#{}#{model}", of.key, of.provider) }
+    }
+
+    pub(crate) fn used(id: &ApiKeyId) -> Self {
+        Self { pk: USED.to_owned(), sk: id.as_str().to_owned() }
+    }
+
+    pub(crate) fn status(id: &ProviderId) -> Self {
+        Self { pk: STATUS.to_owned(), sk: id.as_str().to_owned() }
+    }
+
     pub(crate) fn to_item(&self) -> Item {
         Item::from([(PK.to_owned(), string(&self.pk)), (SK.to_owned(), string(&self.sk))])
     }
+}
+
+/// In the order of their numbers, before the head.
+pub(crate) fn audit_sort_key(seq: u64) -> String {
+    format!("{seq:020}")
 }
 
 /// The partition of a group's keys.
@@ -111,6 +138,8 @@ pub(crate) enum ItemError {
     Rules(#[from] catalog::Violations),
     #[error("its slug is not its key")]
     Slug,
+    #[error("it is kept under another key than its own")]
+    Place,
     #[error("{0}")]
     Node(String),
 }
@@ -141,13 +170,11 @@ fn record(key: &Key, version: u64) -> Item {
 }
 
 pub(crate) fn from_provider(stored: &StoredProvider, version: u64) -> Result<Item, StoreError> {
-    let provider = &stored.provider;
-    let mut item = record(&Key::provider(&provider.slug), version);
+    let (body, history) = stored.to_stored()?;
+    let mut item = record(&Key::provider(&stored.provider.slug), version);
     item.insert("id".to_owned(), string(stored.id.as_str()));
-    item.insert("body".to_owned(), string(provider.to_stored()?));
-    let history = serde_json::to_string(&stored.history);
-    let refused = |error: serde_json::Error| StoreError::Refused { reason: error.to_string() };
-    item.insert("history".to_owned(), string(history.map_err(refused)?));
+    item.insert("body".to_owned(), string(body));
+    item.insert("history".to_owned(), string(history));
     Ok(item)
 }
 

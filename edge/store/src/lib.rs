@@ -126,6 +126,7 @@
 //! Messages carry error codes and our own words, never what the other side wrote.
 
 mod access;
+mod audit;
 mod clock;
 mod dynamo;
 #[cfg(feature = "embedded")]
@@ -139,8 +140,10 @@ mod limits;
 #[cfg(feature = "native")]
 mod native;
 mod registry;
+mod status;
 mod table;
 pub mod transfer;
+mod usage;
 mod write;
 
 pub use access::{AccessPart, StoreAccess};

@@ -36,7 +36,7 @@ const HELD: &str = "held";
 /// Before the name of a holder, whose slots and time are a map of its own.
 const HOLDER: &str = "holder_";
 const SLOTS: &str = "SLOTS";
-const OF_THIS_SCHEMA: &str = "(attribute_not_exists(#schema) OR #schema = :schema)";
+pub(crate) const OF_THIS_SCHEMA: &str = "(attribute_not_exists(#schema) OR #schema = :schema)";
 
 /// How often slots are asked for anew because others took or gave some meanwhile.
 const MAX_TRIES: usize = 8;
@@ -46,7 +46,7 @@ const MAX_REMOVED: usize = 32;
 const SWEPT_FROM: usize = 8;
 
 /// What became of an update with a condition.
-enum Updated {
+pub(crate) enum Updated {
     /// The item as it is now.
     Done(Item),
     /// The item as it is, with which the condition does not agree.
@@ -283,7 +283,7 @@ impl LimitStore for DynamoStore {
     }
 }
 
-trait SendConditional {
+pub(crate) trait SendConditional {
     async fn send_conditional(self, returns: ReturnValue) -> Result<Updated, StoreError>;
 }
 

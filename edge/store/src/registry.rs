@@ -39,7 +39,7 @@ impl DynamoStore {
     }
 
     /// The store's time, by which records expire whatever the clocks of nodes and edges say.
-    fn fleet_ms(&self) -> u64 {
+    pub(crate) fn fleet_ms(&self) -> u64 {
         let since = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_async::time::SystemTimeSource;
-use catalog::{LimitStore, MemoryStore, Store};
+use catalog::{AdminStore, LimitStore, MemoryStore};
 use dynoxide::Database;
 use serde_json::{Value, json};
 use store::sdk::{
@@ -22,7 +22,7 @@ pub(crate) const TABLE: &str = "dyad-gateway";
 
 /// An empty store, and a way past it to what it keeps.
 pub(crate) struct Backend {
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn AdminStore>,
     pub(crate) limits: Arc<dyn LimitStore>,
     /// The engine below the store; the memory store has none.
     pub(crate) engine: Option<Database>,
@@ -49,7 +49,7 @@ impl Backend {
         Self::new(Arc::new(store), Some(engine), None)
     }
 
-    fn new<S: Store + LimitStore + 'static>(
+    fn new<S: AdminStore + LimitStore + 'static>(
         store: Arc<S>,
         engine: Option<Database>,
         directory: Option<TempDir>,
@@ -104,6 +104,13 @@ pub(crate) fn over_http_at(address: SocketAddr, timing: Timing, time: SharedTime
 pub(crate) fn put_raw(engine: &Database, item: &Value) {
     let request = serde_json::from_value(json!({ "TableName": TABLE, "Item": item })).unwrap();
     engine.put_item(request).unwrap();
+}
+
+/// Removes an item, past the store.
+pub(crate) fn delete_raw(engine: &Database, pk: &str, sk: &str) {
+    let key = json!({ "pk": { "S": pk }, "sk": { "S": sk } });
+    let request = serde_json::from_value(json!({ "TableName": TABLE, "Key": key })).unwrap();
+    engine.delete_item(request).unwrap();
 }
 
 /// Reads an item in DynamoDB's JSON, past the store.

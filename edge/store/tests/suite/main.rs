@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "all of it is test code, which clippy sees only in test functions")]
 
+mod audit;
 mod backend;
 mod contract;
 mod durability;
@@ -12,4 +13,5 @@ mod items;
 mod limits;
 mod records;
 mod registry;
+mod reports;
 mod transfer;

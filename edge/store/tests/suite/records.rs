@@ -1,6 +1,6 @@
 //! Records to store.
 
-use catalog::{ApiKey, ApiKeyLimits, ApiKeyRecord, Provider};
+use catalog::{ApiKey, ApiKeyLimits, ApiKeyRecord, Provider, SealedSecret};
 use serde_json::json;
 
 /// The record of the key made from `seed`; its id is as random as a real one's.
@@ -44,4 +44,10 @@ pub(crate) fn fat_provider(name: &str) -> Provider {
 /// About 250 KB.
 pub(crate) fn fat_key(seed: u64) -> ApiKeyRecord {
     ApiKeyRecord { allowed_models: Some(vec!["m".repeat(250); 1_000]), ..key(seed) }
+}
+
+/// A sealed value that nobody can open; another one for each `fill`, which is a digit of base64.
+pub(crate) fn sealed(fill: char) -> SealedSecret {
+    let fill = fill.to_string();
+    SealedSecret::parse(&format!("sealed:1:key-1:{}:{}", fill.repeat(96), fill.repeat(64))).unwrap()
 }
