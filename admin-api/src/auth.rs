@@ -11,7 +11,7 @@ use http::header::AUTHORIZATION;
 use jwt_simple::JWTError;
 use jwt_simple::claims::{Audiences, Claims, JWTClaims};
 use jwt_simple::common::VerificationOptions;
-use jwt_simple::prelude::{HS256Key, MACLike as _, UnixTimeStamp};
+use jwt_simple::prelude::{MACLike as _, UnixTimeStamp};
 use serde_json::{Map, Value};
 
 use crate::actor::{Actor, Role};

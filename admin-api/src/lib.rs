@@ -12,13 +12,20 @@ mod change;
 mod console;
 mod engine;
 mod error;
+mod explain;
+mod keys;
 mod members;
 mod moment;
 mod observe;
 mod openapi;
+mod path;
 mod providers;
 mod query;
+mod runners;
+mod schemas;
 mod service;
+#[cfg(test)]
+mod testing;
 mod whoami;
 
 pub use actor::{Actor, Role};

@@ -5,6 +5,7 @@
 mod audit;
 pub mod hex32;
 mod key;
+mod key_secret;
 mod limits;
 mod memory;
 mod provider;
@@ -27,6 +28,7 @@ pub use key::{
     ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord, KeySecretCheck,
     PreviousHash,
 };
+pub use key_secret::{ClaimError, claim_key_secret};
 pub use limits::{Ask, Counter, Held, Hold, LimitStore, Period, Quantity, Taken, Window};
 pub use memory::MemoryStore;
 pub use provider::{

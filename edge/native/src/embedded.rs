@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use admin_api::{AdminParts, Authenticator, TokenRules};
 use axum::Router;
 use catalog::{
-    Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, KeyStore as _, MasterKeys,
-    Provider, StoreError, Violations,
+    Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, ClaimError, KeyStore as _,
+    MasterKeys, Provider, StoreError, Violations, claim_key_secret,
 };
 use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;
@@ -91,6 +91,15 @@ pub enum CreateKeyError {
     OtherKeySecret,
     #[error("the key could not be stored")]
     Store(#[from] StoreError),
+}
+
+impl From<ClaimError> for CreateKeyError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::OtherKeySecret => Self::OtherKeySecret,
+            ClaimError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl EmbeddedGateway {
@@ -245,23 +254,6 @@ async fn store_key(
     claim_key_secret(store, hasher, &by).await?;
     store.put_key(&record, None, &by).await?;
     Ok(())
-}
-
-/// Says in the store under which secret its API keys are hashed, as the first of those who make some.
-async fn claim_key_secret(store: &DynamoStore, hasher: &ApiKeyHasher, by: &By) -> Result<(), CreateKeyError> {
-    let check = hasher.check();
-    let stored = match store.key_secret().await? {
-        Some(stored) => Some(stored),
-        None => match store.put_key_secret(check, None, by).await {
-            Ok(_) => return Ok(()),
-            Err(StoreError::Conflict { .. }) => store.key_secret().await?,
-            Err(error) => return Err(error.into()),
-        },
-    };
-    match stored {
-        Some(stored) if stored.value != check => Err(CreateKeyError::OtherKeySecret),
-        _ => Ok(()),
-    }
 }
 
 /// This program, as the audit log has it.
