@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod change;
 mod console;
+mod credentials;
 mod engine;
 mod error;
 mod explain;
@@ -23,6 +24,7 @@ mod providers;
 mod query;
 mod runners;
 mod schemas;
+mod secrets;
 mod service;
 #[cfg(test)]
 mod testing;
@@ -30,6 +32,5 @@ mod whoami;
 
 pub use actor::{Actor, Role};
 pub use auth::{Algorithm, AuthError, Authenticator, TokenRules, mint};
-pub use console::console_routes;
 pub use engine::{Engine, FetchError, RunnerInfo};
 pub use service::{AdminParts, local_router, router};

@@ -7,17 +7,18 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get};
-use catalog::{AdminStore, ApiKeyHasher, MasterKeys};
+use catalog::{AdminStore, ApiKeyHasher, MasterKeys, UpstreamHosts};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::actor::{Actor, Caller, Role};
 use crate::auth::Authenticator;
 use crate::change::replay_answers;
+use crate::console::console_routes;
 use crate::engine::Engine;
 use crate::error::AdminError;
 use crate::observe::observe;
-use crate::{explain, keys, openapi, runners, whoami};
+use crate::{explain, keys, openapi, providers, runners, secrets, whoami};
 
 /// What the API works with.
 pub struct AdminParts {
@@ -26,6 +27,8 @@ pub struct AdminParts {
     /// For credentials and kept answers; without any key, nothing can be sealed.
     pub master_keys: Arc<dyn MasterKeys>,
     pub hasher: ApiKeyHasher,
+    /// Where the providers of the store may lead.
+    pub upstream_hosts: UpstreamHosts,
 }
 
 /// The state of every handler.
@@ -47,7 +50,8 @@ impl Admin {
     }
 }
 
-/// Everything under `/admin`, for whoever has a token, and `/openapi.json` for everybody. Any other path is answered as
+/// Everything under `/admin`, for whoever has a token, and for everybody `/openapi.json`, its page and the console. Any
+/// other path is answered as
 /// unknown. It sets no time limit for a request's head and body: that is the server's.
 pub fn router(parts: AdminParts, authenticator: Authenticator) -> Router {
     build(Admin { parts, access: Access::Tokens(authenticator) })
@@ -71,6 +75,7 @@ fn build(admin: Admin) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(admin.clone(), authenticate))
         .route("/openapi.json", get(move || std::future::ready(document.answer())))
+        .merge(console_routes())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_route)
         .layer(from_fn_with_state(admin.clone(), observe))
@@ -81,6 +86,16 @@ fn build(admin: Admin) -> Router {
 fn all_routes(admin: &Arc<Admin>) -> OpenApiRouter<Arc<Admin>> {
     Routes { admin: admin.clone(), router: OpenApiRouter::new() }
         .open_to(Role::Viewer, routes!(whoami::show_whoami))
+        .open_to(Role::Viewer, routes!(providers::list_providers))
+        .open_to(Role::Admin, routes!(providers::create_provider))
+        .open_to(Role::Viewer, routes!(providers::show_provider))
+        .open_to(
+            Role::Admin,
+            routes!(providers::replace_provider, providers::patch_provider, providers::delete_provider),
+        )
+        .open_to(Role::Admin, routes!(providers::test_provider))
+        .open_to(Role::Admin, routes!(providers::rotate_credential))
+        .open_to(Role::Admin, routes!(secrets::rewrap_secrets))
         .open_to(Role::Viewer, routes!(keys::list_keys))
         .open_to(Role::Admin, routes!(keys::create_key))
         .open_to(Role::Viewer, routes!(keys::show_key))

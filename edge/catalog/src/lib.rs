@@ -4,6 +4,7 @@
 
 mod audit;
 pub mod hex32;
+mod host_list;
 mod key;
 mod key_secret;
 mod limits;
@@ -17,6 +18,7 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text;
+mod upstream_hosts;
 mod usage;
 mod violation;
 
@@ -24,6 +26,7 @@ pub use audit::{
     Action, AuditEntry, AuditError, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By,
     KeptAnswer, verify_audit,
 };
+pub use host_list::HostList;
 pub use key::{
     ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord, KeySecretCheck,
     PreviousHash,
@@ -46,5 +49,6 @@ pub use store::{
     AdminStore, AnswerStore, AuditStore, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore,
     LeftOut, ProviderStore, StatusStore, Store, StoreError, Versioned,
 };
+pub use upstream_hosts::{Reach, UpstreamHosts};
 pub use usage::{Day, UsageCounts, UsageKey, UsageRow, UsageStore};
 pub use violation::{Violation, Violations};

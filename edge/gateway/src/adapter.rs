@@ -18,7 +18,7 @@ use crate::body_memory::BodyMemory;
 use crate::encode::{self, Fold, Head};
 use crate::error::{FailureClass, Scope, UpstreamFailure};
 use crate::estimate;
-use crate::host::{Body, BoxFuture, CallError, Host};
+use crate::host::{Body, BoxFuture, CallError, CallTrace, Host};
 use crate::nodes::Nodes;
 use crate::relay::{RelayError, Wanted};
 use crate::routes::{Adapter, Lesson, Target};
@@ -41,6 +41,8 @@ pub(crate) struct Call {
     /// The API key's id.
     pub caller: String,
     pub body: Bytes,
+    /// Where somebody wants to know when its upstream was reached.
+    pub trace: Option<Arc<CallTrace>>,
 }
 
 pub(crate) struct ChatCall {
@@ -199,7 +201,7 @@ impl Call {
 }
 
 /// What the future gives; `None` if the host's monotonic clock passes `deadline` before.
-async fn until<T>(host: &dyn Host, deadline: Duration, mut future: BoxFuture<'_, T>) -> Option<T> {
+pub(crate) async fn until<T>(host: &dyn Host, deadline: Duration, mut future: BoxFuture<'_, T>) -> Option<T> {
     let mut timer = LazyTimer::default();
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
@@ -218,6 +220,10 @@ fn call_failure(error: CallError) -> UpstreamFailure {
             UpstreamFailure::unavailable("The upstream's TLS certificate or handshake was not accepted.")
         }
         CallError::Closed => UpstreamFailure::closed(),
+        CallError::Refused => UpstreamFailure::new(
+            FailureClass::Unusable,
+            "The upstream's host leads to an address that this gateway does not call for it.",
+        ),
         CallError::NoIdentity => {
             UpstreamFailure::unavailable("This gateway has no certificate by which runners would know it.")
         }

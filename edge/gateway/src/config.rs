@@ -14,11 +14,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use catalog::{
     ApiKeyId, ApiKeyRecord, KeySecretCheck, LeftOut, Model, Provider, ProviderSlug, Store, StoreError,
-    Versioned,
+    UpstreamHosts, Versioned,
 };
 use futures_util::future::{Either, select};
 
-use crate::HostList;
 use crate::admit::Usage;
 use crate::changes::Changes;
 use crate::freshness::{Failure, Freshness, Turn, millis};
@@ -50,7 +49,7 @@ pub(crate) struct Config {
     key_secret: KeySecretCheck,
     freshness: Arc<Freshness>,
     /// Where upstreams may be.
-    upstream_hosts: Option<HostList>,
+    upstream_hosts: UpstreamHosts,
     /// Everything that the routes are made from.
     sources: Mutex<Sources>,
     routes: ArcSwap<Routes>,
@@ -112,7 +111,7 @@ impl Config {
         key_secret: KeySecretCheck,
         refresh_after: Duration,
         max_age: Duration,
-        upstream_hosts: Option<HostList>,
+        upstream_hosts: UpstreamHosts,
     ) -> Self {
         Self {
             store,
@@ -261,7 +260,12 @@ impl Config {
 
     /// The provider, ready to be called, or why it cannot be.
     pub(crate) fn upstream(&self, provider: &Provider, origin: Origin) -> Result<Upstream, String> {
-        Upstream::build(provider, origin, self.upstream_hosts.as_ref(), &*self.host)
+        Upstream::build(provider, origin, &self.upstream_hosts, &*self.host)
+    }
+
+    /// Where the provider is written, as it is here.
+    pub(crate) fn origin(&self, provider: &Provider) -> Origin {
+        if self.sources().given.contains(provider) { Origin::Given } else { Origin::Stored }
     }
 
     pub(crate) fn enabled(&self) -> Vec<(Provider, Origin)> {

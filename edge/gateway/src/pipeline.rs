@@ -26,6 +26,7 @@ use crate::config::{CachedKey, Config};
 use crate::cors;
 use crate::error::{ApiError, UpstreamFailure};
 use crate::estimate;
+use crate::health::HealthChecks;
 use crate::host::{Body, BoxFuture, Host, REQUEST_ID, full};
 use crate::metrics::{CountedLimits, GatewayMetrics, Metrics};
 use crate::nodes::Nodes;
@@ -67,8 +68,9 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     hasher: ApiKeyHasher,
     pub(crate) limits: Arc<Limits>,
-    settings: Arc<Settings>,
-    memory: BodyMemory,
+    pub(crate) health: HealthChecks,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) memory: BodyMemory,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
     ids: AtomicU64,
@@ -103,6 +105,7 @@ impl Gateway {
             hasher,
             limits,
             metrics,
+            health: HealthChecks::default(),
             memory: BodyMemory::new(settings.max_held_bytes),
             settings: Arc::new(settings),
             instance,
@@ -373,6 +376,7 @@ impl Gateway {
             request_id: id.clone(),
             caller: key.record.id.as_str().to_owned(),
             body,
+            trace: None,
         }
     }
 
@@ -418,7 +422,7 @@ impl Gateway {
     }
 
     /// The client's own id where it is sane, so that its log and ours can be laid side by side.
-    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+    pub(crate) fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let sane = |value: &&HeaderValue| {
             (1..=MAX_REQUEST_ID_BYTES).contains(&value.len())
                 && value.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -433,7 +437,7 @@ impl Gateway {
         HeaderValue::from_bytes(&id).expect("hexadecimal digits are fit for a header")
     }
 
-    fn seed(&self) -> Seed {
+    pub(crate) fn seed(&self) -> Seed {
         Seed { instance: self.0.instance, count: self.0.ids.fetch_add(1, Ordering::Relaxed) }
     }
 }
@@ -559,6 +563,6 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> http::Response<Bo
     response
 }
 
-fn json_string(text: &str) -> Bytes {
+pub(crate) fn json_string(text: &str) -> Bytes {
     serde_json::to_vec(text).expect("a string is always JSON").into()
 }

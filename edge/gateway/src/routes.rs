@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use catalog::{ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderSlug, Secret, SpawnCliConfig};
+use catalog::{
+    ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderSlug, Reach, Secret, SpawnCliConfig,
+    UpstreamHosts,
+};
 use http::{HeaderName, HeaderValue, Uri};
 use openai_wire::request::MaxTokensField;
 
-use crate::HostList;
 use crate::host::{Host, Origin};
 use crate::metrics::{Metrics, TargetSeries};
 
@@ -35,6 +37,8 @@ pub(crate) struct OpenAiApi {
     pub chat: Uri,
     pub embeddings: Uri,
     pub models: Uri,
+    /// Which addresses its host may have.
+    pub reach: Reach,
     pub authorization: Option<HeaderValue>,
     /// The same credential again, to keep it out of upstream texts that are passed on.
     pub credential: Option<Secret>,
@@ -250,7 +254,7 @@ impl Upstream {
     pub(crate) fn build(
         provider: &Provider,
         origin: Origin,
-        hosts: Option<&HostList>,
+        hosts: &UpstreamHosts,
         host: &dyn Host,
     ) -> Result<Self, String> {
         let (adapter, timeouts) = match &provider.adapter {
@@ -286,7 +290,7 @@ impl OpenAiApi {
         provider: &Provider,
         config: &HttpAdapterConfig,
         origin: Origin,
-        hosts: Option<&HostList>,
+        hosts: &UpstreamHosts,
         host: &dyn Host,
     ) -> Result<Self, String> {
         let base = &config.base_url;
@@ -297,11 +301,10 @@ impl OpenAiApi {
             return Err("its base URL cannot be used".to_owned());
         };
         // Before anything is sent there, and before its credential is read.
-        if hosts.is_some_and(|hosts| !hosts.allows(&chat)) {
-            return Err(
-                "its host is not one of those that upstreams may have (DYAD_UPSTREAM_HOSTS)".to_owned()
-            );
-        }
+        let reach = match origin {
+            Origin::Given => hosts.of_given(provider)?,
+            Origin::Stored => hosts.of_stored(provider)?,
+        };
         let credential = host.credential(&provider.credential, origin)?;
         let authorization = match &credential {
             None => None,
@@ -316,6 +319,7 @@ impl OpenAiApi {
             chat,
             embeddings,
             models,
+            reach,
             authorization,
             credential,
             forward_headers: config.forward_headers.iter().filter_map(|name| name.parse().ok()).collect(),

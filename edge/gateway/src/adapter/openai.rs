@@ -231,7 +231,15 @@ async fn post(
             headers.insert(name, value.clone());
         }
     }
-    send(request, upstream, api, &*call.host).await
+    if let Some(trace) = &call.trace {
+        trace.begin();
+        request.extensions_mut().insert(trace.clone());
+    }
+    let response = send(request, upstream, api, &*call.host).await?;
+    if let Some(trace) = &call.trace {
+        trace.answered(call.host.monotonic());
+    }
+    Ok(response)
 }
 
 /// Adds the credential, sends, and turns everything but success into a failure.
@@ -246,6 +254,7 @@ async fn send(
     if let Some(authorization) = &api.authorization {
         request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
     }
+    request.extensions_mut().insert(api.reach);
     let deadline = host.monotonic() + upstream.timeouts.first_byte;
     let answered = until(host, deadline, host.call(request, upstream.timeouts.connect)).await;
     let response = match answered {

@@ -253,6 +253,9 @@ impl<'a> Runs<'a> {
                 return Err(UpstreamFailure::new(FailureClass::Timeout, message).after_work());
             }
         };
+        if let Some(trace) = &self.chat.call.trace {
+            trace.answered(host.monotonic());
+        }
         let version = response.headers().get(RUNNER_VERSION).and_then(|version| version.to_str().ok());
         if !version.is_some_and(understands) {
             let message = "What answered is no runner, or one of another version than this gateway.";

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use catalog::testing::SeedStore as _;
-use catalog::{ApiKeyRecord, KeyStore, Store};
+use catalog::{ApiKeyRecord, KeyStore, Store, verify_audit};
 use dynoxide::Database;
 use serde_json::json;
 use store::DynamoStore;
@@ -95,6 +95,8 @@ async fn a_killed_process_loses_nothing_acknowledged() {
             found.len() as u64,
             "a change and its count are one"
         );
+        let head = verify_audit(&store, None).await.unwrap();
+        assert_eq!(head.seq, found.len() as u64, "a change and its entry are one");
     }
     assert!(written.len() as u64 >= ROUNDS);
 }
@@ -115,6 +117,7 @@ async fn two_processes_share_the_file() {
     let found: BTreeSet<_> = store.keys().await.unwrap().keys.into_iter().map(|key| key.value.id).collect();
     assert!(found == (0..2 * EACH).map(|seed| key(seed).id).collect());
     assert_eq!(store.config_version().await.unwrap().keys.iter().sum::<u64>(), 2 * EACH);
+    assert_eq!(verify_audit(&store, None).await.unwrap().seq, 2 * EACH);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use catalog::testing::SeedStore as _;
-use catalog::{KeyStore, ProviderStore, Store, StoreError};
+use catalog::testing::{SeedStore as _, by};
+use catalog::{
+    Action, AnswerStore as _, By, KeptAnswer, KeyStore, ProviderStore, Store, StoreError, verify_audit,
+};
 use store::{DynamoStore, Timing};
 use tokio::net::TcpListener;
 
 use crate::backend::{over_http, serve};
 use crate::fault_proxy::{Fault, FaultProxy};
-use crate::records::{key, provider};
+use crate::records::{key, provider, sealed};
 
 const TIMING: Timing = Timing { attempt: Duration::from_millis(400), call: Duration::from_secs(3) };
 /// What a busy machine may add to [`Timing::call`].
@@ -167,24 +169,74 @@ async fn a_call_ends_at_its_deadline() {
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
 }
 
+/// What a change reads before it writes: the audit log's head, and the record as it is.
+const READS: [Fault; 2] = [Fault::None; 2];
+
 #[tokio::test]
 async fn a_passing_fault_is_not_noticed() {
     let (store, proxy) = faulty_store().await;
-    proxy.plan([Fault::HangUp, THROUGHPUT, answer(500, ""), Fault::Silence], Fault::None);
-    assert_eq!(store.seed_key(&key(1), None).await.unwrap(), 1);
-    assert_eq!(proxy.requests(), 5);
-    assert_eq!(key_writes(&store).await, 1);
+    for (seed, reads) in [(1, 0), (2, 1), (3, 2)] {
+        let passing = [Fault::HangUp, THROUGHPUT, answer(500, ""), Fault::Silence];
+        proxy.plan(READS.into_iter().take(reads).chain(passing), Fault::None);
+        assert_eq!(store.seed_key(&key(seed), None).await.unwrap(), 1);
+        assert_eq!(proxy.requests(), 7);
+        assert_eq!(key_writes(&store).await, seed);
+    }
 }
 
 /// The write took place, its answer got lost: trying again must neither fail nor write twice.
 #[tokio::test]
 async fn a_lost_answer_does_not_write_twice() {
     let (store, proxy) = faulty_store().await;
-    proxy.plan([Fault::LostAnswer], Fault::None);
+    proxy.plan(READS.into_iter().chain([Fault::LostAnswer]), Fault::None);
     assert_eq!(store.seed_key(&key(1), None).await.unwrap(), 1);
-    assert_eq!(proxy.requests(), 2);
+    assert_eq!(proxy.requests(), 4);
     assert_eq!(key_writes(&store).await, 1);
     assert_eq!(store.keys().await.unwrap().keys.len(), 1);
+    assert_eq!(verify_audit(&store, None).await.unwrap().seq, 1);
+}
+
+/// Nobody is told that it took place, and there is the change, its entry and its answer all the same: never one of them.
+#[tokio::test]
+async fn a_change_without_any_answer_is_whole() {
+    let (store, proxy) = faulty_store().await;
+    let kept =
+        KeptAnswer { id: [1; 32], request: [2; 32], status: 201, body: sealed('A'), until_ms: u64::MAX };
+    let by = By { answer: Some(kept.clone()), ..by(Action::Create) };
+    proxy.plan(READS, Fault::LostAnswer);
+    let error = store.put_key(&key(1), None, &by).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    proxy.plan([], Fault::None);
+    assert_eq!(store.keys().await.unwrap().keys.len(), 1);
+    assert_eq!(verify_audit(&store, None).await.unwrap().seq, 1);
+    assert_eq!(store.kept_answer([1; 32], 0).await.unwrap(), Some(kept));
+
+    // A request that never arrives leaves none of them.
+    proxy.plan(READS, Fault::HangUp);
+    store.put_key(&key(2), None, &by).await.unwrap_err();
+    proxy.plan([], Fault::None);
+    assert_eq!(store.keys().await.unwrap().keys.len(), 1);
+    assert_eq!(verify_audit(&store, None).await.unwrap().seq, 1);
+    assert_eq!(key_writes(&store).await, 1);
+}
+
+/// The place in the log is taken: the head is read again, and the change goes behind the other one.
+#[tokio::test]
+async fn a_change_that_comes_second_follows_the_first() {
+    let (store, proxy) = faulty_store().await;
+    let second = answer(
+        400,
+        r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException","CancellationReasons":[
+            {"Code":"None"},{"Code":"None"},{"Code":"ConditionalCheckFailed"},{"Code":"ConditionalCheckFailed"}]}"#,
+    );
+    proxy.plan(READS.into_iter().chain([second]), Fault::None);
+    assert_eq!(store.seed_key(&key(1), None).await.unwrap(), 1);
+    assert_eq!(proxy.requests(), 6);
+    assert_eq!(verify_audit(&store, None).await.unwrap().seq, 1);
+
+    proxy.plan([READS[0], READS[1], second, READS[0], READS[1], second], Fault::None);
+    assert_eq!(store.seed_key(&key(2), None).await.unwrap(), 1);
+    assert_eq!(verify_audit(&store, None).await.unwrap().seq, 2);
 }
 
 const COLLISION: Fault = answer(
@@ -196,14 +248,14 @@ const COLLISION: Fault = answer(
 #[tokio::test]
 async fn collided_transactions_are_tried_again() {
     let (store, proxy) = faulty_store().await;
-    proxy.plan([COLLISION, COLLISION], Fault::None);
+    proxy.plan(READS.into_iter().chain([COLLISION, COLLISION]), Fault::None);
     assert_eq!(store.seed_key(&key(1), None).await.unwrap(), 1);
-    assert_eq!(proxy.requests(), 3);
+    assert_eq!(proxy.requests(), 5);
 
-    proxy.plan([], COLLISION);
+    proxy.plan(READS, COLLISION);
     let error = store.seed_key(&key(2), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
-    assert!(proxy.requests() > 1);
+    assert!(proxy.requests() > 3);
 }
 
 #[tokio::test]
@@ -214,20 +266,20 @@ async fn cancelled_transactions_are_told_apart() {
         r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
             "CancellationReasons":[{"Code":"ConditionalCheckFailed"},{"Code":"TransactionConflict"}]}"#,
     );
-    proxy.plan([], conflict);
+    proxy.plan(READS, conflict);
     let error = store.seed_key(&key(1), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict { .. }), "{error}");
-    assert_eq!(proxy.requests(), 1);
+    assert_eq!(proxy.requests(), 3);
 
     let invalid = answer(
         400,
         r#"{"__type":"com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
             "CancellationReasons":[{"Code":"ValidationError"},{"Code":"None"}]}"#,
     );
-    proxy.plan([], invalid);
+    proxy.plan(READS, invalid);
     let error = store.seed_key(&key(1), None).await.unwrap_err();
     assert!(matches!(error, StoreError::Broken { .. }), "{error}");
-    assert_eq!(proxy.requests(), 1);
+    assert_eq!(proxy.requests(), 3);
 }
 
 #[tokio::test]
@@ -236,5 +288,5 @@ async fn a_slow_answer_is_waited_for() {
     proxy.plan([], Fault::Slow(TIMING.attempt / 4));
     assert_eq!(store.seed_key(&key(1), None).await.unwrap(), 1);
     assert_eq!(key_writes(&store).await, 1);
-    assert_eq!(proxy.requests(), 2);
+    assert_eq!(proxy.requests(), 4);
 }
