@@ -9,6 +9,7 @@ mod answer;
 mod auth;
 mod body;
 mod change;
+mod console;
 mod credentials;
 mod engine;
 mod error;
@@ -31,5 +32,6 @@ mod whoami;
 
 pub use actor::{Actor, Role};
 pub use auth::{Algorithm, AuthError, Authenticator, TokenRules, mint};
+pub use console::console_routes;
 pub use engine::{Engine, FetchError, RunnerInfo};
 pub use service::{AdminParts, local_router, router};
