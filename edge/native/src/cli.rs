@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod admin_server;
 mod ca;
 mod clis;
 mod doctor;
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+pub use admin_server::AdminCli;
 
 use crate::embedded::{CreateKeyError, OpenError};
 use crate::error_chain::error_chain;
@@ -154,21 +157,22 @@ impl Cli {
                 return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             }
         };
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                let output = Output::new(json);
-                match failure {
-                    Failure::Usage(lines) => {
-                        output.errors("configuration", &lines);
-                        ExitCode::from(2)
-                    }
-                    Failure::Failed(line) => {
-                        output.errors("failed", &[line]);
-                        ExitCode::FAILURE
-                    }
-                }
-            }
+        exit_code(json, result)
+    }
+}
+
+/// Says what went wrong.
+fn exit_code(json: bool, result: Result<(), Failure>) -> ExitCode {
+    let output = Output::new(json);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(lines)) => {
+            output.errors("configuration", &lines);
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(line)) => {
+            output.errors("failed", &[line]);
+            ExitCode::FAILURE
         }
     }
 }

@@ -8,7 +8,7 @@ use admin_api::{AdminParts, Authenticator, TokenRules};
 use axum::Router;
 use catalog::{
     Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, ClaimError, KeyStore as _,
-    MasterKeys, Provider, StoreError, Violations, claim_key_secret,
+    MasterKeys, Provider, StoreError, UpstreamHosts, Violations, claim_key_secret,
 };
 use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;
@@ -33,6 +33,8 @@ pub struct EmbeddedGateway {
     host: Arc<NativeHost>,
     /// Providers besides the stored ones.
     given: Vec<Provider>,
+    /// Where stored providers may lead.
+    upstream_hosts: UpstreamHosts,
     /// Asks the runners' nodes, until the gateway is closed.
     _watch: Option<AbortOnDrop>,
 }
@@ -140,6 +142,7 @@ impl EmbeddedGateway {
             watch = Some(AbortOnDrop(tokio::spawn(async move { runners.watch().await })));
         }
         let host = Arc::new(host);
+        let upstream_hosts = settings.upstream_hosts.clone();
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
             store: store.store.clone(),
@@ -150,7 +153,16 @@ impl EmbeddedGateway {
         });
         gateway.set_providers(providers.clone());
         gateway.load().await.map_err(|error| store.error(error))?;
-        Ok(Self { gateway, store, hasher, master_keys, host, given: providers, _watch: watch })
+        Ok(Self {
+            gateway,
+            store,
+            hasher,
+            master_keys,
+            host,
+            given: providers,
+            upstream_hosts,
+            _watch: watch,
+        })
     }
 
     pub fn gateway(&self) -> &Gateway {
@@ -188,6 +200,7 @@ impl EmbeddedGateway {
             engine: Arc::new(engine),
             master_keys: self.master_keys.clone(),
             hasher: self.hasher.clone(),
+            upstream_hosts: self.upstream_hosts.clone(),
         }
     }
 

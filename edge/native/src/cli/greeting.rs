@@ -26,8 +26,13 @@ pub(super) struct Greeting<'a> {
 
 /// The URL for clients on this machine.
 pub(super) fn base_url(address: SocketAddr, tls: bool) -> String {
+    format!("{}/v1", origin(address, tls))
+}
+
+/// A listener as programs on this machine reach it.
+pub(super) fn origin(address: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
-    format!("{scheme}://{}/v1", reachable(address))
+    format!("{scheme}://{}", reachable(address))
 }
 
 /// The URL for Prometheus on this machine.
@@ -35,9 +40,9 @@ pub(super) fn metrics_url(address: SocketAddr) -> String {
     format!("http://{}/metrics", reachable(address))
 }
 
-/// Where a browser finds the console that goes with a base URL.
-pub(super) fn console_url(base_url: &str) -> String {
-    format!("{}/console", base_url.strip_suffix("/v1").unwrap_or(base_url))
+/// Where a browser finds the console of a listener, by its origin or the base URL for clients.
+pub(super) fn console_url(url: &str) -> String {
+    format!("{}/console", url.strip_suffix("/v1").unwrap_or(url))
 }
 
 fn reachable(address: SocketAddr) -> SocketAddr {
