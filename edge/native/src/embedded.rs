@@ -37,6 +37,7 @@ pub struct EmbeddedGateway {
     upstream_hosts: UpstreamHosts,
     /// Asks the runners' nodes, until the gateway is closed.
     _watch: Option<AbortOnDrop>,
+    upstream_hosts: UpstreamHosts,
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -160,8 +161,8 @@ impl EmbeddedGateway {
             master_keys,
             host,
             given: providers,
-            upstream_hosts,
             _watch: watch,
+            upstream_hosts,
         })
     }
 
