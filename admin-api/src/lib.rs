@@ -6,6 +6,7 @@
 
 mod actor;
 mod answer;
+mod audit;
 mod auth;
 mod body;
 mod change;
@@ -28,6 +29,7 @@ mod secrets;
 mod service;
 #[cfg(test)]
 mod testing;
+mod usage;
 mod whoami;
 
 pub use actor::{Actor, Role};

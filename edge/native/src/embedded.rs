@@ -33,8 +33,6 @@ pub struct EmbeddedGateway {
     host: Arc<NativeHost>,
     /// Providers besides the stored ones.
     given: Vec<Provider>,
-    /// Where stored providers may lead.
-    upstream_hosts: UpstreamHosts,
     /// Asks the runners' nodes, until the gateway is closed.
     _watch: Option<AbortOnDrop>,
     upstream_hosts: UpstreamHosts,
