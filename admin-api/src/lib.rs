@@ -10,6 +10,7 @@ mod audit;
 mod auth;
 mod body;
 mod change;
+mod console;
 mod credentials;
 mod engine;
 mod error;
