@@ -26,8 +26,8 @@ use crate::settings::Settings;
 use crate::stream::Live;
 use crate::timer::LazyTimer;
 
-pub(crate) use openai::list_models;
-pub(crate) use spawn_cli::{Conversation, read_conversation};
+pub(crate) use openai::{chat_body, list_models};
+pub(crate) use spawn_cli::{Conversation, Parameters, nodes_for, read_conversation};
 
 const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
 
@@ -213,7 +213,7 @@ impl Call {
 }
 
 /// What the future gives; `None` if the host's monotonic clock passes `deadline` before.
-async fn until<T>(host: &dyn Host, deadline: Duration, mut future: BoxFuture<'_, T>) -> Option<T> {
+pub(crate) async fn until<T>(host: &dyn Host, deadline: Duration, mut future: BoxFuture<'_, T>) -> Option<T> {
     let mut timer = LazyTimer::default();
     poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
@@ -222,7 +222,7 @@ async fn until<T>(host: &dyn Host, deadline: Duration, mut future: BoxFuture<'_,
     .await
 }
 
-fn call_failure(error: CallError) -> UpstreamFailure {
+pub(crate) fn call_failure(error: CallError) -> UpstreamFailure {
     match error {
         CallError::ConnectTimeout => {
             UpstreamFailure::new(FailureClass::Timeout, "Connecting to the upstream took too long.")
