@@ -9,9 +9,9 @@ use catalog::{By, Secret};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use jwt_simple::JWTError;
-use jwt_simple::claims::{Claims, JWTClaims};
+use jwt_simple::claims::{Audiences, Claims, JWTClaims};
 use jwt_simple::common::VerificationOptions;
-use jwt_simple::prelude::{HS256Key, MACLike as _, UnixTimeStamp};
+use jwt_simple::prelude::{MACLike as _, UnixTimeStamp};
 use serde_json::{Map, Value};
 
 use crate::actor::{Actor, Role};
@@ -212,13 +212,29 @@ pub fn mint(
     now_ms: u64,
     valid_for: Duration,
 ) -> Result<Secret, AuthError> {
-    let key = key::hs256(secret)?;
-    let now = UnixTimeStamp::from_millis(now_ms);
-    let custom = Map::from_iter([(DEFAULT_ROLE_CLAIM.to_owned(), Value::from(role.as_str()))]);
-    let mut claims = Claims::with_custom_claims(custom, valid_for.into()).with_subject(actor);
-    claims.issued_at = Some(now);
-    claims.invalid_before = Some(now);
-    claims.expires_at = Some(now + valid_for.into());
-    let token = key.authenticate(claims).expect("claims are JSON, and HMAC takes every message");
-    Ok(Secret::new(token))
+    TokenRules::default().mint(secret, actor, role, now_ms, valid_for)
+}
+
+impl TokenRules {
+    /// Makes a token for [`Authenticator::hs256`] with the same secret and these rules.
+    pub fn mint(
+        &self,
+        secret: &Secret,
+        actor: &str,
+        role: Role,
+        now_ms: u64,
+        valid_for: Duration,
+    ) -> Result<Secret, AuthError> {
+        let key = key::hs256(secret)?;
+        let now = UnixTimeStamp::from_millis(now_ms);
+        let custom = Map::from_iter([(self.role_claim.clone(), Value::from(role.as_str()))]);
+        let mut claims = Claims::with_custom_claims(custom, valid_for.into()).with_subject(actor);
+        claims.issued_at = Some(now);
+        claims.invalid_before = Some(now);
+        claims.expires_at = Some(now + valid_for.into());
+        claims.issuer.clone_from(&self.issuer);
+        claims.audiences = self.audience.as_ref().map(|audience| Audiences::AsString(audience.clone()));
+        let token = key.authenticate(claims).expect("claims are JSON, and HMAC takes every message");
+        Ok(Secret::new(token))
+    }
 }

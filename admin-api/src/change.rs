@@ -6,7 +6,9 @@ use std::sync::Arc;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use catalog::{Action, By, KeptAnswer, MAX_SEALED_BYTES, SealContext, SealError, SealedSecret, Secret};
+use catalog::{
+    Action, By, KeptAnswer, MAX_SEALED_BYTES, SealContext, SealError, SealedSecret, Secret, StoreError,
+};
 use http::header::IF_MATCH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -213,28 +215,49 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-impl IfMatch {
-    pub(crate) fn check(self, current: u64) -> Result<(), AdminError> {
-        match self {
-            Self::Version(wanted) if wanted != current => Err(AdminError::VersionMismatch { current }),
+/// How often a change that is meant for no version is tried while others change the same.
+const TRIES: u32 = 5;
+
+/// A change that reads a record, checks its version and writes it, as often as it must: where somebody else was quicker,
+/// the next attempt sees what they have made of it.
+///
+/// ```text
+/// let mut race = Race::new(if_match);
+/// loop {
+///     let stored = read it;
+///     race.check(stored.version)?;
+///     match write it at stored.version { Ok(_) => return …, Err(error) => race.lost(error)? }
+/// }
+/// ```
+pub(crate) struct Race {
+    if_match: IfMatch,
+    tries: u32,
+}
+
+impl Race {
+    pub(crate) fn new(if_match: IfMatch) -> Self {
+        Self { if_match, tries: 0 }
+    }
+
+    /// An error if the change is meant for another version.
+    pub(crate) fn check(&self, current: u64) -> Result<(), AdminError> {
+        match self.if_match {
+            IfMatch::Version(wanted) if wanted != current => {
+                Err(AdminError::VersionMismatch { current: Some(current) })
+            }
             _ => Ok(()),
         }
     }
-}
 
-/// How often a change that was not meant for a version is tried while others change the same.
-const TRIES: usize = 5;
-
-/// Runs a change that reads a record, checks its version, and writes it: again where somebody else was quicker, so that
-/// the next attempt sees what they have made of it.
-pub(crate) async fn retrying(
-    mut attempt: impl AsyncFnMut() -> Result<Answer, AdminError>,
-) -> Result<Answer, AdminError> {
-    for _ in 1..TRIES {
-        match attempt().await {
-            Err(AdminError::Conflict(_)) => {}
-            other => return other,
+    /// `Ok` if the change is worth another attempt.
+    pub(crate) fn lost(&mut self, error: StoreError) -> Result<(), AdminError> {
+        self.tries += 1;
+        match (self.if_match, error) {
+            (IfMatch::Version(_), StoreError::Conflict { .. }) => {
+                Err(AdminError::VersionMismatch { current: None })
+            }
+            (IfMatch::Any, StoreError::Conflict { .. }) if self.tries < TRIES => Ok(()),
+            (_, error) => Err(error.into()),
         }
     }
-    attempt().await
 }

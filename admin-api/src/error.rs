@@ -53,7 +53,8 @@ pub(crate) enum AdminError {
     /// What cannot be changed, and where it can be.
     ReadOnly(String),
     VersionMismatch {
-        current: u64,
+        /// The version that it has now, if it is known.
+        current: Option<u64>,
     },
     TooLarge {
         max_bytes: usize,
@@ -167,7 +168,8 @@ impl AdminError {
             Self::Conflict(what) => format!("{what}; read it again and repeat the change"),
             Self::ReadOnly(what) => what.clone(),
             Self::VersionMismatch { current } => {
-                format!("it was changed since it was read: its ETag is now \"{current}\"; read it again")
+                let now = current.map(|version| format!(": its ETag is now \"{version}\""));
+                format!("it was changed since it was read{}; read it again", now.unwrap_or_default())
             }
             Self::TooLarge { max_bytes } => format!("the body is longer than {max_bytes} bytes"),
             Self::UnsupportedMediaType(taken) => format!("send the body with \"content-type: {taken}\""),

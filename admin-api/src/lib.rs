@@ -9,15 +9,24 @@ mod answer;
 mod auth;
 mod body;
 mod change;
+mod credentials;
 mod engine;
 mod error;
+mod explain;
+mod keys;
 mod members;
 mod moment;
 mod observe;
 mod openapi;
+mod path;
 mod providers;
 mod query;
+mod runners;
+mod schemas;
+mod secrets;
 mod service;
+#[cfg(test)]
+mod testing;
 mod whoami;
 
 pub use actor::{Actor, Role};

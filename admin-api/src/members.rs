@@ -158,3 +158,18 @@ pub(crate) fn merge(target: &mut Value, patch: &Value) {
         merge(members.entry(name.as_str()).or_insert(Value::Null), change);
     }
 }
+
+/// `requests_per_minute`, as the catalog has it, as `requestsPerMinute`.
+pub(crate) fn camel_case(name: &str) -> String {
+    let mut camel = String::with_capacity(name.len());
+    let mut raise = false;
+    for c in name.chars() {
+        if c == '_' {
+            raise = true;
+        } else {
+            camel.push(if raise { c.to_ascii_uppercase() } else { c });
+            raise = false;
+        }
+    }
+    camel
+}

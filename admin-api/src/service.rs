@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get};
-use catalog::{AdminStore, ApiKeyHasher, MasterKeys};
+use catalog::{AdminStore, ApiKeyHasher, MasterKeys, UpstreamHosts};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
@@ -17,7 +17,7 @@ use crate::change::replay_answers;
 use crate::engine::Engine;
 use crate::error::AdminError;
 use crate::observe::observe;
-use crate::{openapi, whoami};
+use crate::{explain, keys, openapi, providers, runners, secrets, whoami};
 
 /// What the API works with.
 pub struct AdminParts {
@@ -26,6 +26,8 @@ pub struct AdminParts {
     /// For credentials and kept answers; without any key, nothing can be sealed.
     pub master_keys: Arc<dyn MasterKeys>,
     pub hasher: ApiKeyHasher,
+    /// Where the providers of the store may lead.
+    pub upstream_hosts: UpstreamHosts,
 }
 
 /// The state of every handler.
@@ -62,7 +64,7 @@ pub fn local_router(parts: AdminParts, actor: Actor) -> Router {
 fn build(admin: Admin) -> Router {
     let admin = Arc::new(admin);
     let (routes, document) = all_routes(&admin).split_for_parts();
-    let document = openapi::Document::new(document);
+    let document = openapi::Document::new(&document);
     routes
         // Whatever is under /admin and no route is still for those who are known.
         .route("/admin", any(unknown_route))
@@ -81,6 +83,24 @@ fn build(admin: Admin) -> Router {
 fn all_routes(admin: &Arc<Admin>) -> OpenApiRouter<Arc<Admin>> {
     Routes { admin: admin.clone(), router: OpenApiRouter::new() }
         .open_to(Role::Viewer, routes!(whoami::show_whoami))
+        .open_to(Role::Viewer, routes!(providers::list_providers))
+        .open_to(Role::Admin, routes!(providers::create_provider))
+        .open_to(Role::Viewer, routes!(providers::show_provider))
+        .open_to(
+            Role::Admin,
+            routes!(providers::replace_provider, providers::patch_provider, providers::delete_provider),
+        )
+        .open_to(Role::Admin, routes!(providers::test_provider))
+        .open_to(Role::Admin, routes!(providers::rotate_credential))
+        .open_to(Role::Admin, routes!(secrets::rewrap_secrets))
+        .open_to(Role::Viewer, routes!(keys::list_keys))
+        .open_to(Role::Admin, routes!(keys::create_key))
+        .open_to(Role::Viewer, routes!(keys::show_key))
+        .open_to(Role::Admin, routes!(keys::change_key, keys::revoke_key))
+        .open_to(Role::Admin, routes!(keys::rotate_key))
+        .open_to(Role::Viewer, routes!(runners::list_runners))
+        .open_to(Role::Admin, routes!(runners::drain_runner))
+        .open_to(Role::Viewer, routes!(explain::explain))
         .router
 }
 
@@ -91,7 +111,8 @@ struct Routes {
 }
 
 impl Routes {
-    fn open_to(mut self, role: Role, routes: UtoipaMethodRouter<Arc<Admin>>) -> Self {
+    fn open_to(mut self, role: Role, mut routes: UtoipaMethodRouter<Arc<Admin>>) -> Self {
+        openapi::note_role(&mut routes, role);
         let routes = routes
             .layer(from_fn_with_state(self.admin.clone(), replay_answers))
             .layer(from_fn_with_state(role, require_role));

@@ -23,6 +23,8 @@ pub struct Config {
     pub body_total_timeout_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors_origins: Option<Vec<String>>,
+    /// Fake upstreams are on this machine, where proxies of a table may not lead by themselves.
+    pub private_upstream_hosts: Vec<String>,
     pub provider: Vec<Provider>,
 }
 
@@ -35,6 +37,7 @@ impl Config {
             body_idle_timeout_ms: None,
             body_total_timeout_ms: None,
             cors_origins: None,
+            private_upstream_hosts: vec!["127.0.0.1".to_owned(), "localhost".to_owned()],
             provider: provider.into_iter().collect(),
         }
     }

@@ -43,6 +43,7 @@ pub fn variables(table: &Variables, config: &Config) -> Variables {
         ("DYAD_MAX_BODY_BYTES", number(config.max_body_bytes)),
         ("DYAD_BODY_IDLE_TIMEOUT_MS", number(config.body_idle_timeout_ms)),
         ("DYAD_BODY_TOTAL_TIMEOUT_MS", number(config.body_total_timeout_ms)),
+        ("DYAD_PRIVATE_UPSTREAM_HOSTS", Some(config.private_upstream_hosts.join(","))),
         ("DYAD_CORS_ORIGINS", config.cors_origins.as_ref().map(|origins| origins.join(","))),
     ];
     variables.extend(settings.into_iter().filter_map(|(name, value)| Some((name, value?))));

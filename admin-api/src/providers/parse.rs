@@ -7,13 +7,7 @@ use std::collections::HashSet;
 use catalog::{CredentialRef, Provider, Secret};
 use serde_json::{Map, Value};
 
-/// One violated rule: where, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Detail {
-    /// Empty where the body as a whole is meant.
-    pub(crate) pointer: String,
-    pub(crate) message: String,
-}
+use crate::error::{AdminError, Detail};
 
 /// A provider that a request wrote, without its credential.
 #[derive(Debug)]
@@ -23,7 +17,7 @@ pub(crate) struct Written {
 }
 
 /// What a request says of the credential.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WrittenCredential {
     /// Nothing: it stays as it is.
     Unsaid,
@@ -85,12 +79,12 @@ const READ_ONLY: &[&str] =
 /// Longest credential, in bytes: as much as goes into a header everywhere.
 const MAX_CREDENTIAL_BYTES: usize = 8 * 1024;
 
-/// Checks a provider as a request wrote it.
-pub(crate) fn provider(body: Value) -> Result<Written, Vec<Detail>> {
-    let mut details = Details::default();
+/// Checks a provider as a request wrote it. `null` counts as absent, but for the credential.
+pub(crate) fn provider(body: Value) -> Result<Written, AdminError> {
+    let mut mistakes = Mistakes::default();
     let Value::Object(mut members) = body else {
-        details.add("", format!("must be an object, not {}", kind(&body)));
-        return Err(details.all());
+        mistakes.add("", format!("must be an object, not {}", kind(&body)));
+        return Err(mistakes.all());
     };
     let adapter = match members.get("type").and_then(Value::as_str) {
         Some("proxy" | "local") => Some(HTTP),
@@ -104,72 +98,78 @@ pub(crate) fn provider(body: Value) -> Result<Written, Vec<Detail>> {
     if let Some(adapter) = adapter {
         match config {
             Some(Value::Object(config)) => {
-                raw = rename(config, adapter, "/adapterConfig", &mut details);
+                raw = rename(config, adapter, "/adapterConfig", &mut mistakes);
+                if let Some(Value::Object(parameters)) = raw.get_mut("parameters") {
+                    parameters.retain(|_, value| !value.is_null());
+                }
                 if let Some(timeouts) = raw.remove("timeouts") {
                     let pointer = "/adapterConfig/timeouts";
-                    raw.insert("timeouts".to_owned(), renamed(timeouts, TIMEOUTS, pointer, &mut details));
+                    raw.insert("timeouts".to_owned(), renamed(timeouts, TIMEOUTS, pointer, &mut mistakes));
                 }
             }
+            None | Some(Value::Null) => mistakes.add("/adapterConfig", "is required".to_owned()),
             Some(other) => {
-                details.add("/adapterConfig", format!("must be an object, not {}", kind(&other)));
+                mistakes.add("/adapterConfig", format!("must be an object, not {}", kind(&other)));
             }
-            None => details.add("/adapterConfig", "is required".to_owned()),
         }
     }
     let mut credential = WrittenCredential::Unsaid;
     if let Some(credentials) = credentials {
-        if adapter == Some(SPAWN_CLI) {
+        if credentials.is_null() {
+            let message = "must not be null: {\"apiKey\": null} takes the key away, without it the key stays";
+            mistakes.add("/credentials", message.to_owned());
+        } else if adapter == Some(SPAWN_CLI) {
             let message = "a spawn-cli provider has none: the vendor's key of a CLI is in the file of the runners' operator";
-            details.add("/credentials", message.to_owned());
+            mistakes.add("/credentials", message.to_owned());
         } else {
-            credential = read_credentials(credentials, &mut details);
+            credential = read_credentials(credentials, &mut mistakes);
         }
     }
-    raw.extend(rename(members, PROVIDER, "", &mut details));
+    raw.extend(rename(members, PROVIDER, "", &mut mistakes));
     if let Some(Value::Array(models)) = raw.get_mut("models") {
         for (index, model) in models.iter_mut().enumerate() {
             let pointer = format!("/models/{index}");
-            let mut read = renamed(model.take(), MODEL, &pointer, &mut details);
+            let mut read = renamed(model.take(), MODEL, &pointer, &mut mistakes);
             if let Some(capabilities) = read.get_mut("capabilities") {
                 let pointer = format!("{pointer}/capabilities");
-                *capabilities = renamed(capabilities.take(), CAPABILITIES, &pointer, &mut details);
+                *capabilities = renamed(capabilities.take(), CAPABILITIES, &pointer, &mut mistakes);
             }
             *model = read;
         }
     }
     match Provider::check(&Value::Object(raw).into()) {
-        Ok(provider) if details.is_empty() => Ok(Written { provider, credential }),
-        Ok(_) => Err(details.all()),
+        Ok(provider) if mistakes.is_empty() => Ok(Written { provider, credential }),
+        Ok(_) => Err(mistakes.all()),
         Err(violations) => {
             for violation in violations.0 {
                 let pointer = pointer_of(&violation.path);
                 if adapter.is_some() || !pointer.starts_with("/adapterConfig") {
-                    details.add(pointer, in_wire_names(&violation.message));
+                    mistakes.add(pointer, in_wire_names(&violation.message));
                 }
             }
-            Err(details.all())
+            Err(mistakes.all())
         }
     }
 }
 
 /// Checks `credentials` of a provider.
-fn read_credentials(credentials: Value, details: &mut Details) -> WrittenCredential {
+fn read_credentials(credentials: Value, mistakes: &mut Mistakes) -> WrittenCredential {
     let Value::Object(mut members) = credentials else {
-        details.add("/credentials", format!("must be an object, not {}", kind(&credentials)));
+        mistakes.add("/credentials", format!("must be an object, not {}", kind(&credentials)));
         return WrittenCredential::Unsaid;
     };
     let key = members.remove("apiKey");
-    rename(members, CREDENTIALS, "/credentials", details);
+    rename(members, CREDENTIALS, "/credentials", mistakes);
     match key {
         None => WrittenCredential::Unsaid,
         Some(Value::Null) => WrittenCredential::Removed,
         Some(Value::String(text)) => credential(Secret::new(text)).unwrap_or_else(|message| {
-            details.add("/credentials/apiKey", message.to_owned());
+            mistakes.add("/credentials/apiKey", message.to_owned());
             WrittenCredential::Unsaid
         }),
         Some(other) => {
             let wanted = "the key itself, \"env:NAME\" or \"file:PATH\"; without credentials the one that there is stays";
-            details.add("/credentials/apiKey", format!("must be a string ({wanted}), not {}", kind(&other)));
+            mistakes.add("/credentials/apiKey", format!("must be a string ({wanted}), not {}", kind(&other)));
             WrittenCredential::Unsaid
         }
     }
@@ -201,31 +201,26 @@ pub(crate) fn credential(text: Secret) -> Result<WrittenCredential, &'static str
 }
 
 /// As [`rename`], of anything: what is no object is left for the catalog to refuse.
-fn renamed(value: Value, members: Members, pointer: &str, details: &mut Details) -> Value {
+fn renamed(value: Value, members: Members, pointer: &str, mistakes: &mut Mistakes) -> Value {
     match value {
-        Value::Object(map) => Value::Object(rename(map, members, pointer, details)),
+        Value::Object(map) => Value::Object(rename(map, members, pointer, mistakes)),
         other => other,
     }
 }
 
-/// The members by their names in the catalog. Those that are not known, and nulls, are noted and left out.
+/// The members by their names in the catalog. Those that are not known are noted and left out.
 fn rename(
     given: Map<String, Value>,
     members: Members,
     pointer: &str,
-    details: &mut Details,
+    mistakes: &mut Mistakes,
 ) -> Map<String, Value> {
     let mut named = Map::new();
     for (name, value) in given {
         match members.iter().find(|(wire, _)| *wire == name) {
-            Some((_, own)) if !value.is_null() => {
-                named.insert((*own).to_owned(), value);
-            }
-            Some((wire, _)) => {
-                details.add(format!("{pointer}/{wire}"), "must not be null: leave it out".to_owned());
-            }
+            Some((_, own)) => drop(named.insert((*own).to_owned(), value)),
             None => {
-                details.add(format!("{pointer}/{}", pointer_part(&name)), refusal(&name, members, pointer))
+                mistakes.add(format!("{pointer}/{}", pointer_part(&name)), refusal(&name, members, pointer))
             }
         }
     }
@@ -311,13 +306,13 @@ fn kind(value: &Value) -> &'static str {
 
 /// What was found, each place once: where something as a whole is wrong, nothing is said of its parts.
 #[derive(Debug, Default)]
-struct Details {
+struct Mistakes {
     found: Vec<Detail>,
     pointers: HashSet<String>,
     more: usize,
 }
 
-impl Details {
+impl Mistakes {
     /// A megabyte of unknown keys must not become many megabytes of answer.
     const MAX: usize = 100;
 
@@ -339,12 +334,12 @@ impl Details {
         self.found.push(Detail { pointer, message });
     }
 
-    fn all(mut self) -> Vec<Detail> {
+    fn all(mut self) -> AdminError {
         if self.more > 0 {
             let message = format!("{} more mistakes are not listed", self.more);
-            self.found.push(Detail { pointer: String::new(), message });
+            self.found.push(Detail::new("", message));
         }
-        self.found
+        AdminError::Invalid(self.found)
     }
 }
 

@@ -18,7 +18,7 @@ use utoipa::openapi::schema::{
 macro_rules! kind {
     ($name:ident, $value:literal) => {
         #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
-        pub enum $name {
+        pub(crate) enum $name {
             #[serde(rename = $value)]
             Only,
         }
@@ -35,27 +35,27 @@ macro_rules! provider_input {
         $(#[$documentation])*
         #[derive(Debug, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
-        pub struct $name {
+        pub(crate) struct $name {
             /// What people call it.
             #[schema(min_length = 1, max_length = 100, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", examples("Vendor (EU)"))]
-            pub name: String,
+            pub(crate) name: String,
             /// Names it in URLs, logs and metrics; cannot be changed. Made from the name if it is not given.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(nullable = false, pattern = "^[a-z0-9][a-z0-9-]{0,62}$", examples("vendor-eu"))]
-            pub slug: Option<String>,
+            #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", examples("vendor-eu"))]
+            pub(crate) slug: Option<String>,
             /// For people.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(nullable = false, max_length = 1_000, default = "", pattern = r"^([^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?)?$")]
-            pub description: Option<String>,
+            #[schema(max_length = 1_000, default = "", pattern = r"^([^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?)?$")]
+            pub(crate) description: Option<String>,
             /// Whether it serves. One that does not gets no more requests; those under way finish.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(nullable = false, default = true)]
-            pub enabled: Option<bool>,
+            #[schema(default = true)]
+            pub(crate) enabled: Option<bool>,
             /// Where several providers have a model, lower comes first. Of two enabled ones with the same model one must
             /// come first.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(nullable = false, minimum = 0, maximum = 4_294_967_295_u32, default = 100)]
-            pub rank: Option<u32>,
+            #[schema(minimum = 0, maximum = 4_294_967_295_u32, default = 100)]
+            pub(crate) rank: Option<u32>,
             $($more)*
         }
     };
@@ -65,16 +65,16 @@ provider_input! {
     /// Another gateway or vendor that speaks OpenAI's API.
     ProxyProvider {
         #[serde(rename = "type")]
-        pub kind: ProxyType,
-        pub adapter_config: ProxyConfig,
+        pub(crate) kind: ProxyType,
+        pub(crate) adapter_config: ProxyConfig,
         /// Not given: they stay as they are.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(nullable = false)]
-        pub credentials: Option<Credentials>,
+        pub(crate) credentials: Option<Credentials>,
         /// Those that clients may ask for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schema(nullable = false, max_items = 5_000)]
-        pub models: Option<Vec<Model>>,
+        #[schema(max_items = 5_000)]
+        pub(crate) models: Option<Vec<Model>>,
     }
 }
 
@@ -82,16 +82,16 @@ provider_input! {
     /// A server on this machine or network that speaks OpenAI's API: Ollama, LM Studio, llama.cpp, vLLM.
     LocalProvider {
         #[serde(rename = "type")]
-        pub kind: LocalType,
-        pub adapter_config: LocalConfig,
+        pub(crate) kind: LocalType,
+        pub(crate) adapter_config: LocalConfig,
         /// Not given: they stay as they are.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(nullable = false)]
-        pub credentials: Option<Credentials>,
+        pub(crate) credentials: Option<Credentials>,
         /// Those that clients may ask for.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schema(nullable = false, max_items = 5_000)]
-        pub models: Option<Vec<Model>>,
+        #[schema(max_items = 5_000)]
+        pub(crate) models: Option<Vec<Model>>,
     }
 }
 
@@ -99,11 +99,11 @@ provider_input! {
     /// A CLI that runners run. Its vendor's key is in the file of the runners' operator.
     SpawnCliProvider {
         #[serde(rename = "type")]
-        pub kind: SpawnCliType,
-        pub adapter_config: SpawnCliConfig,
+        pub(crate) kind: SpawnCliType,
+        pub(crate) adapter_config: SpawnCliConfig,
         /// Those that clients may ask for.
         #[schema(min_items = 1, max_items = 5_000)]
-        pub models: Vec<Model>,
+        pub(crate) models: Vec<Model>,
     }
 }
 
@@ -115,7 +115,7 @@ provider_input! {
     ("local" = "#/components/schemas/LocalProvider"),
     ("spawn-cli" = "#/components/schemas/SpawnCliProvider")
 )))]
-pub enum ProviderInput {
+pub(crate) enum ProviderInput {
     Proxy(ProxyProvider),
     Local(LocalProvider),
     SpawnCli(SpawnCliProvider),
@@ -125,111 +125,106 @@ pub enum ProviderInput {
 /// one away (its default holds then), lists are replaced as a whole.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProviderPatch {
+pub(crate) struct ProviderPatch {
     #[schema(max_length = 100)]
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     #[schema(max_length = 1_000)]
-    pub description: Option<String>,
-    pub enabled: Option<bool>,
+    pub(crate) description: Option<String>,
+    pub(crate) enabled: Option<bool>,
     #[schema(minimum = 0, maximum = 4_294_967_295_u32)]
-    pub rank: Option<u32>,
+    pub(crate) rank: Option<u32>,
     /// As in the provider's schema; any member may be left out.
     #[schema(value_type = Option<Object>)]
-    pub adapter_config: Option<serde_json::Value>,
-    pub credentials: Option<Credentials>,
+    pub(crate) adapter_config: Option<serde_json::Value>,
+    pub(crate) credentials: Option<Credentials>,
     #[schema(max_items = 5_000)]
-    pub models: Option<Vec<Model>>,
+    pub(crate) models: Option<Vec<Model>>,
 }
 
 /// How a proxy is called.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProxyConfig {
+pub(crate) struct ProxyConfig {
     /// As a client would paste it, without user, query and fragment; https, but on hosts that the deployment allows by
     /// name.
     #[schema(format = "uri", max_length = 2_048, examples("https://api.openai.com/v1"))]
-    pub base_url: String,
+    pub(crate) base_url: String,
     /// Whether models are asked of the upstream (`GET /models`) instead of listed; true if none are listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub discover_models: Option<bool>,
+    pub(crate) discover_models: Option<bool>,
     /// Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the
     /// connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = forward_headers_schema)]
-    pub forward_headers: Option<Vec<String>>,
+    pub(crate) forward_headers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub timeouts: Option<Timeouts>,
+    pub(crate) timeouts: Option<Timeouts>,
 }
 
 /// How a server on this machine or network is called.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LocalConfig {
+pub(crate) struct LocalConfig {
     /// As a client would paste it, without user, query and fragment.
     #[schema(format = "uri", max_length = 2_048, examples("http://127.0.0.1:11434/v1"))]
-    pub base_url: String,
+    pub(crate) base_url: String,
     /// Whether models are asked of the upstream (`GET /models`) instead of listed; true if none are listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub discover_models: Option<bool>,
+    pub(crate) discover_models: Option<bool>,
     /// Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the
     /// connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = forward_headers_schema)]
-    pub forward_headers: Option<Vec<String>>,
+    pub(crate) forward_headers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub timeouts: Option<Timeouts>,
+    pub(crate) timeouts: Option<Timeouts>,
 }
 
 /// Which CLI runs, and how.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SpawnCliConfig {
+pub(crate) struct SpawnCliConfig {
     /// As the file of the runners' operator calls it.
     #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$", examples("claude"))]
-    pub cli: String,
+    pub(crate) cli: String,
     /// The CLI's parameter that gets `adapterModelId`; empty for a CLI that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, pattern = "^([a-z][a-z0-9_]{0,31})?$", default = "model")]
-    pub model_parameter: Option<String>,
+    #[schema(pattern = "^([a-z][a-z0-9_]{0,31})?$", default = "model")]
+    pub(crate) model_parameter: Option<String>,
     /// Values for further parameters of the CLI, the same for every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = parameters_schema)]
-    pub parameters: Option<BTreeMap<String, String>>,
+    pub(crate) parameters: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub timeouts: Option<Timeouts>,
+    pub(crate) timeouts: Option<Timeouts>,
 }
 
 /// How long an upstream may take, in milliseconds.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// Until it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 86_400_000, default = 5_000)]
-    pub connect_ms: Option<u32>,
+    #[schema(minimum = 1, maximum = 86_400_000, default = 5_000)]
+    pub(crate) connect_ms: Option<u32>,
     /// From the request's last byte to the answer's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 86_400_000, default = 300_000)]
-    pub first_byte_ms: Option<u32>,
+    #[schema(minimum = 1, maximum = 86_400_000, default = 300_000)]
+    pub(crate) first_byte_ms: Option<u32>,
     /// Between two bytes of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 86_400_000, default = 120_000)]
-    pub idle_ms: Option<u32>,
+    #[schema(minimum = 1, maximum = 86_400_000, default = 120_000)]
+    pub(crate) idle_ms: Option<u32>,
     /// The whole call; not less than `firstByteMs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 86_400_000, default = 3_600_000)]
-    pub total_ms: Option<u32>,
+    #[schema(minimum = 1, maximum = 86_400_000, default = 3_600_000)]
+    pub(crate) total_ms: Option<u32>,
 }
 
 /// A model that clients may ask for.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Model {
+pub(crate) struct Model {
     /// What clients call it.
     #[schema(
         min_length = 1,
@@ -237,65 +232,58 @@ pub struct Model {
         pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
         examples("gpt-4o")
     )]
-    pub dyad_model_id: String,
+    pub(crate) dyad_model_id: String,
     /// What the upstream calls it; the same if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
-        nullable = false,
         min_length = 1,
         max_length = 256,
         pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
         examples("gpt-4o-2024-11-20")
     )]
-    pub adapter_model_id: Option<String>,
+    pub(crate) adapter_model_id: Option<String>,
     /// Longest answer, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 4_294_967_295_u32)]
-    pub max_tokens: Option<u32>,
+    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
+    pub(crate) max_tokens: Option<u32>,
     /// Prompt and answer together, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 1, maximum = 4_294_967_295_u32)]
-    pub context_window: Option<u32>,
+    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
+    pub(crate) context_window: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub capabilities: Option<ModelCapabilities>,
+    pub(crate) capabilities: Option<ModelCapabilities>,
     /// Unix seconds, for `created` of the model list; 0: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, minimum = 0, maximum = 9_007_199_254_740_992_u64)]
-    pub created: Option<u64>,
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_992_u64)]
+    pub(crate) created: Option<u64>,
     /// For `owned_by` of the model list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
-        nullable = false,
         min_length = 1,
         max_length = 256,
         pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
     )]
-    pub owned_by: Option<String>,
+    pub(crate) owned_by: Option<String>,
 }
 
 /// What a model can do. What is not said is unknown, so it is tried.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ModelCapabilities {
+pub(crate) struct ModelCapabilities {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub chat: Option<bool>,
+    pub(crate) chat: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub embeddings: Option<bool>,
+    pub(crate) embeddings: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub reasoning: Option<bool>,
+    pub(crate) reasoning: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub images: Option<bool>,
+    pub(crate) images: Option<bool>,
 }
 
 /// What an upstream wants to see. Never shown again.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     /// The upstream's API key, which is sealed before it is stored; or where the gateway finds it: `env:NAME` for an
     /// environment variable, `file:PATH` for a file. `null`: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -307,13 +295,13 @@ pub struct Credentials {
         pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f-\x9f]+|[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)$",
         examples("env:OPENAI_API_KEY")
     )]
-    pub api_key: Option<String>,
+    pub(crate) api_key: Option<String>,
 }
 
 /// How a provider is called, as answers show it.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum AdapterConfig {
+pub(crate) enum AdapterConfig {
     Proxy(ProxyConfig),
     Local(LocalConfig),
     SpawnCli(SpawnCliConfig),

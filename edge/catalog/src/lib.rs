@@ -4,7 +4,9 @@
 
 mod audit;
 pub mod hex32;
+mod host_list;
 mod key;
+mod key_secret;
 mod limits;
 mod memory;
 mod provider;
@@ -16,6 +18,7 @@ mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text;
+mod upstream_hosts;
 mod usage;
 mod violation;
 
@@ -23,10 +26,12 @@ pub use audit::{
     Action, AuditEntry, AuditError, AuditHead, AuditPage, AuditQuery, AuditedChange, BrokenChain, By,
     KeptAnswer, verify_audit,
 };
+pub use host_list::HostList;
 pub use key::{
     ApiKey, ApiKeyError, ApiKeyHasher, ApiKeyId, ApiKeyIdError, ApiKeyLimits, ApiKeyRecord, KeySecretCheck,
     PreviousHash,
 };
+pub use key_secret::{ClaimError, claim_key_secret};
 pub use limits::{Ask, Counter, Held, Hold, LimitStore, Period, Quantity, Taken, Window};
 pub use memory::MemoryStore;
 pub use provider::{
@@ -44,5 +49,6 @@ pub use store::{
     AdminStore, AnswerStore, AuditStore, BoxFuture, ConfigSnapshot, ConfigVersion, KeyList, KeyStore,
     LeftOut, ProviderStore, StatusStore, Store, StoreError, Versioned,
 };
+pub use upstream_hosts::{Reach, UpstreamHosts};
 pub use usage::{Day, UsageCounts, UsageKey, UsageRow, UsageStore};
 pub use violation::{Violation, Violations};

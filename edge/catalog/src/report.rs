@@ -45,8 +45,9 @@ pub struct Health {
 /// Why something did not work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// One of the gateway's failure classes: `auth`, `rate_limited`, `overloaded`, `timeout`, `invalid_request`,
-    /// `not_found`, `content_filter`, `unavailable`, `internal`; `unusable` where the provider cannot be called at all.
+    /// One of the gateway's failure classes: `auth`, `rate_limited`, `quota_exhausted`, `overloaded`, `timeout`,
+    /// `invalid_request`, `not_found`, `content_filter`, `unusable` (this gateway does not call it at all),
+    /// `unavailable`, `internal`.
     pub class: String,
     /// For people; without any credential.
     pub message: String,

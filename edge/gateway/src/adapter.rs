@@ -18,7 +18,7 @@ use crate::body_memory::BodyMemory;
 use crate::encode::{self, Fold, Head};
 use crate::error::{FailureClass, Scope, UpstreamFailure};
 use crate::estimate;
-use crate::host::{Body, BoxFuture, CallError, Host};
+use crate::host::{Body, BoxFuture, CallError, CallTrace, Host};
 use crate::nodes::Nodes;
 use crate::relay::{RelayError, Wanted};
 use crate::routes::{Adapter, Lesson, Target};
@@ -38,11 +38,14 @@ pub(crate) struct Call {
     pub memory: BodyMemory,
     pub headers: HeaderMap,
     pub request_id: HeaderValue,
-    /// When it came, by the store's clock.
-    pub fleet_ms: u64,
+    /// When it came, by the store's clock: for credentials that were rotated out. `None` where the current one is to be
+    /// tested.
+    pub overlap_at_ms: Option<u64>,
     /// The API key's id.
     pub caller: String,
     pub body: Bytes,
+    /// Where somebody wants to know when its upstream was reached.
+    pub trace: Option<Arc<CallTrace>>,
 }
 
 /// What is done otherwise than at first, because an upstream refused that.
@@ -232,6 +235,10 @@ pub(crate) fn call_failure(error: CallError) -> UpstreamFailure {
             UpstreamFailure::unavailable("The upstream's TLS certificate or handshake was not accepted.")
         }
         CallError::Closed => UpstreamFailure::closed(),
+        CallError::Refused => UpstreamFailure::new(
+            FailureClass::Unusable,
+            "The upstream's host leads to an address that this gateway does not call for it.",
+        ),
         CallError::NoIdentity => {
             UpstreamFailure::unavailable("This gateway has no certificate by which runners would know it.")
         }

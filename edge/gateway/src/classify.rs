@@ -23,7 +23,8 @@ pub(crate) fn classify_response(
     upstream: &Upstream,
 ) -> UpstreamFailure {
     let told = UpstreamErrorBody::parse(body);
-    classify(status, retry_after(headers), told.as_ref(), upstream)
+    let failure = classify(status, retry_after(headers), told.as_ref(), upstream);
+    UpstreamFailure { status: Some(status), ..failure }
 }
 
 /// An error object where an answer was expected: inside a 200, or as an event of the stream.
@@ -105,6 +106,7 @@ fn own_words(class: FailureClass, status: StatusCode) -> String {
         FailureClass::InvalidRequest => format!("The upstream refused the request as invalid (status {status}) without saying why."),
         FailureClass::NotFound => "The upstream does not have this model.".to_owned(),
         FailureClass::ContentFilter => "The upstream's content filter refused the request.".to_owned(),
+        FailureClass::Unusable => "The upstream may not be called.".to_owned(),
         FailureClass::Unavailable => format!("The upstream answered with status {status}, which is no answer of an OpenAI-compatible API. Is its base URL right?"),
         FailureClass::Internal => format!("The upstream failed (status {status})."),
     }

@@ -14,11 +14,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use catalog::{
     ApiKeyId, ApiKeyRecord, KeySecretCheck, LeftOut, Model, Provider, ProviderSlug, Store, StoreError,
-    StoredProvider, Versioned,
+    StoredProvider, UpstreamHosts, Versioned,
 };
 use futures_util::future::{Either, select};
 
-use crate::HostList;
 use crate::admit::Usage;
 use crate::changes::Changes;
 use crate::credentials::{CredentialSource, OpenedCredentials};
@@ -53,7 +52,7 @@ pub(crate) struct Config {
     freshness: Arc<Freshness>,
     credentials: CredentialSource,
     /// Where upstreams may be.
-    upstream_hosts: Option<HostList>,
+    upstream_hosts: UpstreamHosts,
     /// Everything that the routes are made from.
     sources: Mutex<Sources>,
     routes: ArcSwap<Routes>,
@@ -305,10 +304,16 @@ impl Config {
         provider: &Provider,
         origin: Origin,
     ) -> Result<Upstream, String> {
-        let is_it = |stored: &&StoredProvider| stored.provider.slug == provider.slug;
-        let stored = sources.stored.iter().find(is_it).filter(|_| origin == Origin::Stored);
+        // What a record has sealed goes where the record says, and to nobody who only bears its name.
+        let is_it = |stored: &&StoredProvider| origin == Origin::Stored && stored.provider == *provider;
+        let stored = sources.stored.iter().find(is_it);
         let credentials = || self.credentials.of(provider, origin, stored, &sources.opened);
-        Upstream::build(provider, self.upstream_hosts.as_ref(), credentials)
+        Upstream::build(provider, origin, &self.upstream_hosts, credentials)
+    }
+
+    /// Where the provider is written, as it is here.
+    pub(crate) fn origin(&self, provider: &Provider) -> Origin {
+        if self.sources().given.contains(provider) { Origin::Given } else { Origin::Stored }
     }
 
     pub(crate) fn enabled(&self) -> Vec<(Provider, Origin)> {

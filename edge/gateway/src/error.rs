@@ -25,6 +25,8 @@ pub(crate) enum FailureClass {
     InvalidRequest,
     NotFound,
     ContentFilter,
+    /// This deployment does not let it be called.
+    Unusable,
     /// Unreachable, cut off, or answering something that is no answer.
     Unavailable,
     Internal,
@@ -32,7 +34,7 @@ pub(crate) enum FailureClass {
 
 impl FailureClass {
     /// In the order of their discriminants.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Auth,
         Self::RateLimited,
         Self::QuotaExhausted,
@@ -41,6 +43,7 @@ impl FailureClass {
         Self::InvalidRequest,
         Self::NotFound,
         Self::ContentFilter,
+        Self::Unusable,
         Self::Unavailable,
         Self::Internal,
     ];
@@ -61,6 +64,7 @@ impl FailureClass {
             | Self::Overloaded
             | Self::Timeout
             | Self::NotFound
+            | Self::Unusable
             | Self::Internal => Scope::Target,
         }
     }
@@ -76,6 +80,7 @@ impl FailureClass {
             Self::InvalidRequest => "invalid_request",
             Self::NotFound => "not_found",
             Self::ContentFilter => "content_filter",
+            Self::Unusable => "unusable",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }
@@ -103,6 +108,8 @@ pub(crate) struct UpstreamFailure {
     pub param: Option<String>,
     pub code: Option<String>,
     pub retry_after: Option<Duration>,
+    /// Of the upstream's answer, if it had one.
+    pub status: Option<StatusCode>,
     /// The connection ended before anything was answered: perhaps only because it had been kept for too long.
     pub stale_connection: bool,
     /// The upstream had the prompt and may have worked on it for nothing.
@@ -118,6 +125,7 @@ impl UpstreamFailure {
             param: None,
             code: None,
             retry_after: None,
+            status: None,
             stale_connection: false,
             may_have_worked: false,
         }
@@ -395,6 +403,7 @@ impl From<UpstreamFailure> for ApiError {
             param,
             code,
             retry_after,
+            status: _,
             stale_connection: _,
             may_have_worked: _,
         } = failure;
@@ -417,6 +426,7 @@ impl From<UpstreamFailure> for ApiError {
             FailureClass::ContentFilter => {
                 (StatusCode::BAD_REQUEST, "invalid_request_error", "content_filter")
             }
+            FailureClass::Unusable => (StatusCode::FORBIDDEN, "upstream_error", "upstream_unusable"),
             FailureClass::Unavailable => (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable"),
             FailureClass::Internal => (StatusCode::BAD_GATEWAY, "server_error", "upstream_error"),
         };

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +39,9 @@ pub enum CallError {
     Closed,
     #[error("the answer is not HTTP")]
     Protocol,
+    /// The upstream's host has only addresses that are beyond the request's [`Reach`](catalog::Reach).
+    #[error("the host's addresses are none that may be called")]
+    Refused,
     /// This host has nothing that would identify it to runners.
     #[error("this host has no client certificate for runners")]
     NoIdentity,
@@ -49,6 +53,59 @@ pub enum Origin {
     /// In a file, on the command line, in the surroundings: by whoever runs this gateway.
     Given,
     Stored,
+}
+
+/// When a call to an upstream came how far, for those who want to know: an extension of the request, as
+/// `Arc<CallTrace>`. Times are of the host's monotonic clock.
+#[derive(Debug, Default)]
+pub struct CallTrace {
+    resolved: Moment,
+    connected: Moment,
+    answered: Moment,
+}
+
+/// Microseconds, and one more; 0 where it has not come.
+#[derive(Debug, Default)]
+struct Moment(AtomicU64);
+
+impl CallTrace {
+    /// The host's name was looked up.
+    pub fn resolved(&self, at: Duration) {
+        self.resolved.is(at);
+    }
+
+    /// The connection was made, TLS included.
+    pub fn connected(&self, at: Duration) {
+        self.connected.is(at);
+    }
+
+    /// The answer's head came.
+    pub(crate) fn answered(&self, at: Duration) {
+        self.answered.is(at);
+    }
+
+    /// Another call begins.
+    pub(crate) fn begin(&self) {
+        for moment in [&self.resolved, &self.connected, &self.answered] {
+            moment.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// When it was looked up, connected and answered.
+    pub(crate) fn moments(&self) -> [Option<Duration>; 3] {
+        [self.resolved.get(), self.connected.get(), self.answered.get()]
+    }
+}
+
+impl Moment {
+    fn is(&self, at: Duration) {
+        let micros = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+        self.0.store(micros.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Duration> {
+        self.0.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_micros)
+    }
 }
 
 /// One trait for all of it, so that a host is one type and a test needs one fake.
@@ -65,6 +122,11 @@ pub trait Host: Send + Sync + 'static {
 
     /// Sends a request to an upstream; redirects are not followed. Dropping the future or the response's body
     /// cancels the call. `connect_timeout` bounds name look-up, connection and TLS handshake together.
+    ///
+    /// Two extensions of the request are for the host. A [`Reach`](catalog::Reach): a host that looks names up itself
+    /// connects to no address beyond it, neither at first nor later, and answers [`CallError::Refused`]; what the URL
+    /// itself says was held to it before. A [`CallTrace`]: a host that can tell makes a connection of its own for the
+    /// request, and notes when.
     fn call(
         &self,
         request: http::Request<Body>,

@@ -30,6 +30,7 @@ use crate::cors;
 use crate::credentials::CredentialSource;
 use crate::error::{ApiError, UpstreamFailure};
 use crate::estimate;
+use crate::health::HealthChecks;
 use crate::host::{Body, BoxFuture, Host, REQUEST_ID, full};
 use crate::metrics::{CountedLimits, GatewayMetrics, Metrics};
 use crate::nodes::Nodes;
@@ -77,8 +78,9 @@ pub(crate) struct Inner {
     hasher: ApiKeyHasher,
     pub(crate) limits: Arc<Limits>,
     pub(crate) usage: Arc<UsageCounter>,
+    pub(crate) health: HealthChecks,
     pub(crate) settings: Arc<Settings>,
-    memory: BodyMemory,
+    pub(crate) memory: BodyMemory,
     /// Ids of requests and answers: random per instance, counted within it.
     instance: u64,
     ids: AtomicU64,
@@ -114,6 +116,7 @@ impl Gateway {
             hasher,
             limits,
             metrics,
+            health: HealthChecks::default(),
             memory: BodyMemory::new(settings.max_held_bytes),
             settings: Arc::new(settings),
             instance,
@@ -388,9 +391,10 @@ impl Gateway {
             memory: self.0.memory.clone(),
             headers: head.headers,
             request_id: id.clone(),
-            fleet_ms: self.0.limits.fleet_ms(),
+            overlap_at_ms: Some(self.0.limits.fleet_ms()),
             caller: key.record.id.as_str().to_owned(),
             body,
+            trace: None,
         }
     }
 
@@ -436,7 +440,7 @@ impl Gateway {
     }
 
     /// The client's own id where it is sane, so that its log and ours can be laid side by side.
-    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+    pub(crate) fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let sane = |value: &&HeaderValue| {
             (1..=MAX_REQUEST_ID_BYTES).contains(&value.len())
                 && value.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -451,7 +455,7 @@ impl Gateway {
         HeaderValue::from_bytes(&id).expect("hexadecimal digits are fit for a header")
     }
 
-    fn seed(&self) -> Seed {
+    pub(crate) fn seed(&self) -> Seed {
         Seed { instance: self.0.instance, count: self.0.ids.fetch_add(1, Ordering::Relaxed) }
     }
 }
@@ -582,6 +586,6 @@ fn json_response(status: StatusCode, body: &impl Serialize) -> http::Response<Bo
     response
 }
 
-fn json_string(text: &str) -> Bytes {
+pub(crate) fn json_string(text: &str) -> Bytes {
     serde_json::to_vec(text).expect("a string is always JSON").into()
 }

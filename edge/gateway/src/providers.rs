@@ -4,14 +4,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{Capabilities, Model, Provider, ProviderSlug};
+use catalog::{Capabilities, Failure, Model, Provider, ProviderSlug};
 use openai_wire::UpstreamModel;
 use runner_api::NodeRecord;
 
 use crate::Gateway;
 use crate::adapter::list_models;
-use crate::error::FailureClass;
+use crate::error::{FailureClass, UpstreamFailure};
 use crate::host::Origin;
+use crate::probe::{explained, unusable};
 use crate::routes::{Adapter, Upstream};
 
 /// Models taken from one provider's list.
@@ -45,20 +46,24 @@ impl Gateway {
     }
 
     async fn discover_one(&self, provider: &Provider, origin: Origin) -> Result<usize, String> {
-        let upstream = self.upstream(provider, origin)?;
+        let upstream = self.upstream_in_haste(provider, origin)?;
+        let models = self.list(&upstream).await.map_err(|failure| failure.message.into_owned())?;
+        let count = models.len();
+        self.0.config.set_discovered(provider.slug.clone(), models);
+        Ok(count)
+    }
+
+    /// The models that an upstream lists.
+    pub(crate) async fn list(&self, upstream: &Upstream) -> Result<Vec<Model>, UpstreamFailure> {
         let Adapter::OpenAi(api) = &upstream.adapter else {
-            return Err("runners are not asked for models".to_owned());
+            return Err(UpstreamFailure::unavailable("Runners are not asked for models."));
         };
-        let listed = list_models(&upstream, api, &*self.0.host)
-            .await
-            .map_err(|failure| failure.message.into_owned())?;
+        let listed = list_models(upstream, api, &*self.0.host).await?;
         let mut models: Vec<Model> =
             listed.data.into_iter().take(MAX_DISCOVERED_MODELS).filter_map(discovered_model).collect();
         let mut seen = HashSet::new();
         models.retain(|model| seen.insert(model.id.clone()));
-        let count = models.len();
-        self.0.config.set_discovered(provider.slug.clone(), models);
-        Ok(count)
+        Ok(models)
     }
 
     /// Asks every provider for its models, whether it lists them or not: does it answer?
@@ -67,48 +72,51 @@ impl Gateway {
             let models = if provider.adapter.discovers_models() {
                 self.discover_one(&provider, origin).await
             } else {
-                self.reach(&provider, origin).await.map(|()| provider.models.len())
+                self.reach(&provider, origin).await.map_err(|failure| failure.message)
             };
             ProviderCheck { provider, models }
         });
         futures_util::future::join_all(asked).await
     }
 
-    /// Whether an upstream answers and takes our credential. Not all that serve chats also list models.
-    async fn reach(&self, provider: &Provider, origin: Origin) -> Result<(), String> {
-        let upstream = self.upstream(provider, origin)?;
-        let api = match &upstream.adapter {
-            Adapter::OpenAi(api) => api,
-            Adapter::SpawnCli(config) => return self.offered(&config.cli).await,
+    /// Whether an upstream answers and takes our credential: the number of its models. Not all that serve chats also list
+    /// models.
+    pub(crate) async fn reach(&self, provider: &Provider, origin: Origin) -> Result<usize, Failure> {
+        let upstream = self.upstream_in_haste(provider, origin).map_err(unusable)?;
+        let reached = match &upstream.adapter {
+            Adapter::SpawnCli(config) => self.offered(&config.cli).await.map(|()| provider.models.len()),
+            Adapter::OpenAi(_) => match self.list(&upstream).await {
+                Ok(listed) if provider.adapter.discovers_models() => Ok(listed.len()),
+                Ok(_) => Ok(provider.models.len()),
+                Err(failure)
+                    if matches!(failure.class, FailureClass::NotFound | FailureClass::InvalidRequest) =>
+                {
+                    Ok(provider.models.len())
+                }
+                Err(failure) => Err(failure),
+            },
         };
-        match list_models(&upstream, api, &*self.0.host).await {
-            Err(failure)
-                if matches!(failure.class, FailureClass::NotFound | FailureClass::InvalidRequest) =>
-            {
-                Ok(())
-            }
-            Err(failure) => Err(failure.message.into_owned()),
-            Ok(_) => Ok(()),
-        }
+        reached.map_err(|failure| explained(failure, provider.kind()))
+    }
+
+    /// Nobody waits minutes for a list.
+    fn upstream_in_haste(&self, provider: &Provider, origin: Origin) -> Result<Upstream, String> {
+        let mut upstream = self.0.config.upstream(provider, origin)?;
+        upstream.timeouts.first_byte = upstream.timeouts.first_byte.min(LIST_TIMEOUT);
+        upstream.timeouts.idle = upstream.timeouts.idle.min(LIST_TIMEOUT);
+        Ok(upstream)
     }
 
     /// Whether a node that is up has the CLI.
-    async fn offered(&self, cli: &str) -> Result<(), String> {
-        self.0.nodes.refresh().await.map_err(|error| error.to_string())?;
+    async fn offered(&self, cli: &str) -> Result<(), UpstreamFailure> {
+        let failed = |message: String| UpstreamFailure::new(FailureClass::Unavailable, message);
+        self.0.nodes.refresh().await.map_err(|error| failed(error.to_string()))?;
         let has_cli = |node: &Arc<NodeRecord>| node.clis.iter().any(|info| info.name == cli);
         if self.0.nodes.up().iter().any(has_cli) {
             Ok(())
         } else {
-            Err(format!("no runner that is up has the CLI '{cli}'"))
+            Err(failed(format!("no runner that is up has the CLI '{cli}'")))
         }
-    }
-
-    fn upstream(&self, provider: &Provider, origin: Origin) -> Result<Upstream, String> {
-        let mut upstream = self.0.config.upstream(provider, origin)?;
-        // Nobody waits minutes for a list.
-        upstream.timeouts.first_byte = upstream.timeouts.first_byte.min(LIST_TIMEOUT);
-        upstream.timeouts.idle = upstream.timeouts.idle.min(LIST_TIMEOUT);
-        Ok(upstream)
     }
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::{
-    ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderKind, ProviderSlug, Secret, SpawnCliConfig,
+    ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderKind, ProviderSlug, Reach, Secret,
+    SpawnCliConfig, UpstreamHosts,
 };
 use http::{HeaderName, HeaderValue, Uri};
 use openai_wire::request::MaxTokensField;
 use zeroize::Zeroizing;
 
-use crate::HostList;
 use crate::credentials::{PreviousSecret, UpstreamCredentials};
 use crate::host::Origin;
 use crate::metrics::{Metrics, TargetSeries};
@@ -41,6 +41,8 @@ pub(crate) struct OpenAiApi {
     pub chat: Uri,
     pub embeddings: Uri,
     pub models: Uri,
+    /// Which addresses its host may have.
+    pub reach: Reach,
     pub forward_headers: Vec<HeaderName>,
     credential: Option<Credential>,
     /// The one before it, while the two overlap.
@@ -275,13 +277,15 @@ impl Upstream {
     /// `Err` says why it cannot be used.
     pub(crate) fn build(
         provider: &Provider,
-        hosts: Option<&HostList>,
+        origin: Origin,
+        hosts: &UpstreamHosts,
         credentials: impl FnOnce() -> Result<UpstreamCredentials, String>,
     ) -> Result<Self, String> {
         let (adapter, timeouts) = match &provider.adapter {
-            catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => {
-                (Adapter::OpenAi(Box::new(OpenAiApi::build(config, hosts, credentials)?)), config.timeouts)
-            }
+            catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => (
+                Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, origin, hosts, credentials)?)),
+                config.timeouts,
+            ),
             catalog::Adapter::SpawnCli(config) => (Adapter::SpawnCli(config.clone()), config.timeouts),
         };
         let ms = |ms: u32| Duration::from_millis(ms.into());
@@ -327,8 +331,10 @@ impl OpenAiApi {
     }
 
     fn build(
+        provider: &Provider,
         config: &HttpAdapterConfig,
-        hosts: Option<&HostList>,
+        origin: Origin,
+        hosts: &UpstreamHosts,
         credentials: impl FnOnce() -> Result<UpstreamCredentials, String>,
     ) -> Result<Self, String> {
         let base = &config.base_url;
@@ -339,11 +345,10 @@ impl OpenAiApi {
             return Err("its base URL cannot be used".to_owned());
         };
         // Before anything is sent there, and before its credential is read.
-        if hosts.is_some_and(|hosts| !hosts.allows(&chat)) {
-            return Err(
-                "its host is not one of those that upstreams may have (DYAD_UPSTREAM_HOSTS)".to_owned()
-            );
-        }
+        let reach = match origin {
+            Origin::Given => hosts.of_given(provider)?,
+            Origin::Stored => hosts.of_stored(provider)?,
+        };
         let UpstreamCredentials { current, previous } = credentials()?;
         let previous = previous.map(|PreviousSecret { secret, until_ms }| {
             Credential::new(secret).map(|credential| PreviousCredential { credential, until_ms })
@@ -352,6 +357,7 @@ impl OpenAiApi {
             chat,
             embeddings,
             models,
+            reach,
             credential: current.map(Credential::new).transpose()?,
             // Without it there is no overlap, and nothing else is wrong.
             previous: previous.and_then(Result::ok),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::HostList;
+use crate::{HostList, UpstreamHosts};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -34,8 +34,11 @@ pub struct Settings {
     /// The hosts of runners' nodes; `None` allows any. What a registry has beside them gets no runs: where nodes prove
     /// themselves by public authorities, this list alone says whose they are.
     pub runner_hosts: Option<HostList>,
-    /// The hosts of upstreams; `None` allows any. A provider elsewhere is left out, and its credential not read.
-    pub upstream_hosts: Option<HostList>,
+    /// The hosts of upstreams. A provider elsewhere is left out, and its credential not read.
+    pub upstream_hosts: UpstreamHosts,
+    /// How often each provider is checked in the background, about; see
+    /// [`check_health`](crate::Gateway::check_health).
+    pub health_interval: Duration,
     /// What is read of the body of a request that is refused without a key, so that the client sees the answer. Beyond it
     /// the connection ends.
     pub max_refused_body_bytes: usize,
@@ -58,7 +61,8 @@ impl Default for Settings {
             config_max_age: Duration::from_secs(10),
             usage_flush: Duration::from_secs(15),
             runner_hosts: None,
-            upstream_hosts: None,
+            upstream_hosts: UpstreamHosts::default(),
+            health_interval: Duration::from_secs(60),
             max_refused_body_bytes: 64 << 20,
             cors: Cors::Any,
             limits_on_store_failure: OnStoreFailure::FailOpen,

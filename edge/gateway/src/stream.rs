@@ -1,5 +1,6 @@
 //! The body of a streamed answer: reads the upstream, relays its frames, keeps silence short, and ends in-band.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -139,6 +140,20 @@ impl Live {
             }
         }
         Poll::Ready(())
+    }
+
+    /// Reads to the end, at which `take` has had all of the output.
+    pub(crate) async fn read_to_end(
+        &mut self,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<Summary, UpstreamFailure> {
+        loop {
+            poll_fn(|cx| self.poll_output(cx)).await;
+            take(&self.out.split());
+            if let Some(end) = self.end.take() {
+                return end;
+            }
+        }
     }
 
     /// Whether frames follow each other so closely that more may be there. In a stream of tokens at reading speed each

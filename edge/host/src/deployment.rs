@@ -44,6 +44,10 @@ pub mod variables {
     /// The hosts of runners' nodes, and of upstreams: lists in the form of [`gateway::HostList`]. Any, if not set.
     pub const RUNNER_HOSTS: &str = "DYAD_RUNNER_HOSTS";
     pub const UPSTREAM_HOSTS: &str = "DYAD_UPSTREAM_HOSTS";
+    /// Those of upstreams in private networks that stored providers may lead to, likewise. None, if not set.
+    pub const PRIVATE_UPSTREAM_HOSTS: &str = "DYAD_PRIVATE_UPSTREAM_HOSTS";
+    /// On the native host alone: how often each provider is checked in the background, about.
+    pub const HEALTH_INTERVAL_MS: &str = "DYAD_HEALTH_INTERVAL_MS";
     /// On the native host alone: the directory of the files that stored providers may name.
     pub const CREDENTIAL_DIR: &str = "DYAD_CREDENTIAL_DIR";
     /// `*`, nothing (no web page may call), or origins with commas between them.
@@ -62,13 +66,16 @@ pub fn key_hasher(secret: &str) -> Result<ApiKeyHasher, &'static str> {
     Ok(ApiKeyHasher::new(&secret))
 }
 
-/// The settings that variables say; those of `base` where they say nothing.
+/// The settings that the native host's variables say; those of `base` where they say nothing.
 pub fn settings_from_variables(
     get: impl Fn(&str) -> Option<String>,
     base: Settings,
 ) -> Result<Settings, Violations> {
     let mut reader = Reader { get, violations: Vec::new() };
-    let settings = reader.settings(base);
+    let mut settings = reader.settings(base);
+    if let Some(ms) = reader.number(variables::HEALTH_INTERVAL_MS, 10, 86_400_000) {
+        settings.health_interval = Duration::from_millis(ms);
+    }
     if reader.violations.is_empty() { Ok(settings) } else { Err(Violations(reader.violations)) }
 }
 
@@ -212,6 +219,12 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
         number
     }
 
+    fn hosts(&mut self, name: &str) -> Option<HostList> {
+        let hosts = HostList::parse(&self.text(name)?);
+        let is_none = |entry| format!("{entry:?} is no host, such as api.example.com or *.example.com");
+        hosts.map_err(|entry| self.violation(name, is_none(entry))).ok()
+    }
+
     fn hasher(&mut self, key_secret: &str) -> Option<ApiKeyHasher> {
         let hasher = key_hasher(key_secret);
         hasher.map_err(|message| self.violation(variables::KEY_SECRET, message)).ok()
@@ -268,17 +281,14 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
             Some("closed") => settings.limits_on_store_failure = OnStoreFailure::FailClosed,
             Some(_) => self.violation(v::LIMITS_ON_STORE_FAILURE, "it is neither open nor closed"),
         }
-        for (name, hosts) in
-            [(v::RUNNER_HOSTS, &mut settings.runner_hosts), (v::UPSTREAM_HOSTS, &mut settings.upstream_hosts)]
-        {
-            match self.text(name).map(|text| HostList::parse(&text)) {
-                None => {}
-                Some(Ok(list)) => *hosts = Some(list),
-                Some(Err(entry)) => {
-                    let message = format!("{entry:?} is no host, such as api.example.com or *.example.com");
-                    self.violation(name, message);
-                }
-            }
+        if let Some(hosts) = self.hosts(v::RUNNER_HOSTS) {
+            settings.runner_hosts = Some(hosts);
+        }
+        if let Some(hosts) = self.hosts(v::UPSTREAM_HOSTS) {
+            settings.upstream_hosts.only = Some(hosts);
+        }
+        if let Some(hosts) = self.hosts(v::PRIVATE_UPSTREAM_HOSTS) {
+            settings.upstream_hosts.private = hosts;
         }
         // Here an empty one says something.
         if let Some(origins) = (self.get)(v::CORS_ORIGINS) {
@@ -318,11 +328,14 @@ mod tests {
     #[test]
     fn lists_of_hosts_are_read_and_what_is_none_is_named() {
         let all = settings(&[]).unwrap();
-        assert_eq!((all.runner_hosts, all.upstream_hosts), (None, None));
+        assert_eq!((all.runner_hosts, all.upstream_hosts), (None, gateway::UpstreamHosts::default()));
         let some =
             settings(&[("DYAD_RUNNER_HOSTS", "*.example.com"), ("DYAD_UPSTREAM_HOSTS", "a.b")]).unwrap();
+        let private =
+            settings(&[("DYAD_PRIVATE_UPSTREAM_HOSTS", "10.0.0.1")]).unwrap().upstream_hosts.private;
+        assert!(private.allows(&"https://10.0.0.1".parse().unwrap()));
         assert!(some.runner_hosts.unwrap().allows(&"https://a.example.com".parse().unwrap()));
-        assert!(!some.upstream_hosts.unwrap().allows(&"https://a.example.com".parse().unwrap()));
+        assert!(!some.upstream_hosts.only.unwrap().allows(&"https://a.example.com".parse().unwrap()));
         let wrong = settings(&[("DYAD_UPSTREAM_HOSTS", "a.example.com, b/c")]).unwrap_err();
         assert!(wrong.contains("DYAD_UPSTREAM_HOSTS") && wrong.contains("b/c"), "{wrong}");
     }

@@ -100,6 +100,7 @@ fn failure(error: CallError) -> ConnectorError {
         | CallError::Tls
         | CallError::Closed
         | CallError::Protocol
+        | CallError::Refused
         | CallError::NoIdentity => ConnectorError::io(error.into()),
     }
 }

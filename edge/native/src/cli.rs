@@ -1,5 +1,7 @@
 //! The command line.
 
+mod admin;
+mod admin_server;
 mod ca;
 mod clis;
 mod doctor;
@@ -15,6 +17,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+pub use admin_server::AdminCli;
 
 use crate::embedded::{CreateKeyError, OpenError};
 use crate::error_chain::error_chain;
@@ -48,6 +52,9 @@ enum Command {
     /// Look at the providers that a start would use; write and remove stored ones
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
+    /// Print tokens for administrators
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     /// Look after the master keys under which credentials are sealed
     #[command(subcommand)]
     Secrets(secrets::SecretsCommand),
@@ -136,6 +143,7 @@ impl Cli {
             Command::Up(args) => (args.common.json, up::run(&args)),
             Command::Keys(command) => (command.common().json, keys::run(&command)),
             Command::Providers(command) => (command.common().json, providers::run(&command)),
+            Command::Admin(command) => (command.common().json, admin::run(&command)),
             Command::Secrets(command) => (command.common().json, secrets::run(&command)),
             Command::Store(command) => (command.common().json, store::run(&command)),
             Command::Clis(command) => (command.common().json, clis::run(&command)),
@@ -149,21 +157,22 @@ impl Cli {
                 return if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             }
         };
-        match result {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                let output = Output::new(json);
-                match failure {
-                    Failure::Usage(lines) => {
-                        output.errors("configuration", &lines);
-                        ExitCode::from(2)
-                    }
-                    Failure::Failed(line) => {
-                        output.errors("failed", &[line]);
-                        ExitCode::FAILURE
-                    }
-                }
-            }
+        exit_code(json, result)
+    }
+}
+
+/// Says what went wrong.
+fn exit_code(json: bool, result: Result<(), Failure>) -> ExitCode {
+    let output = Output::new(json);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(lines)) => {
+            output.errors("configuration", &lines);
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(line)) => {
+            output.errors("failed", &[line]);
+            ExitCode::FAILURE
         }
     }
 }

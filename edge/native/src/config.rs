@@ -75,64 +75,70 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
     let mut slugs: Vec<(String, usize)> = Vec::new();
     let is_refresh_given = table.contains_key("config_refresh_ms");
     for (key, value) in table {
-        let result =
-            match key.as_str() {
-                "keepalive_ms" => number(&value, 10, 300_000)
-                    .map(|ms| config.settings.keepalive = Duration::from_millis(ms)),
-                "max_body_bytes" => {
-                    number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_body_bytes = size(bytes))
-                }
-                "max_response_bytes" => number(&value, 1_024, 1 << 30)
-                    .map(|bytes| config.settings.max_response_bytes = size(bytes)),
-                "max_frame_bytes" => {
-                    number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_frame_bytes = size(bytes))
-                }
-                "body_idle_timeout_ms" => number(&value, 10, 3_600_000)
-                    .map(|ms| config.settings.body_idle_timeout = Duration::from_millis(ms)),
-                "body_total_timeout_ms" => number(&value, 10, 86_400_000)
-                    .map(|ms| config.settings.body_total_timeout = Duration::from_millis(ms)),
-                "limits_on_store_failure" => on_store_failure(&value)
-                    .map(|on_failure| config.settings.limits_on_store_failure = on_failure),
-                "config_refresh_ms" => number(&value, 10, 3_600_000)
-                    .map(|ms| config.settings.config_refresh = Duration::from_millis(ms)),
-                "config_max_age_ms" => number(&value, 10, 3_600_000)
-                    .map(|ms| config.settings.config_max_age = Duration::from_millis(ms)),
-                "credential_dir" => match value.as_str() {
-                    Some(path) if !path.is_empty() => {
-                        config.credential_dir = Some(path.into());
-                        Ok(())
-                    }
-                    _ => Err("must be the path of a directory".to_owned()),
-                },
-                "upstream_hosts" => hosts(&value).map(|hosts| config.settings.upstream_hosts = Some(hosts)),
-                "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
-                "provider" => {
-                    providers(value, &mut config.providers, &mut slugs, &mut violations);
+        let result = match key.as_str() {
+            "keepalive_ms" => {
+                number(&value, 10, 300_000).map(|ms| config.settings.keepalive = Duration::from_millis(ms))
+            }
+            "max_body_bytes" => {
+                number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_body_bytes = size(bytes))
+            }
+            "max_response_bytes" => {
+                number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_response_bytes = size(bytes))
+            }
+            "max_frame_bytes" => {
+                number(&value, 1_024, 1 << 30).map(|bytes| config.settings.max_frame_bytes = size(bytes))
+            }
+            "body_idle_timeout_ms" => number(&value, 10, 3_600_000)
+                .map(|ms| config.settings.body_idle_timeout = Duration::from_millis(ms)),
+            "body_total_timeout_ms" => number(&value, 10, 86_400_000)
+                .map(|ms| config.settings.body_total_timeout = Duration::from_millis(ms)),
+            "limits_on_store_failure" => on_store_failure(&value)
+                .map(|on_failure| config.settings.limits_on_store_failure = on_failure),
+            "config_refresh_ms" => number(&value, 10, 3_600_000)
+                .map(|ms| config.settings.config_refresh = Duration::from_millis(ms)),
+            "config_max_age_ms" => number(&value, 10, 3_600_000)
+                .map(|ms| config.settings.config_max_age = Duration::from_millis(ms)),
+            "credential_dir" => match value.as_str() {
+                Some(path) if !path.is_empty() => {
+                    config.credential_dir = Some(path.into());
                     Ok(())
                 }
-                "runners" => {
-                    let mut value = value;
-                    if let Some(listed) = value.as_table_mut().and_then(|table| table.remove("hosts")) {
-                        match hosts(&listed) {
-                            Ok(hosts) => config.settings.runner_hosts = Some(hosts),
-                            Err(message) => {
-                                violations.0.push(Violation { path: "runners.hosts".to_owned(), message });
-                            }
+                _ => Err("must be the path of a directory".to_owned()),
+            },
+            "upstream_hosts" => hosts(&value).map(|hosts| config.settings.upstream_hosts.only = Some(hosts)),
+            "private_upstream_hosts" => {
+                hosts(&value).map(|hosts| config.settings.upstream_hosts.private = hosts)
+            }
+            "health_interval_ms" => number(&value, 10, 86_400_000)
+                .map(|ms| config.settings.health_interval = Duration::from_millis(ms)),
+            "cors_origins" => origins(&value).map(|cors| config.settings.cors = cors),
+            "provider" => {
+                providers(value, &mut config.providers, &mut slugs, &mut violations);
+                Ok(())
+            }
+            "runners" => {
+                let mut value = value;
+                if let Some(listed) = value.as_table_mut().and_then(|table| table.remove("hosts")) {
+                    match hosts(&listed) {
+                        Ok(hosts) => config.settings.runner_hosts = Some(hosts),
+                        Err(message) => {
+                            violations.0.push(Violation { path: "runners.hosts".to_owned(), message });
                         }
                     }
-                    config.runners = runners::check(value, &mut violations);
-                    Ok(())
                 }
-                "admin" => {
-                    config.admin = admin::check(value, &mut violations);
-                    Ok(())
-                }
-                "store" => {
-                    config.store = store_location::check(value, &mut violations);
-                    Ok(())
-                }
-                _ => Err("is not a setting of this version; see the README for those there are".to_owned()),
-            };
+                config.runners = runners::check(value, &mut violations);
+                Ok(())
+            }
+            "admin" => {
+                config.admin = admin::check(value, &mut violations);
+                Ok(())
+            }
+            "store" => {
+                config.store = store_location::check(value, &mut violations);
+                Ok(())
+            }
+            _ => Err("is not a setting of this version; see the README for those there are".to_owned()),
+        };
         if let Err(message) = result {
             violations.0.push(Violation { path: key, message });
         }
@@ -327,7 +333,7 @@ mod tests {
     #[test]
     fn hosts_are_lists() {
         let config = check("upstream_hosts = [\"*.example.com\"]".parse().unwrap()).unwrap();
-        assert!(!config.settings.upstream_hosts.unwrap().allows(&"https://a.net".parse().unwrap()));
+        assert!(!config.settings.upstream_hosts.only.unwrap().allows(&"https://a.net".parse().unwrap()));
         assert_eq!(config.settings.runner_hosts, None);
         for wrong in ["\"a.net\"", "[1]", "[\"a/b\"]"] {
             assert!(violations(&format!("upstream_hosts = {wrong}"))[0].starts_with("upstream_hosts:"));

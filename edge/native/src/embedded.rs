@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use admin_api::{AdminParts, Authenticator, TokenRules};
 use axum::Router;
 use catalog::{
-    Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, KeyRing, KeyStore as _, Provider,
-    StoreError, Violations,
+    Action, ApiKey, ApiKeyHasher, ApiKeyId, ApiKeyLimits, ApiKeyRecord, By, ClaimError, KeyStore as _,
+    MasterKeys, Provider, StoreError, UpstreamHosts, Violations, claim_key_secret,
 };
 use gateway::{Gateway, GatewayParts, Settings};
 use runner_api::Registry;
 use runner_api::node::MemoryRegistry;
 use store::{DynamoStore, NoCredentials, StoreAccess};
 
+use crate::admin::{self, NativeEngine};
 use crate::host::NativeHost;
 use crate::router::gateway_router;
 use crate::runners::Runners;
@@ -27,8 +29,13 @@ pub struct EmbeddedGateway {
     gateway: Gateway,
     store: OpenedStore,
     hasher: ApiKeyHasher,
+    master_keys: Arc<dyn MasterKeys>,
+    host: Arc<NativeHost>,
+    /// Providers besides the stored ones.
+    given: Vec<Provider>,
     /// Asks the runners' nodes, until the gateway is closed.
     _watch: Option<AbortOnDrop>,
+    upstream_hosts: UpstreamHosts,
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -54,7 +61,7 @@ pub enum OpenError {
     Credentials(#[from] NoCredentials),
     /// The table was reached and did not answer as it should, or was not reached.
     #[error("{access} cannot be used: {error}{advice}")]
-    Table { access: StoreAccess, error: StoreError, advice: String },
+    Table { access: Box<StoreAccess>, error: StoreError, advice: String },
     /// The secret under which the store's API keys are hashed is not there, cannot be one, or is another one.
     #[error("{0}")]
     KeySecret(String),
@@ -87,6 +94,15 @@ pub enum CreateKeyError {
     Store(#[from] StoreError),
 }
 
+impl From<ClaimError> for CreateKeyError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::OtherKeySecret => Self::OtherKeySecret,
+            ClaimError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl EmbeddedGateway {
     /// Opens the store in `data_dir` (made, for its owner only, if it is not there) and reads the configuration.
     /// `providers` are served besides the stored ones, of which one with the same slug wins.
@@ -114,6 +130,7 @@ impl EmbeddedGateway {
     ) -> Result<Self, OpenError> {
         let store = location.open().await?;
         let hasher = store.hasher().await?;
+        let master_keys = store.master_keys().map_err(OpenError::MasterKeys)?;
         let mut host = NativeHost::new()?.with_credential_dir(credential_dir);
         let mut registry: Arc<dyn Registry> = Arc::new(MemoryRegistry::default());
         let mut watch = None;
@@ -123,19 +140,30 @@ impl EmbeddedGateway {
             runners.refresh().await;
             watch = Some(AbortOnDrop(tokio::spawn(async move { runners.watch().await })));
         }
+        let host = Arc::new(host);
+        let upstream_hosts = settings.upstream_hosts.clone();
         let gateway = Gateway::new(GatewayParts {
-            host: Arc::new(host),
+            host: host.clone(),
             store: store.store.clone(),
             hasher: hasher.clone(),
             limits: store.store.clone(),
             runners: registry,
-            master_keys: Arc::new(KeyRing::default()),
+            master_keys: master_keys.clone(),
             usage: store.store.clone(),
             settings,
         });
-        gateway.set_providers(providers);
+        gateway.set_providers(providers.clone());
         gateway.load().await.map_err(|error| store.error(error))?;
-        Ok(Self { gateway, store, hasher, _watch: watch })
+        Ok(Self {
+            gateway,
+            store,
+            hasher,
+            master_keys,
+            host,
+            given: providers,
+            _watch: watch,
+            upstream_hosts,
+        })
     }
 
     pub fn gateway(&self) -> &Gateway {
@@ -145,6 +173,36 @@ impl EmbeddedGateway {
     /// Every route of the API; see [`gateway_router`].
     pub fn router(&self) -> Router {
         gateway_router(self.gateway.clone())
+    }
+
+    /// The administration API with its console and document, for whoever has a token that `authenticator` accepts: what
+    /// [`admin_api::router`] has, bounded. See [`token_authenticator`](Self::token_authenticator).
+    pub fn admin_router(&self, authenticator: Authenticator) -> Router {
+        admin::bounded(admin_api::router(self.admin_parts(), authenticator))
+    }
+
+    /// Of tokens that `dyad-gateway admin token` prints for this data directory. `None` on a table, which has no secret
+    /// for them.
+    pub fn token_authenticator(&self) -> Result<Option<Authenticator>, OpenError> {
+        let Some(secret) = self.store.token_secret()? else { return Ok(None) };
+        let authenticator = Authenticator::hs256(&secret, TokenRules::default());
+        Ok(Some(authenticator.expect("the secret has 64 digits")))
+    }
+
+    /// What the administration API works with, for a router with another authentication.
+    pub fn admin_parts(&self) -> AdminParts {
+        let engine = NativeEngine {
+            gateway: self.gateway.clone(),
+            host: self.host.clone(),
+            given: self.given.clone(),
+        };
+        AdminParts {
+            store: self.store.store.clone(),
+            engine: Arc::new(engine),
+            master_keys: self.master_keys.clone(),
+            hasher: self.hasher.clone(),
+            upstream_hosts: self.upstream_hosts.clone(),
+        }
     }
 
     /// Makes an API key and stores its hash: the key itself cannot be had again.
@@ -210,23 +268,6 @@ async fn store_key(
     claim_key_secret(store, hasher, &by).await?;
     store.put_key(&record, None, &by).await?;
     Ok(())
-}
-
-/// Says in the store under which secret its API keys are hashed, as the first of those who make some.
-async fn claim_key_secret(store: &DynamoStore, hasher: &ApiKeyHasher, by: &By) -> Result<(), CreateKeyError> {
-    let check = hasher.check();
-    let stored = match store.key_secret().await? {
-        Some(stored) => Some(stored),
-        None => match store.put_key_secret(check, None, by).await {
-            Ok(_) => return Ok(()),
-            Err(StoreError::Conflict { .. }) => store.key_secret().await?,
-            Err(error) => return Err(error.into()),
-        },
-    };
-    match stored {
-        Some(stored) if stored.value != check => Err(CreateKeyError::OtherKeySecret),
-        _ => Ok(()),
-    }
 }
 
 /// This program, as the audit log has it.

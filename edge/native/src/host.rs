@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use catalog::{CredentialRef, Secret};
-use gateway::{Body, BoxFuture, CallError, Host, Origin};
+use catalog::{CredentialRef, Reach, Secret};
+use gateway::{Body, BoxFuture, CallError, CallTrace, Host, Origin};
 use http_body_util::BodyExt as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thread_local::ThreadLocal;
 
-use crate::connect::{self, ConnectTimeout};
+use crate::connect::{self, ConnectTimeout, LookUp, Names, OnWay, RefusedAddress, Way};
 use crate::credential;
 use crate::error_chain::error_chain;
 use crate::runners::{RunnerClient, Runners};
@@ -27,14 +27,16 @@ const MAX_IDLE_PER_UPSTREAM: usize = 256;
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(crate) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-type UpstreamClient = Client<ConnectTimeout<HttpsConnector<HttpConnector>>, Body>;
+type UpstreamClient = Client<ConnectTimeout<OnWay<HttpsConnector<HttpConnector<Names>>>>, Body>;
 
 pub struct NativeHost {
     tls: Arc<rustls::ClientConfig>,
     started: Instant,
     /// Each worker thread has its own pool, so that a request never changes threads. One client per connect timeout
-    /// in use: the configuration has few.
-    clients: ThreadLocal<RefCell<Vec<(Duration, UpstreamClient)>>>,
+    /// and reach in use, of which the configuration has few: who may not connect somewhere may not use a connection
+    /// there either.
+    clients: ThreadLocal<RefCell<Vec<((Duration, Reach), UpstreamClient)>>>,
+    look_up: LookUp,
     runners: Option<Arc<RunnerClient>>,
     /// Where files are that stored providers may name.
     credential_dir: Option<PathBuf>,
@@ -49,6 +51,7 @@ impl NativeHost {
             tls: Arc::new(tls),
             started: Instant::now(),
             clients: ThreadLocal::new(),
+            look_up: connect::system_look_up(),
             runners: None,
             credential_dir: None,
         })
@@ -68,27 +71,32 @@ impl NativeHost {
         self
     }
 
-    fn client(&self, connect_timeout: Duration) -> UpstreamClient {
+    fn client(&self, connect_timeout: Duration, reach: Reach) -> UpstreamClient {
+        let key = (connect_timeout, reach);
         let mut clients = self.clients.get_or_default().borrow_mut();
-        if let Some((_, client)) = clients.iter().find(|(timeout, _)| *timeout == connect_timeout) {
+        if let Some((_, client)) = clients.iter().find(|(known, _)| *known == key) {
             return client.clone();
         }
+        let client = self.new_client(connect_timeout, Way { reach, trace: None });
+        clients.push((key, client.clone()));
+        client
+    }
+
+    fn new_client(&self, connect_timeout: Duration, way: Way) -> UpstreamClient {
         let https = HttpsConnectorBuilder::new()
             .with_tls_config((*self.tls).clone())
             .https_or_http()
             .enable_http1()
             .enable_http2()
-            .wrap_connector(connect::tcp());
-        let client = Client::builder(TokioExecutor::new())
+            .wrap_connector(way.tcp(self.look_up.clone()));
+        Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_PER_UPSTREAM)
             .timer(TokioTimer::new())
             .http2_keep_alive_interval(KEEPALIVE)
             .http2_keep_alive_timeout(KEEPALIVE)
-            .build(ConnectTimeout::new(https, connect_timeout));
-        clients.push((connect_timeout, client.clone()));
-        client
+            .build(ConnectTimeout::new(OnWay::new(https, way), connect_timeout))
     }
 }
 
@@ -115,7 +123,17 @@ impl Host for NativeHost {
         request: http::Request<Body>,
         connect_timeout: Duration,
     ) -> BoxFuture<'static, Result<http::Response<Body>, CallError>> {
-        send(&self.client(connect_timeout), request)
+        // What is not an upstream of a provider is called at the word of whoever runs this gateway.
+        let reach = request.extensions().get().copied().unwrap_or(Reach::Anywhere);
+        let client = match request.extensions().get::<Arc<CallTrace>>() {
+            None => self.client(connect_timeout, reach),
+            // Its connection is made for it, and ends with it.
+            Some(trace) => {
+                let trace = Some((trace.clone(), self.started));
+                self.new_client(connect_timeout, Way { reach, trace })
+            }
+        };
+        send(&client, request)
     }
 
     fn call_runner(
@@ -166,6 +184,9 @@ fn classify(error: &hyper_util::client::legacy::Error) -> CallError {
     while let Some(error) = cause {
         if error.is::<crate::connect::TimedOut>() {
             return CallError::ConnectTimeout;
+        }
+        if error.is::<RefusedAddress>() {
+            return CallError::Refused;
         }
         if error.is::<rustls::Error>() {
             return CallError::Tls;

@@ -29,6 +29,8 @@ mod server;
 mod store_location;
 mod tls;
 
+/// The administration API.
+pub use admin_api;
 /// The vocabulary of configuration: providers, models, API keys.
 pub use catalog;
 /// The host-free core.

@@ -6,7 +6,7 @@ use catalog::Provider;
 use edge_host::variables;
 use gateway::Settings;
 
-use crate::admin::{self, AdminConfig};
+use crate::admin::{self, Access};
 use crate::cli::{CommonArgs, Failure, ProviderArgs, StoreArgs};
 use crate::embedded::EmbeddedGateway;
 use crate::runners::{RunnerNodes, Runners, RunnersConfig};
@@ -19,7 +19,7 @@ pub(crate) struct Given {
     pub providers: Vec<Provider>,
     pub runners: Option<RunnersConfig>,
     pub credential_dir: Option<PathBuf>,
-    pub admin: AdminConfig,
+    pub access: Access,
 }
 
 /// Reads all of it and reports everything that is wrong at once.
@@ -36,7 +36,9 @@ pub(crate) fn gather(args: &ProviderArgs, store: &StoreArgs, common: &CommonArgs
     let location = location.map_err(|lines| problems.extend(lines)).ok();
     let settings = edge_host::settings_from_variables(variable, file.settings);
     let settings = settings.map_err(|wrong| problems.extend(wrong.0.iter().map(ToString::to_string))).ok();
-    let admin = admin::settle(&file.admin, variable).map_err(|lines| problems.extend(lines)).ok();
+    let access = admin::settle(&file.admin, variable);
+    let access = access.and_then(|config| config.access().map_err(|line| vec![line]));
+    let access = access.map_err(|lines| problems.extend(lines)).ok();
     if let (Some(StoreLocation::DataDir(_)), Some(RunnersConfig { nodes: RunnerNodes::InStore, .. })) =
         (&location, &file.runners)
     {
@@ -59,8 +61,8 @@ pub(crate) fn gather(args: &ProviderArgs, store: &StoreArgs, common: &CommonArgs
                 .extend(reasons.iter().map(|reason| format!("--upstream (number {}): {reason}", index + 1))),
         }
     }
-    let (Some(location), Some(settings), Some(admin), true) =
-        (location, settings, admin, problems.is_empty())
+    let (Some(location), Some(settings), Some(access), true) =
+        (location, settings, access, problems.is_empty())
     else {
         return Err(Failure::Usage(problems));
     };
@@ -74,19 +76,22 @@ pub(crate) fn gather(args: &ProviderArgs, store: &StoreArgs, common: &CommonArgs
         providers.extend(new);
     }
     let credential_dir = variable(variables::CREDENTIAL_DIR).map(PathBuf::from).or(file.credential_dir);
-    Ok(Given { location, settings, providers, runners: file.runners, credential_dir, admin })
+    Ok(Given { location, settings, providers, runners: file.runners, credential_dir, access })
 }
 
-/// A gateway on its store. `local` is the runner of this machine, if there is one: those of the configuration are one
+/// A gateway on its store, and who may administer it. `local` is the runner of this machine, if there is one: those of the configuration are one
 /// fleet or the other, never both.
-pub(crate) async fn open_gateway(given: Given, local: Option<Runners>) -> Result<EmbeddedGateway, Failure> {
-    let Given { location, settings, providers, runners, credential_dir, admin: _ } = given;
+pub(crate) async fn open_gateway(
+    given: Given,
+    local: Option<Runners>,
+) -> Result<(EmbeddedGateway, Access), Failure> {
+    let Given { location, settings, providers, runners, credential_dir, access } = given;
     let configured = runners.map(Runners::new).transpose();
     let configured = configured.map_err(|error| Failure::failed("the runners cannot be reached", &error))?;
     let runners = configured.or(local);
     let opened =
         EmbeddedGateway::open_with_runners(&location, settings, providers, runners, credential_dir).await?;
-    Ok(opened)
+    Ok((opened, access))
 }
 
 /// Enabled ones of the given providers whose credential cannot be read, and why: slug, reason.

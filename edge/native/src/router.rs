@@ -11,6 +11,9 @@ use gateway::{BoxError, Gateway};
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tower::ServiceExt as _;
+
+use crate::admin::is_administration;
 
 /// Every route of the API, to be merged or nested into a host application's own router. It brings its own
 /// authentication, so it needs no layer of the host's; layers that buffer or compress bodies break streaming.
@@ -24,17 +27,48 @@ pub fn gateway_router(gateway: Gateway) -> Router {
     }))
 }
 
-/// The same for hyper, without a router in between: the gateway routes by itself.
+/// What one listener serves, for hyper and without a router in between: the gateway routes by itself.
 #[derive(Clone)]
-pub(crate) struct GatewayService(pub(crate) Gateway);
+pub(crate) struct Site {
+    pub(crate) gateway: Gateway,
+    /// The administration's routes; where there are none, everything is the gateway's.
+    pub(crate) administration: Option<Router>,
+    pub(crate) gateway_serves: GatewayServes,
+}
 
-impl hyper::service::Service<http::Request<Incoming>> for GatewayService {
+/// What of a listener is the gateway's, where it has the administration's routes too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GatewayServes {
+    /// All that is not the administration's.
+    Everything,
+    /// How it stands, which asks for no key: `/healthz` and `/ready`.
+    Health,
+}
+
+impl Site {
+    fn administration(&self, path: &str) -> Option<&Router> {
+        let routes = self.administration.as_ref()?;
+        let is_gateways = match self.gateway_serves {
+            GatewayServes::Everything => !is_administration(path),
+            GatewayServes::Health => matches!(path, "/healthz" | "/ready"),
+        };
+        (!is_gateways).then_some(routes)
+    }
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Site {
     type Response = http::Response<gateway::Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        let answer = handle(self.0.clone(), request);
+        if let Some(routes) = self.administration(request.uri().path()) {
+            let answer = routes.clone().oneshot(request.map(axum::body::Body::new));
+            return Box::pin(
+                async move { Ok(answer.await?.map(|body| body.map_err(Into::into).boxed_unsync())) },
+            );
+        }
+        let answer = handle(self.gateway.clone(), request);
         Box::pin(async move { Ok(answer.await) })
     }
 }

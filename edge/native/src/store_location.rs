@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use catalog::{
-    ApiKeyHasher, CredentialRef, KeyStore as _, MasterKeys, Store as _, StoreError, Violation, Violations,
+    ApiKeyHasher, CredentialRef, KeyStore as _, MasterKeys, Secret, Store as _, StoreError, Violation,
+    Violations,
 };
 use edge_host::variables;
 use store::{AccessPart, DynamoStore, StoreAccess};
@@ -115,6 +116,18 @@ impl OpenedStore {
         }
     }
 
+    /// The secret under which administrators' tokens are signed, made on first use; a table has none.
+    pub(crate) fn token_secret(&self) -> Result<Option<Secret>, OpenError> {
+        match &self.location {
+            StoreLocation::DataDir(directory) => {
+                let secret = DataDir::locate(Some(directory)).token_secret();
+                let failed = |source| OpenError::DataDir { path: directory.clone(), source };
+                secret.map(Some).map_err(failed)
+            }
+            StoreLocation::DynamoDb { .. } => Ok(None),
+        }
+    }
+
     fn other_key_secret(&self) -> String {
         let (location, what) = (&self.location, "API keys were hashed under another secret than");
         match location {
@@ -142,7 +155,7 @@ impl OpenedStore {
     /// What failed at this store, with what to do about it where that is known.
     pub(crate) fn error(&self, error: StoreError) -> OpenError {
         let StoreLocation::DynamoDb { access, .. } = &self.location else { return OpenError::Load(error) };
-        OpenError::Table { access: access.clone(), advice: advice(&error, access), error }
+        OpenError::Table { access: Box::new(access.clone()), advice: advice(&error, access), error }
     }
 }
 

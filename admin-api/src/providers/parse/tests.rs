@@ -42,7 +42,10 @@ fn with(mut body: Value, pointer: &str, value: Value) -> Value {
 }
 
 fn details(body: Value) -> Vec<Detail> {
-    provider(body).unwrap_err()
+    match provider(body).unwrap_err() {
+        AdminError::Invalid(details) => details,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn pointers(body: Value) -> Vec<String> {
@@ -196,7 +199,6 @@ fn what_is_wrong_as_a_whole_is_told_once() {
     assert_eq!(message(json!("proxy"), ""), "must be an object, not a string");
     for (pointer, value) in [
         ("/adapterConfig", json!("https://x.example")),
-        ("/adapterConfig", json!(null)),
         ("/adapterConfig/timeouts", json!(5)),
         ("/adapterConfig/forwardHeaders", json!("x-title")),
         ("/adapterConfig/baseUrl", json!({ "host": "x" })),
@@ -205,7 +207,6 @@ fn what_is_wrong_as_a_whole_is_told_once() {
         ("/models", json!({ "a": "b" })),
         ("/models/0", json!(["a"])),
         ("/models/0/capabilities", json!("chat")),
-        ("/name", json!(null)),
     ] {
         let told = message(with(proxy(), pointer, value), pointer);
         assert!(!told.contains("canary"), "{told}");
@@ -216,21 +217,34 @@ fn what_is_wrong_as_a_whole_is_told_once() {
 }
 
 #[test]
-fn nulls_are_refused_but_that_of_the_credential() {
+fn null_counts_as_absent_but_for_the_credential() {
     for pointer in [
         "/description",
-        "/slug",
+        "/enabled",
         "/rank",
-        "/models",
         "/models/0/maxTokens",
         "/models/0/capabilities",
         "/models/0/capabilities/chat",
         "/adapterConfig/timeouts",
         "/adapterConfig/timeouts/idleMs",
         "/adapterConfig/forwardHeaders",
+        "/adapterConfig/discoverModels",
     ] {
-        assert_eq!(message(with(proxy(), pointer, Value::Null), pointer), "must not be null: leave it out");
+        let without = {
+            let mut body = proxy();
+            let (parent, name) = pointer.rsplit_once('/').unwrap();
+            body.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name).unwrap();
+            provider(body).unwrap().provider
+        };
+        assert_eq!(provider(with(proxy(), pointer, Value::Null)).unwrap().provider, without, "{pointer}");
     }
+    for pointer in ["/name", "/type", "/adapterConfig", "/adapterConfig/baseUrl", "/models/0/dyadModelId"] {
+        assert_eq!(message(with(proxy(), pointer, Value::Null), pointer), "is required");
+    }
+    let parameters = with(cli(), "/adapterConfig/parameters", json!({ "effort": null }));
+    assert_eq!(provider(parameters).unwrap().provider.adapter.http(), None);
+    assert_eq!(pointers(with(proxy(), "/__proto__", Value::Null)), ["/__proto__"]);
+
     let body = with(proxy(), "/credentials/apiKey", Value::Null);
     assert_eq!(provider(body).unwrap().credential, WrittenCredential::Removed);
     let body = with(proxy(), "/credentials", json!({}));
@@ -300,7 +314,8 @@ fn names_of_parameters_stay_one_part_of_their_pointer() {
         let pointer = format!("/adapterConfig/parameters/{part}");
         assert_eq!(pointers(with(cli(), "/adapterConfig/parameters", json!({ name: "v" }))), [pointer]);
     }
-    for value in [json!(""), json!("--yolo"), json!("a\r\nb"), json!(1), json!(null), json!("x".repeat(257))]
+    for value in
+        [json!(""), json!("--yolo"), json!("a\r\nb"), json!(1), json!([null]), json!("x".repeat(257))]
     {
         let pointer = "/adapterConfig/parameters/effort";
         assert_eq!(pointers(with(cli(), pointer, value)), [pointer]);

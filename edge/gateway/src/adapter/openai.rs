@@ -239,14 +239,23 @@ async fn post(
             headers.insert(name, value.clone());
         }
     }
+    if let Some(trace) = &call.trace {
+        trace.begin();
+        request.extensions_mut().insert(trace.clone());
+    }
     let authorization = api.authorization(corrections.previous_credential);
-    send(request, upstream, authorization, &*call.host).await
+    let response = send(request, upstream, api, authorization, &*call.host).await?;
+    if let Some(trace) = &call.trace {
+        trace.answered(call.host.monotonic());
+    }
+    Ok(response)
 }
 
 /// Adds the credential, sends, and turns everything but success into a failure.
 async fn send(
     mut request: http::Request<Body>,
     upstream: &Upstream,
+    api: &OpenAiApi,
     authorization: Option<&HeaderValue>,
     host: &dyn Host,
 ) -> Result<http::Response<Body>, UpstreamFailure> {
@@ -255,6 +264,7 @@ async fn send(
     if let Some(authorization) = authorization {
         request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
     }
+    request.extensions_mut().insert(api.reach);
     let deadline = host.monotonic() + upstream.timeouts.first_byte;
     let answered = until(host, deadline, host.call(request, upstream.timeouts.connect)).await;
     let response = match answered {
@@ -292,7 +302,7 @@ pub(crate) async fn list_models(
     let mut request = http::Request::new(crate::host::full(Bytes::new()));
     *request.uri_mut() = api.models.clone();
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    let response = send(request, upstream, api.authorization(false), host).await?;
+    let response = send(request, upstream, api, api.authorization(false), host).await?;
     let timeouts = ReadTimeouts { idle: upstream.timeouts.idle, total: Duration::from_secs(30) };
     let mut body = response.into_body();
     let body = collect(&mut body, MAX_MODEL_LIST_BYTES, &BodyMemory::UNCOUNTED, timeouts, host)

@@ -233,6 +233,9 @@ impl<'a> Runs<'a> {
                 return Err(UpstreamFailure::new(FailureClass::Timeout, message).after_work());
             }
         };
+        if let Some(trace) = &self.chat.call.trace {
+            trace.answered(host.monotonic());
+        }
         if !is_runner(&response) {
             let message = "What answered is no runner, or one of another version than this gateway.";
             return Err(UpstreamFailure::unavailable(message));

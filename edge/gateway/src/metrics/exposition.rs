@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use catalog::HealthState;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -16,6 +17,8 @@ use crate::Gateway;
 use crate::error::FailureClass;
 use crate::settle::Outcome;
 
+/// Providers whose health is shown.
+const MAX_PROVIDERS: usize = 200;
 /// Items that are named because they cannot be read.
 const MAX_LEFT_OUT: usize = 100;
 
@@ -78,6 +81,17 @@ impl Collector for GatewayMetrics {
         let mut family = page.gauges("dyad_gateway_runner_nodes", "Nodes of the registry, by state")?;
         for (state, count) in inner.nodes.by_state() {
             family.gauge(&[("state", state)], count)?;
+        }
+        let health = self.0.health();
+        let mut family = page.gauges(
+            "dyad_gateway_provider_health",
+            "1 for the state that the last checks of a provider found, 0 for the others",
+        )?;
+        for (provider, health) in health.iter().take(MAX_PROVIDERS) {
+            for state in HealthState::ALL {
+                let labels = [("provider", provider.as_str()), ("state", state.as_str())];
+                family.gauge(&labels, (health.state == state).into())?;
+            }
         }
         page.gauge(
             "dyad_gateway_usage_pending_rows",

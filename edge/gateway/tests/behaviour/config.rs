@@ -153,7 +153,7 @@ fn a_provider_at_a_host_that_is_not_listed_is_left_out() {
     let test = setup()
         .provider("alpha", &json!({}))
         .provider("beta", &json!({"rank": 1, "models": [{"id": "m"}, {"id": "b"}]}))
-        .settings(|settings| settings.upstream_hosts = Some(hosts))
+        .settings(|settings| settings.upstream_hosts.only = Some(hosts))
         .build();
     let log = Log::start();
     assert_eq!(test.listed(), ["m"]);

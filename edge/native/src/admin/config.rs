@@ -1,13 +1,15 @@
 //! `[admin]` of the configuration file, and its variables: whether the administration is served, and whose tokens count.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use catalog::{CredentialRef, Violation, Violations};
+use admin_api::{Algorithm, Authenticator, TokenRules};
+use catalog::{CredentialRef, Secret, Violation, Violations};
 use http::Uri;
 use toml::Value;
 
+use crate::credential;
 use crate::store_location::secret_reference;
 
 /// Each also as a variable, which counts before the file: `DYAD_ADMIN_` and the name in capitals.
@@ -34,48 +36,50 @@ pub(crate) struct AdminSection(BTreeMap<&'static str, String>);
 /// How the administration is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AdminConfig {
-    pub(crate) is_enabled: bool,
+    is_enabled: bool,
     /// `None` where nothing is said of tokens: a data directory has a secret of its own, a table has none.
-    pub(crate) tokens: Option<TokenRules>,
+    tokens: Option<Tokens>,
 }
 
 /// Which tokens count.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TokenRules {
-    pub(crate) key: TokenKey,
-    pub(crate) issuer: Option<String>,
-    pub(crate) audience: Option<String>,
-    /// By how much clocks may differ.
-    pub(crate) leeway: Option<Duration>,
-    /// Where the role is, if not in `role`.
-    pub(crate) role_claim: Option<String>,
+struct Tokens {
+    key: TokenKey,
+    rules: TokenRules,
 }
 
 /// What the tokens are verified with. The algorithm is said here, and never taken from a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum TokenKey {
-    /// HS256.
-    Secret(CredentialRef),
+enum TokenKey {
+    /// HS256. Called by the name of its giver.
+    Secret {
+        secret: CredentialRef,
+        name: String,
+    },
+    /// In PEM or as a JWK.
     PublicKey {
-        algorithm: PublicAlgorithm,
-        /// PEM.
+        algorithm: Algorithm,
         file: PathBuf,
+        name: String,
     },
     Jwks {
-        algorithm: PublicAlgorithm,
-        source: JwksPlace,
+        algorithm: Algorithm,
+        place: JwksPlace,
+        name: String,
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum PublicAlgorithm {
-    Es256,
-    EdDsa,
-    Rs256,
+/// Who may administer a gateway.
+pub(crate) enum Access {
+    /// Nobody: no route is there.
+    Off,
+    /// Whoever has a token that its data directory's secret signed; nobody on a table, which has no such secret.
+    Own,
+    Tokens(Box<Authenticator>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum JwksPlace {
+enum JwksPlace {
     Url(String),
     File(PathBuf),
 }
@@ -146,6 +150,7 @@ pub(crate) fn settle(
             true
         }),
     };
+    let mut rules = TokenRules::default();
     let leeway = named("leeway_s").and_then(|given| {
         let seconds = given.value.parse().ok().filter(|seconds| *seconds <= MAX_LEEWAY_S);
         if seconds.is_none() {
@@ -186,8 +191,53 @@ pub(crate) fn settle(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let tokens = key.map(|key| TokenRules { key, issuer, audience, leeway, role_claim });
-    Ok(AdminConfig { is_enabled, tokens })
+    rules.leeway = leeway.unwrap_or(rules.leeway);
+    rules.role_claim = role_claim.unwrap_or(rules.role_claim);
+    let rules = TokenRules { issuer, audience, ..rules };
+    Ok(AdminConfig { is_enabled, tokens: key.map(|key| Tokens { key, rules }) })
+}
+
+impl AdminConfig {
+    /// The secret of the tokens that count, and what they must say; `None` where nothing is said of them. `Err` where
+    /// they are signed elsewhere.
+    pub(crate) fn signing(self) -> Result<Option<(Secret, TokenRules)>, String> {
+        match self.tokens {
+            None => Ok(None),
+            Some(Tokens { key: TokenKey::Secret { secret, name }, rules }) => {
+                Ok(Some((read_secret(&secret, &name)?, rules)))
+            }
+            Some(Tokens { key: TokenKey::PublicKey { name, .. } | TokenKey::Jwks { name, .. }, .. }) => {
+                Err(format!("{name} has public keys only: whoever has the private one makes the tokens"))
+            }
+        }
+    }
+
+    /// Reads the keys. `Err` says what is wrong with them.
+    pub(crate) fn access(self) -> Result<Access, String> {
+        let Self { is_enabled: true, tokens } = self else { return Ok(Access::Off) };
+        let Some(Tokens { key, rules }) = tokens else { return Ok(Access::Own) };
+        let read = |file: &Path| {
+            credential::read_file(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))
+        };
+        let (authenticator, name) = match key {
+            TokenKey::Secret { secret, name } => {
+                (Authenticator::hs256(&read_secret(&secret, &name)?, rules), name)
+            }
+            TokenKey::PublicKey { algorithm, file, name } => {
+                let key = read(&file).map_err(|reason| format!("{name}: {reason}"))?;
+                (Authenticator::public_key(algorithm, &key, rules), name)
+            }
+            TokenKey::Jwks { .. } => return Err("JWKS".to_owned()),
+        };
+        authenticator
+            .map(|authenticator| Access::Tokens(Box::new(authenticator)))
+            .map_err(|error| format!("{name}: {error}"))
+    }
+}
+
+fn read_secret(secret: &CredentialRef, name: &str) -> Result<Secret, String> {
+    let read = credential::read(secret).map_err(|reason| format!("{name}: {reason}"))?;
+    read.ok_or_else(|| format!("{name}: there is none"))
 }
 
 const ONE_KEY: &str =
@@ -208,11 +258,12 @@ fn token_key(
         if let Some(other) = algorithm.filter(|algorithm| algorithm.value != "HS256") {
             problems.push(format!("{}: with {} it is HS256", other.name, secret.name));
         }
-        return Some(TokenKey::Secret(if secret.is_variable {
-            CredentialRef::Env(secret.name)
+        let reference = if secret.is_variable {
+            CredentialRef::Env(secret.name.clone())
         } else {
             secret_reference(&secret.value).expect("the section was checked")
-        }));
+        };
+        return Some(TokenKey::Secret { secret: reference, name: secret.name });
     }
     let given = public_key.as_ref().or(jwks.as_ref()).map(|given| given.name.clone());
     let Some(given) = given else {
@@ -228,20 +279,20 @@ fn token_key(
             ));
             return None;
         }
-        Some(algorithm) => match algorithm.value.as_str() {
-            "ES256" => PublicAlgorithm::Es256,
-            "EdDSA" => PublicAlgorithm::EdDsa,
-            "RS256" => PublicAlgorithm::Rs256,
+        Some(given_algorithm) => match Algorithm::parse(&given_algorithm.value) {
+            Some(algorithm) if algorithm != Algorithm::Hs256 => algorithm,
             _ => {
-                problems.push(format!("{}: with {given} it is ES256, EdDSA or RS256", algorithm.name));
+                problems.push(format!("{}: with {given} it is ES256, EdDSA or RS256", given_algorithm.name));
                 return None;
             }
         },
     };
     match (public_key, jwks) {
-        (Some(file), _) => Some(TokenKey::PublicKey { algorithm, file: file.value.into() }),
+        (Some(given), _) => {
+            Some(TokenKey::PublicKey { algorithm, file: given.value.into(), name: given.name })
+        }
         (None, Some(jwks)) => match jwks_place(&jwks.value) {
-            Ok(source) => Some(TokenKey::Jwks { algorithm, source }),
+            Ok(place) => Some(TokenKey::Jwks { algorithm, place, name: jwks.name }),
             Err(message) => {
                 problems.push(format!("{}: {message}", jwks.name));
                 None
@@ -302,15 +353,23 @@ mod tests {
             "jwt_algorithm = \"ES256\"\njwks = \"https://id.example/keys\"\naudience = \"a\"\nleeway_s = 5";
         let tokens = settled(file, &[("DYAD_ADMIN_AUDIENCE", "b"), ("DYAD_ADMIN_JWKS", "/etc/jwks.json")]);
         let tokens = tokens.unwrap().tokens.unwrap();
-        assert_eq!(tokens.audience.as_deref(), Some("b"));
-        assert_eq!(tokens.leeway, Some(Duration::from_secs(5)));
-        let source = JwksPlace::File("/etc/jwks.json".into());
-        assert_eq!(tokens.key, TokenKey::Jwks { algorithm: PublicAlgorithm::Es256, source });
-        let secret = settled("jwt_secret = \"file:/run/s\"", &[]).unwrap().tokens.unwrap();
-        assert_eq!(secret.key, TokenKey::Secret(CredentialRef::File("/run/s".to_owned())));
+        let expected = TokenRules {
+            audience: Some("b".to_owned()),
+            leeway: Duration::from_secs(5),
+            ..TokenRules::default()
+        };
+        assert_eq!(tokens.rules, expected);
+        let place = JwksPlace::File("/etc/jwks.json".into());
+        let name = "DYAD_ADMIN_JWKS".to_owned();
+        assert_eq!(tokens.key, TokenKey::Jwks { algorithm: Algorithm::Es256, place, name });
+        let reference = |config: AdminConfig| match config.tokens.unwrap().key {
+            TokenKey::Secret { secret, .. } => secret,
+            other => panic!("{other:?}"),
+        };
+        let secret = settled("jwt_secret = \"file:/run/s\"", &[]).unwrap();
+        assert_eq!(reference(secret), CredentialRef::File("/run/s".to_owned()));
         let secret = settled("jwt_secret = \"file:/run/s\"", &[("DYAD_ADMIN_JWT_SECRET", "x")]).unwrap();
-        let variable = CredentialRef::Env("DYAD_ADMIN_JWT_SECRET".to_owned());
-        assert_eq!(secret.tokens.unwrap().key, TokenKey::Secret(variable));
+        assert_eq!(reference(secret), CredentialRef::Env("DYAD_ADMIN_JWT_SECRET".to_owned()));
     }
 
     #[test]

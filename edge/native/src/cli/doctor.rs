@@ -98,7 +98,7 @@ async fn examine(args: &DoctorArgs, report: &mut Report) {
     let runs_clis =
         !args.providers.no_runner && given.runners.is_none() && examine_clis(&data_dir, report).await;
     let opened = match open_gateway(given, None).await {
-        Ok(opened) => opened,
+        Ok((opened, _)) => opened,
         Err(Failure::Failed(line)) => return report.add(Verdict::Fails, &line, ""),
         Err(Failure::Usage(lines)) => return report.add(Verdict::Fails, &lines.join("; "), ""),
     };

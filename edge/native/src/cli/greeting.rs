@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use gateway::ServedModel;
 use serde_json::json;
 
+use crate::admin::ServedTo;
 use crate::output::Output;
 
 /// Models named per provider.
@@ -15,6 +16,7 @@ pub(super) struct Greeting<'a> {
     pub base_url: String,
     /// Where Prometheus scrapes, if it may.
     pub metrics_url: Option<String>,
+    pub administration: ServedTo,
     /// A key that was made by this start.
     pub first_key: Option<&'a str>,
     pub models: Vec<ServedModel>,
@@ -24,13 +26,23 @@ pub(super) struct Greeting<'a> {
 
 /// The URL for clients on this machine.
 pub(super) fn base_url(address: SocketAddr, tls: bool) -> String {
+    format!("{}/v1", origin(address, tls))
+}
+
+/// A listener as programs on this machine reach it.
+pub(super) fn origin(address: SocketAddr, tls: bool) -> String {
     let scheme = if tls { "https" } else { "http" };
-    format!("{scheme}://{}/v1", reachable(address))
+    format!("{scheme}://{}", reachable(address))
 }
 
 /// The URL for Prometheus on this machine.
 pub(super) fn metrics_url(address: SocketAddr) -> String {
     format!("http://{}/metrics", reachable(address))
+}
+
+/// Where a browser finds the console of a listener, by its origin or the base URL for clients.
+pub(super) fn console_url(url: &str) -> String {
+    format!("{}/console", url.strip_suffix("/v1").unwrap_or(url))
 }
 
 fn reachable(address: SocketAddr) -> SocketAddr {
@@ -56,6 +68,9 @@ impl Greeting<'_> {
         if let Some(url) = &self.metrics_url {
             ready["metrics_url"] = url.as_str().into();
         }
+        if matches!(self.administration, ServedTo::OwnTokens | ServedTo::ConfiguredTokens) {
+            ready["console_url"] = console_url(&self.base_url).into();
+        }
         if let Some(key) = self.first_key {
             ready["api_key"] = key.into();
         }
@@ -78,11 +93,27 @@ impl Greeting<'_> {
         } else {
             lines.push("  API key   one you have ('dyad-gateway keys create' makes another)".to_owned());
         }
+        lines.extend(self.console_lines());
         lines.push(String::new());
         lines.extend(self.model_lines());
         lines.extend(self.unusable.iter().map(|(slug, reason)| format!("  {slug}: not served: {reason}")));
         lines.extend(self.next_lines());
         lines.join("\n")
+    }
+
+    fn console_lines(&self) -> Vec<String> {
+        let token = match self.administration {
+            ServedTo::Nobody => return Vec::new(),
+            ServedTo::NobodyYet => {
+                return vec![
+                    "  Console   not served: set whose tokens count (DYAD_ADMIN_JWT_SECRET; see the README)"
+                        .to_owned(),
+                ];
+            }
+            ServedTo::OwnTokens => "sign in with what 'dyad-gateway admin token' prints",
+            ServedTo::ConfiguredTokens => "sign in with a token of the kind that is configured",
+        };
+        vec![format!("  Console   {}", console_url(&self.base_url)), format!("            ({token})")]
     }
 
     /// A line per provider.
@@ -141,6 +172,7 @@ mod tests {
         Greeting {
             base_url: "http://127.0.0.1:4100/v1".to_owned(),
             metrics_url: None,
+            administration: ServedTo::OwnTokens,
             first_key,
             models: models.iter().map(served).collect(),
             unusable: vec![("broken".to_owned(), "no key".to_owned())],

@@ -205,7 +205,7 @@ async fn revoke(opened: &OpenedStore, id: &ApiKeyId) -> Result<(), Failure> {
     }
 }
 
-fn life_time(text: &str) -> Result<Duration, String> {
+pub(super) fn life_time(text: &str) -> Result<Duration, String> {
     let wrong = || "write a number and a unit: 90d, 12h, 30m or 45s".to_owned();
     let unit_at = text.len().checked_sub(1).filter(|at| text.is_char_boundary(*at)).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(unit_at);

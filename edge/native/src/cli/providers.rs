@@ -100,7 +100,7 @@ fn ask(args: &GatheredArgs, lists: bool) -> Result<(), Failure> {
     let given = gather(&args.providers, &args.store, &args.common)?;
     block_on(async {
         let opened = open_gateway(given, None).await?;
-        let gateway = opened.gateway();
+        let gateway = opened.0.gateway();
         let checks = gateway.check_providers().await;
         let models = gateway.models();
         let mut rows = Vec::new();

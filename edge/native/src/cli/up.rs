@@ -10,13 +10,14 @@ use gateway::{Discovered, Gateway};
 use super::greeting::{Greeting, base_url, metrics_url};
 use super::serving::{ServingArgs, Signals, bind, listen_address};
 use super::{CommonArgs, Failure, ProviderArgs, StoreArgs};
+use crate::admin::{self, Access};
 use crate::data_dir::DataDir;
 use crate::embedded::NewApiKey;
 use crate::error_chain::error_chain;
 use crate::local_runner::{LocalRunner, LocalRunnerError, Plan};
 use crate::output::Output;
 use crate::providers::{Given, gather, open_gateway, without_credential};
-use crate::router::GatewayService;
+use crate::router::{GatewayServes, Site};
 use crate::runners::Runners;
 use crate::server::{Server, ServerOptions};
 use crate::{discovery, metrics};
@@ -117,11 +118,14 @@ async fn serve(
     unusable: Vec<(String, String)>,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let opened = open_gateway(given, connections.runners).await?;
+    let (opened, access) = open_gateway(given, connections.runners).await?;
+    let (administration, served_to) =
+        admin::routes(&opened, if args.no_admin { Access::Off } else { access })?;
     let gateway = opened.gateway();
     let discovered = tokio::time::timeout(DISCOVERY_PATIENCE, gateway.discover()).await.unwrap_or_default();
     let is_tls = connections.options.tls.is_some();
-    let server = Server::start(connections.listener, &GatewayService(gateway.clone()), &connections.options)
+    let site = Site { gateway: gateway.clone(), administration, gateway_serves: GatewayServes::Everything };
+    let server = Server::start(connections.listener, &site, &connections.options)
         .map_err(|error| Failure::failed("the server cannot start", &error))?;
     // To the end: a drain is worth watching.
     let metrics = connections.metrics.map(|listener| metrics::serve(listener, gateway)).transpose();
@@ -131,6 +135,7 @@ async fn serve(
     let first_key = opened.create_first_key(new).await?;
     let greeting = Greeting {
         base_url: base_url(server.local_addr(), is_tls),
+        administration: served_to,
         metrics_url: metrics.as_ref().map(|server| metrics_url(server.local_addr())),
         first_key: first_key.as_ref().map(ApiKey::expose),
         models: gateway.models(),

@@ -8,7 +8,8 @@ use http::uri::Authority;
 /// An entry is a name or an address, or `*.` and what a name ends with, or `*` for all. `http://` or `https://` before
 /// it, and a port after it, narrow it down; `:*` is any port, as none is. It may so be the same as in Spin's
 /// `allowed_outbound_hosts`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Addresses are compared as such: `127.1` and `0x7f000001` are `127.0.0.1`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostList(Vec<Entry>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +38,17 @@ impl HostList {
 
     /// Whether the list has the host of this URL.
     pub fn allows(&self, url: &Uri) -> bool {
+        self.has(url, |pattern, host| pattern.matches(host))
+    }
+
+    /// Whether the list has this very host, and not only what it ends with or all hosts.
+    pub fn names(&self, url: &Uri) -> bool {
+        self.has(url, |pattern, host| matches!(pattern, Pattern::Exact(name) if name == host))
+    }
+
+    fn has(&self, url: &Uri, matches: impl Fn(&Pattern, &str) -> bool) -> bool {
         let Some(host) = url.host() else { return false };
-        let host = host.to_ascii_lowercase();
+        let host = canonical(host);
         let scheme = url.scheme_str();
         let port = url.port_u16().or(match scheme {
             Some("https") => Some(443),
@@ -48,7 +58,7 @@ impl HostList {
         self.0.iter().any(|entry| {
             entry.scheme.is_none_or(|wanted| scheme == Some(wanted))
                 && entry.port.is_none_or(|wanted| port == Some(wanted))
-                && entry.host.matches(&host)
+                && matches(&entry.host, &host)
         })
     }
 }
@@ -81,10 +91,16 @@ impl Entry {
             (true, Some(end)) if end.len() > 1 && end.starts_with('.') => Pattern::EndsWith(end.to_owned()),
             (true, _) => return None,
             (false, _) if host.is_empty() => return None,
-            (false, _) => Pattern::Exact(host),
+            (false, _) => Pattern::Exact(canonical(&host)),
         };
         Some(Self { scheme, host, port })
     }
+}
+
+/// In lower case, addresses in their one usual form, and without the dot that a name may end with.
+fn canonical(host: &str) -> String {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    url::Host::parse(host).map_or_else(|_| host.to_ascii_lowercase(), |host| host.to_string())
 }
 
 impl Pattern {
@@ -124,8 +140,25 @@ mod tests {
             ("*", "https://anything.example", true),
             ("https://*:*", "http://anything.example", false),
             ("", "https://anything.example", false),
+            ("a.example.", "https://a.example", true),
+            ("a.example", "https://a.example.", true),
+            ("0x7f.1", "http://127.0.0.1", true),
+            ("[0:0:0:0:0:0:0:1]", "http://[::1]", true),
         ] {
             assert_eq!(allows(list, url), allowed, "{list}: {url}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_names_nobody() {
+        let list = HostList::parse("*, *.example.com, a.example.com, http://10.0.0.1:8080").unwrap();
+        for (url, named) in [
+            ("https://a.example.com", true),
+            ("https://b.example.com", false),
+            ("http://10.0.0.1:8080", true),
+            ("http://10.0.0.1:8081", false),
+        ] {
+            assert_eq!(list.names(&url.parse().unwrap()), named, "{url}");
         }
     }
 
