@@ -38,7 +38,7 @@ pub(crate) struct Admin {
 
 /// How it is known who asks.
 enum Access {
-    Tokens(Authenticator),
+    Tokens(Box<Authenticator>),
     /// Everybody who reaches the router is this one.
     Local(Actor),
 }
@@ -52,7 +52,7 @@ impl Admin {
 /// Everything under `/admin`, for whoever has a token, and `/openapi.json` for everybody. Any other path is answered as
 /// unknown. It sets no time limit for a request's head and body: that is the server's.
 pub fn router(parts: AdminParts, authenticator: Authenticator) -> Router {
-    build(Admin { parts, access: Access::Tokens(authenticator) })
+    build(Admin { parts, access: Access::Tokens(Box::new(authenticator)) })
 }
 
 /// The same routes without tokens: every request is this actor's. For programs that call it in their own process, on
