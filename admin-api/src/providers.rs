@@ -37,6 +37,12 @@ use wire::{ProviderInput, ProviderPatch};
 pub(crate) use rotate::__path_rotate_credential;
 pub(crate) use test::__path_test_provider;
 
+/// The body that creates this provider, or replaces one: for programs that have it in another form. Nothing of its
+/// credential is in it.
+pub fn provider_body(provider: &catalog::Provider) -> Value {
+    serde_json::to_value(ProviderInput::of(provider)).expect("all of its members have names")
+}
+
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the schema of what `Named` reads")]
