@@ -10,6 +10,7 @@ mod audit;
 mod auth;
 mod body;
 mod change;
+mod console;
 mod credentials;
 mod engine;
 mod error;
@@ -32,6 +33,8 @@ mod usage;
 mod whoami;
 
 pub use actor::{Actor, Role};
-pub use auth::{Algorithm, AuthError, Authenticator, TokenRules, mint};
+pub use auth::{Algorithm, AuthError, Authenticator, JwksSource, TokenRules, mint};
 pub use engine::{Engine, FetchError, RunnerInfo};
+pub use error::cause_of_failure;
+pub use providers::provider_body;
 pub use service::{AdminParts, local_router, router};

@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use crate::actor::{Actor, Caller, Role};
 use crate::auth::Authenticator;
 use crate::change::replay_answers;
+use crate::console::console_routes;
 use crate::engine::Engine;
 use crate::error::AdminError;
 use crate::observe::observe;
@@ -63,8 +64,8 @@ impl Admin {
     }
 }
 
-/// Everything under `/admin`, for whoever has a token, and `/openapi.json` for everybody. Any other path is answered as
-/// unknown. It sets no time limit for a request's head and body: that is the server's.
+/// Everything under `/admin`, for whoever has a token, and for everybody `/openapi.json`, its page and the console. Any
+/// other path is answered as unknown. It sets no time limit for a request's head and body: that is the server's.
 pub fn router(parts: AdminParts, authenticator: Authenticator) -> Router {
     build(&Admin::new(parts, Access::Tokens(authenticator)))
 }
@@ -86,6 +87,7 @@ fn build(admin: &Arc<Admin>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(admin.clone(), authenticate))
         .route("/openapi.json", get(move || std::future::ready(document.answer())))
+        .merge(console_routes())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_route)
         .layer(from_fn_with_state(admin.clone(), observe))
