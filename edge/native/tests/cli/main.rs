@@ -12,6 +12,8 @@ mod least_privilege;
 mod life_cycle;
 mod metrics;
 mod programs;
+mod provider_commands;
+mod remote;
 mod runners;
 mod store;
 mod stored_providers;
