@@ -3,6 +3,7 @@
 mod known;
 pub(crate) mod parse;
 mod rotate;
+mod schema;
 mod test;
 mod view;
 mod wire;
@@ -67,6 +68,14 @@ struct DryRun {
     reachable: CheckView,
     /// What may not be meant so.
     warnings: Vec<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the schema of what the handlers answer")]
+enum ProviderOrDryRun {
+    Provider(Box<ProviderView>),
+    DryRun(DryRun),
 }
 
 /// Which providers a list is to have.
@@ -191,6 +200,7 @@ pub(crate) async fn create_provider(
     let mut race = Race::new(IfMatch::Any);
     loop {
         let known = Known::read(&admin).await?;
+        known.check_readable(slug.as_str())?;
         if known.has_stored(slug) {
             return Err(AdminError::AlreadyExists(format!("a provider with the slug {slug}")));
         }
@@ -220,7 +230,7 @@ pub(crate) async fn create_provider(
     put, path = "/admin/providers/{id}", tag = "providers",
     params(ProviderParam, DryRunParam, crate::openapi::IfMatchParam),
     request_body = ProviderInput,
-    responses((status = 200, description = "As it is now; with `dryRun` as `POST /admin/providers`", body = ProviderView)),
+    responses((status = 200, description = "As it is now; with `dryRun`: it could be stored", body = ProviderOrDryRun)),
 )]
 pub(crate) async fn replace_provider(
     State(admin): State<Arc<Admin>>,
@@ -249,7 +259,7 @@ pub(crate) async fn replace_provider(
     patch, path = "/admin/providers/{id}", tag = "providers",
     params(ProviderParam, DryRunParam, crate::openapi::IfMatchParam),
     request_body(content((ProviderPatch = "application/json"), (ProviderPatch = "application/merge-patch+json"))),
-    responses((status = 200, description = "As it is now; with `dryRun` as `POST /admin/providers`", body = ProviderView)),
+    responses((status = 200, description = "As it is now; with `dryRun`: it could be stored", body = ProviderOrDryRun)),
 )]
 pub(crate) async fn patch_provider(
     State(admin): State<Arc<Admin>>,

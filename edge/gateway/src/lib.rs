@@ -14,6 +14,7 @@ mod changes;
 mod classify;
 mod config;
 mod cors;
+mod credentials;
 mod embeddings;
 mod encode;
 mod error;
@@ -38,6 +39,7 @@ mod settle;
 mod status;
 mod stream;
 mod timer;
+mod usage;
 
 pub use catalog::{HostList, Reach, UpstreamHosts};
 pub use event::ChatEvent;
@@ -45,5 +47,6 @@ pub use host::{Body, BoxError, BoxFuture, CallError, CallTrace, Host, Origin, fu
 pub use metrics::GatewayMetrics;
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};
+pub use route::ROUTES;
 pub use settings::{Cors, OnStoreFailure, Settings};
 pub use status::Status;

@@ -23,10 +23,10 @@ fn complete(test: &TestGateway, changes: &Value) {
 }
 
 /// Samples by `name{label="value",…}`. On a clock that stands still all of them are whole numbers.
-struct Scrape(BTreeMap<String, u64>);
+pub(crate) struct Scrape(BTreeMap<String, u64>);
 
 impl Scrape {
-    fn of(test: &TestGateway) -> Self {
+    pub(crate) fn of(test: &TestGateway) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(test.gateway.metrics()));
         let mut page = String::new();
@@ -52,7 +52,7 @@ impl Scrape {
     }
 
     /// 0 for what is not there.
-    fn get(&self, name: &str) -> u64 {
+    pub(crate) fn get(&self, name: &str) -> u64 {
         self.0.get(&format!("dyad_gateway_{name}")).copied().unwrap_or_default()
     }
 
@@ -320,4 +320,20 @@ fn an_answer_that_is_empty_is_no_output() {
     test.host.reply("alpha", Reply::sse([chunk(&json!({}), Some("stop")), "data: [DONE]\n\n".to_owned()]));
     test.stream().text();
     assert_eq!(Scrape::of(&test).family("first_output_seconds_count"), []);
+}
+
+#[test]
+fn the_health_of_providers_is_told_state_by_state() {
+    let test = two();
+    assert_eq!(Scrape::of(&test).family("provider_health"), []);
+    test.host.reply("alpha", Reply::json(200, &json!({"object": "list", "data": []})));
+    test.host.reply("beta", Reply::Fail(gateway::CallError::Connect));
+    let gateway = test.gateway.clone();
+    crate::support::Task::new(async move { gateway.check_health().await }).finish();
+    let scrape = Scrape::of(&test);
+    let expected = [("provider=\"alpha\",state=\"healthy\"", 1), ("provider=\"beta\",state=\"degraded\"", 1)];
+    assert_eq!(scrape.family("provider_health"), expected);
+    assert_eq!(scrape.0.keys().filter(|name| name.contains("provider_health")).count(), 8);
+    // Nobody asked for these.
+    assert_eq!((scrape.family("requests_total"), scrape.family("upstream_calls_total")), (vec![], vec![]));
 }
