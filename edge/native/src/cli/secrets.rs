@@ -21,7 +21,7 @@ pub(crate) enum SecretsCommand {
         after_help = "Examples:\n  dyad-gateway secrets new-key\n  dyad-gateway secrets new-key --file master.keys      # makes the file if it is not there\n\nA gateway that serves takes the key up at once. 'dyad-gateway secrets rewrap' moves what is sealed to it."
     )]
     NewKey(NewKeyArgs),
-    /// List the credentials of the stored providers: where they come from, how old they are; never their values
+    /// List the credentials of the stored providers: where they come from, how old they are, and the master key that each is sealed under; never their values
     List {
         #[command(flatten)]
         api: ApiArgs,
@@ -68,7 +68,7 @@ async fn list(args: &ApiArgs) -> Result<(), Failure> {
     let output = Output::new(args.common.json);
     let api = Api::open(args, Needs::Store).await?;
     let providers = api.list(Call::get(&["providers"]).query("origin", Some("store")), MAX_LISTED).await?;
-    let names = ["PROVIDER", "SOURCE", "VERSION", "FINGERPRINT", "SET", "FORMER UNTIL"];
+    let names = ["PROVIDER", "SOURCE", "VERSION", "FINGERPRINT", "MASTER KEY", "SET", "FORMER UNTIL"];
     let mut rows = vec![names.map(str::to_owned).to_vec()];
     for provider in &providers {
         let credential = &provider["credentials"]["apiKey"];
@@ -86,6 +86,7 @@ async fn list(args: &ApiArgs) -> Result<(), Failure> {
             text(&credential[if is_reference { "reference" } else { "source" }]),
             credential["version"].as_u64().map_or_else(|| "-".to_owned(), |version| version.to_string()),
             text(&credential["fingerprint"]),
+            text(&credential["sealedUnder"]),
             time(&credential["setAt"]),
             time(&credential["previous"]["until"]),
         ]);

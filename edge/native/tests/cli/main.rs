@@ -13,6 +13,8 @@ mod life_cycle;
 mod metrics;
 mod openapi;
 mod programs;
+mod provider_commands;
+mod remote;
 mod runners;
 mod store;
 mod stored_providers;

@@ -71,6 +71,15 @@ impl Place {
         Self { directory: tempfile::tempdir().unwrap(), environment, emulator }
     }
 
+    /// Another machine, whose administrator knows this gateway of ours by its URL and a token of this role.
+    pub(crate) fn administrator_of(&self, gateway: &Served, role: &str) -> Self {
+        let token = self.run(&["admin", "token", "--role", role]).expect(0).stdout;
+        let mut administrator = Self::new();
+        administrator.set("DYAD_ADMIN_URL", gateway.ready["base_url"].as_str().unwrap());
+        administrator.set("DYAD_ADMIN_TOKEN", token.trim());
+        administrator
+    }
+
     /// This place's table, for who goes past the gateway.
     pub(crate) fn table(&self) -> DynamoStore {
         let access = StoreAccess {
