@@ -33,6 +33,6 @@ mod usage;
 mod whoami;
 
 pub use actor::{Actor, Role};
-pub use auth::{Algorithm, AuthError, Authenticator, TokenRules, mint};
+pub use auth::{Algorithm, AuthError, Authenticator, JwksSource, TokenRules, mint};
 pub use engine::{Engine, FetchError, RunnerInfo};
 pub use service::{AdminParts, local_router, router};
