@@ -35,4 +35,6 @@ mod whoami;
 pub use actor::{Actor, Role};
 pub use auth::{Algorithm, AuthError, Authenticator, JwksSource, TokenRules, mint};
 pub use engine::{Engine, FetchError, RunnerInfo};
+pub use error::cause_of_failure;
+pub use providers::provider_body;
 pub use service::{AdminParts, local_router, router};

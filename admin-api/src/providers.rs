@@ -3,6 +3,7 @@
 mod known;
 pub(crate) mod parse;
 mod rotate;
+mod schema;
 mod test;
 mod view;
 mod wire;
@@ -36,6 +37,12 @@ use wire::{ProviderInput, ProviderPatch};
 pub(crate) use rotate::__path_rotate_credential;
 pub(crate) use test::__path_test_provider;
 
+/// The body that creates this provider, or replaces one: for programs that have it in another form. Nothing of its
+/// credential is in it.
+pub fn provider_body(provider: &catalog::Provider) -> Value {
+    serde_json::to_value(ProviderInput::of(provider)).expect("all of its members have names")
+}
+
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the schema of what `Named` reads")]
@@ -61,6 +68,14 @@ struct DryRun {
     reachable: CheckView,
     /// What may not be meant so.
     warnings: Vec<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the schema of what the handlers answer")]
+enum ProviderOrDryRun {
+    Provider(Box<ProviderView>),
+    DryRun(DryRun),
 }
 
 /// Which providers a list is to have.
@@ -185,12 +200,13 @@ pub(crate) async fn create_provider(
     let mut race = Race::new(IfMatch::Any);
     loop {
         let known = Known::read(&admin).await?;
+        known.check_readable(slug.as_str())?;
         if known.has_stored(slug) {
             return Err(AdminError::AlreadyExists(format!("a provider with the slug {slug}")));
         }
         known.check(&admin, &written, None)?;
         if is_dry_run {
-            return dry_run(&admin, &known, &written, None).await;
+            return dry_run(&admin, &known, &written, &stored).await;
         }
         // Sealed anew for another attempt: which is as good.
         credentials::replace(&admin, &mut stored, &written.credential, change.at_ms).await?;
@@ -214,7 +230,7 @@ pub(crate) async fn create_provider(
     put, path = "/admin/providers/{id}", tag = "providers",
     params(ProviderParam, DryRunParam, crate::openapi::IfMatchParam),
     request_body = ProviderInput,
-    responses((status = 200, description = "As it is now; with `dryRun` as `POST /admin/providers`", body = ProviderView)),
+    responses((status = 200, description = "As it is now; with `dryRun`: it could be stored", body = ProviderOrDryRun)),
 )]
 pub(crate) async fn replace_provider(
     State(admin): State<Arc<Admin>>,
@@ -243,7 +259,7 @@ pub(crate) async fn replace_provider(
     patch, path = "/admin/providers/{id}", tag = "providers",
     params(ProviderParam, DryRunParam, crate::openapi::IfMatchParam),
     request_body(content((ProviderPatch = "application/json"), (ProviderPatch = "application/merge-patch+json"))),
-    responses((status = 200, description = "As it is now; with `dryRun` as `POST /admin/providers`", body = ProviderView)),
+    responses((status = 200, description = "As it is now; with `dryRun`: it could be stored", body = ProviderOrDryRun)),
 )]
 pub(crate) async fn patch_provider(
     State(admin): State<Arc<Admin>>,
@@ -284,7 +300,7 @@ async fn update(
         let written = read(before)?;
         known.check(admin, &written, Some(before))?;
         if is_dry_run {
-            return dry_run(admin, &known, &written, Some(before)).await;
+            return dry_run(admin, &known, &written, before).await;
         }
         let mut after = before.clone();
         let credential = after.provider.credential;
@@ -353,30 +369,30 @@ pub(crate) async fn delete_provider(
     }
 }
 
-/// Whether what was written could be reached. It is valid by now.
+/// Whether what was written could be reached, in the place of `record`. It is valid by now.
 async fn dry_run(
     admin: &Admin,
     known: &Known,
     written: &Written,
-    before: Option<&StoredProvider>,
+    record: &StoredProvider,
 ) -> Result<Answer, AdminError> {
-    let provider = match (&written.credential, before) {
-        (WrittenCredential::Unsaid, Some(before)) => {
-            let mut after = before.clone();
+    let provider = match &written.credential {
+        WrittenCredential::Unsaid => {
+            let mut after = record.clone();
             after.provider = written.provider.clone();
-            after.provider.credential = before.provider.credential.clone();
+            after.provider.credential = record.provider.credential.clone();
             opened(admin, &after).await
         }
-        (WrittenCredential::Unsaid | WrittenCredential::Removed, _) => Ok(written.provider.clone()),
-        (WrittenCredential::Reference(reference), _) => {
+        WrittenCredential::Removed => Ok(written.provider.clone()),
+        WrittenCredential::Reference(reference) => {
             Ok(with_credential(&written.provider, NewCredential::Reference(reference)))
         }
-        (WrittenCredential::Given(secret), _) => {
+        WrittenCredential::Given(secret) => {
             Ok(with_credential(&written.provider, NewCredential::Given(secret)))
         }
     };
+    let warnings = known.warnings(provider.as_ref().unwrap_or(&written.provider), Some(&record.id));
     let reachable = check(admin, provider).await.into();
-    let warnings = known.warnings(&written.provider, before.map(|before| &before.id));
     Answer::ok(&DryRun { valid: true, reachable, warnings })
 }
 

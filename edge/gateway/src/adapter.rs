@@ -38,11 +38,21 @@ pub(crate) struct Call {
     pub memory: BodyMemory,
     pub headers: HeaderMap,
     pub request_id: HeaderValue,
+    /// When it came, by the store's clock.
+    pub fleet_ms: u64,
     /// The API key's id.
     pub caller: String,
     pub body: Bytes,
     /// Where somebody wants to know when its upstream was reached.
     pub trace: Option<Arc<CallTrace>>,
+}
+
+/// What is done otherwise than at first, because an upstream refused that.
+#[derive(Debug, Default)]
+pub(crate) struct Corrections {
+    pub lessons: Vec<Lesson>,
+    /// The credential before the current one is sent.
+    pub previous_credential: bool,
 }
 
 pub(crate) struct ChatCall {
@@ -72,7 +82,7 @@ impl ChatCall {
     pub(crate) async fn stream(
         &self,
         target: &Arc<Target>,
-        corrections: &[Lesson],
+        corrections: &Corrections,
     ) -> Result<Live, UpstreamFailure> {
         match &target.upstream.adapter {
             Adapter::OpenAi(api) => openai::stream(self, target, api, corrections).await,
@@ -83,7 +93,7 @@ impl ChatCall {
     pub(crate) async fn complete(
         &self,
         target: &Arc<Target>,
-        corrections: &[Lesson],
+        corrections: &Corrections,
     ) -> Result<Completed, UpstreamFailure> {
         match &target.upstream.adapter {
             Adapter::OpenAi(api) => openai::complete(self, target, api, corrections).await,
@@ -134,9 +144,13 @@ impl ChatCall {
 }
 
 impl EmbeddingsCall {
-    pub(crate) async fn embed(&self, target: &Arc<Target>) -> Result<Completed, UpstreamFailure> {
+    pub(crate) async fn embed(
+        &self,
+        target: &Arc<Target>,
+        corrections: &Corrections,
+    ) -> Result<Completed, UpstreamFailure> {
         match &target.upstream.adapter {
-            Adapter::OpenAi(api) => openai::embed(self, target, api).await,
+            Adapter::OpenAi(api) => openai::embed(self, target, api, corrections).await,
             Adapter::SpawnCli(_) => Err(UpstreamFailure::unavailable("A CLI makes no embeddings.")),
         }
     }

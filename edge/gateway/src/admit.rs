@@ -270,6 +270,11 @@ impl Permit {
         }
     }
 
+    /// Wall clock by the store's clock.
+    pub(crate) fn fleet_ms(&self) -> u64 {
+        self.limits.fleet_ms()
+    }
+
     /// What was reserved for it.
     pub(crate) fn reserved(&self) -> Estimate {
         self.reserved

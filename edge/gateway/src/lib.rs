@@ -14,6 +14,7 @@ mod changes;
 mod classify;
 mod config;
 mod cors;
+mod credentials;
 mod embeddings;
 mod encode;
 mod error;
@@ -38,6 +39,7 @@ mod settle;
 mod status;
 mod stream;
 mod timer;
+mod usage;
 
 pub use catalog::{HostList, Reach, UpstreamHosts};
 pub use event::ChatEvent;

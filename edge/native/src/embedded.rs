@@ -148,6 +148,8 @@ impl EmbeddedGateway {
             hasher: hasher.clone(),
             limits: store.store.clone(),
             runners: registry,
+            master_keys: master_keys.clone(),
+            usage: store.store.clone(),
             settings,
         });
         gateway.set_providers(providers.clone());
@@ -162,6 +164,11 @@ impl EmbeddedGateway {
             _watch: watch,
             upstream_hosts,
         })
+    }
+
+    /// The store that it serves from.
+    pub(crate) fn opened_store(&self) -> &OpenedStore {
+        &self.store
     }
 
     pub fn gateway(&self) -> &Gateway {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use admin_api::{Engine, FetchError, RunnerInfo};
 use bytes::{Bytes, BytesMut};
 use catalog::{
-    ApiKeyRecord, BoxFuture, CheckReport, Explanation, Health, Provider, ProviderSlug, TestReport,
-    TestRequest,
+    ApiKeyRecord, BoxFuture, CheckReport, CredentialRef, Explanation, Health, Provider, ProviderSlug,
+    TestReport, TestRequest,
 };
-use gateway::{Gateway, Host as _, full};
+use gateway::{Gateway, Host as _, Origin, full};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 
@@ -28,6 +28,15 @@ pub(crate) struct NativeEngine {
 impl Engine for NativeEngine {
     fn given(&self) -> Vec<Provider> {
         self.given.clone()
+    }
+
+    fn unreadable(&self, reference: &CredentialRef) -> Option<String> {
+        match reference {
+            CredentialRef::Env(_) | CredentialRef::File(_) => {
+                self.host.credential(reference, Origin::Stored).err()
+            }
+            CredentialRef::None | CredentialRef::Sealed(_) | CredentialRef::Inline(_) => None,
+        }
     }
 
     fn test(&self, test: TestRequest) -> BoxFuture<'_, TestReport> {
