@@ -81,7 +81,9 @@ impl AdminCli {
                     "There are no master keys ({MASTER_KEYS_FILE} or {MASTER_KEYS}): credentials can only be references (env:NAME)."
                 ));
             }
+            let health = tokio::spawn(admin::check_health(gateway.clone()));
             let signal = signals.next().await;
+            health.abort();
             self.serving.drain(server, signal, &mut signals).await
         })?
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use catalog::{ApiKey, Provider};
 use clap::Args;
 use gateway::{Discovered, Gateway};
+use tokio::task::JoinHandle;
 
 use super::greeting::{Greeting, base_url, metrics_url};
 use super::serving::{ServingArgs, Signals, bind, listen_address};
@@ -142,9 +143,10 @@ async fn serve(
         unusable: all_unusable(unusable, &discovered),
     };
     greeting.show(Output::new(args.common.json)).map_err(|error| Failure::failed("the greeting", &error))?;
-    let rediscovery = tokio::spawn(rediscover(gateway.clone()));
+    let background =
+        [tokio::spawn(rediscover(gateway.clone())), tokio::spawn(admin::check_health(gateway.clone()))];
     let signal = signals.next().await;
-    rediscovery.abort();
+    background.iter().for_each(JoinHandle::abort);
     args.serving.drain(server, signal, signals).await
 }
 
