@@ -193,6 +193,7 @@ impl TestApp {
             engine: engine.clone(),
             master_keys: Arc::new(KeyRing::parse(&master_key).unwrap()),
             hasher: ApiKeyHasher::new(&Secret::new("the key secret of tests")),
+            upstream_hosts: catalog::UpstreamHosts::default(),
         });
         Self { router, store, engine, token: token("ada", Role::Admin) }
     }
