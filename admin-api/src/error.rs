@@ -7,16 +7,14 @@ use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::ToSchema;
 
 use crate::Role;
 
 /// One violated rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Detail {
     /// Where: a JSON pointer (RFC 6901) into the body, or `/NAME` of a query parameter or header. Empty where all of it
     /// is meant.
-    #[schema(example = "/adapterConfig/baseUrl")]
     pub(crate) pointer: String,
     /// What is wrong and what to do about it.
     pub(crate) message: String,

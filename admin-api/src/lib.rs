@@ -31,7 +31,7 @@ mod testing;
 mod whoami;
 
 pub use actor::{Actor, Role};
-pub use auth::{Algorithm, AuthError, Authenticator, TokenRules, mint};
+pub use auth::{Algorithm, AuthError, Authenticator, JwksSource, TokenRules, mint};
 pub use console::console_routes;
 pub use engine::{Engine, FetchError, RunnerInfo};
 pub use service::{AdminParts, local_router, router};
