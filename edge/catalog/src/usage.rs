@@ -26,7 +26,7 @@ impl Day {
 pub struct UsageKey {
     pub day: Day,
     pub key: ApiKeyId,
-    /// Who answered, or was asked last.
+    /// Who answered; where nobody did, who was to answer first.
     pub provider: ProviderSlug,
     /// The public name that the client asked for.
     pub model: String,

@@ -26,8 +26,8 @@ use crate::settings::Settings;
 use crate::stream::Live;
 use crate::timer::LazyTimer;
 
-pub(crate) use openai::list_models;
-pub(crate) use spawn_cli::{Conversation, read_conversation};
+pub(crate) use openai::{chat_body, list_models};
+pub(crate) use spawn_cli::{Conversation, Parameters, nodes_for, read_conversation};
 
 const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
 
@@ -38,11 +38,22 @@ pub(crate) struct Call {
     pub memory: BodyMemory,
     pub headers: HeaderMap,
     pub request_id: HeaderValue,
+    /// When it came, by the store's clock: for credentials that were rotated out. `None` where the current one is to be
+    /// tested.
+    pub overlap_at_ms: Option<u64>,
     /// The API key's id.
     pub caller: String,
     pub body: Bytes,
     /// Where somebody wants to know when its upstream was reached.
     pub trace: Option<Arc<CallTrace>>,
+}
+
+/// What is done otherwise than at first, because an upstream refused that.
+#[derive(Debug, Default)]
+pub(crate) struct Corrections {
+    pub lessons: Vec<Lesson>,
+    /// The credential before the current one is sent.
+    pub previous_credential: bool,
 }
 
 pub(crate) struct ChatCall {
@@ -72,7 +83,7 @@ impl ChatCall {
     pub(crate) async fn stream(
         &self,
         target: &Arc<Target>,
-        corrections: &[Lesson],
+        corrections: &Corrections,
     ) -> Result<Live, UpstreamFailure> {
         match &target.upstream.adapter {
             Adapter::OpenAi(api) => openai::stream(self, target, api, corrections).await,
@@ -83,7 +94,7 @@ impl ChatCall {
     pub(crate) async fn complete(
         &self,
         target: &Arc<Target>,
-        corrections: &[Lesson],
+        corrections: &Corrections,
     ) -> Result<Completed, UpstreamFailure> {
         match &target.upstream.adapter {
             Adapter::OpenAi(api) => openai::complete(self, target, api, corrections).await,
@@ -134,9 +145,13 @@ impl ChatCall {
 }
 
 impl EmbeddingsCall {
-    pub(crate) async fn embed(&self, target: &Arc<Target>) -> Result<Completed, UpstreamFailure> {
+    pub(crate) async fn embed(
+        &self,
+        target: &Arc<Target>,
+        corrections: &Corrections,
+    ) -> Result<Completed, UpstreamFailure> {
         match &target.upstream.adapter {
-            Adapter::OpenAi(api) => openai::embed(self, target, api).await,
+            Adapter::OpenAi(api) => openai::embed(self, target, api, corrections).await,
             Adapter::SpawnCli(_) => Err(UpstreamFailure::unavailable("A CLI makes no embeddings.")),
         }
     }
@@ -210,7 +225,7 @@ pub(crate) async fn until<T>(host: &dyn Host, deadline: Duration, mut future: Bo
     .await
 }
 
-fn call_failure(error: CallError) -> UpstreamFailure {
+pub(crate) fn call_failure(error: CallError) -> UpstreamFailure {
     match error {
         CallError::ConnectTimeout => {
             UpstreamFailure::new(FailureClass::Timeout, "Connecting to the upstream took too long.")

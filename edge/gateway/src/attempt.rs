@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::adapter::{Call, ChatCall, Completed, EmbeddingsCall};
+use crate::adapter::{Call, ChatCall, Completed, Corrections, EmbeddingsCall};
 use crate::classify::taught;
-use crate::error::{Scope, UpstreamFailure};
+use crate::error::{FailureClass, Scope, UpstreamFailure};
 use crate::host::BoxFuture;
 use crate::routes::{Lesson, Target};
 use crate::stream::Live;
@@ -20,7 +20,7 @@ pub(crate) trait Attempt: Send + Sync {
     fn attempt<'a>(
         &'a self,
         target: &'a Arc<Target>,
-        corrections: &'a [Lesson],
+        corrections: &'a Corrections,
     ) -> BoxFuture<'a, Result<Self::Answer, UpstreamFailure>>;
 
     fn call(&self) -> &Call;
@@ -38,7 +38,7 @@ impl Attempt for Streamed {
     fn attempt<'a>(
         &'a self,
         target: &'a Arc<Target>,
-        corrections: &'a [Lesson],
+        corrections: &'a Corrections,
     ) -> BoxFuture<'a, Result<Live, UpstreamFailure>> {
         Box::pin(self.0.stream(target, corrections))
     }
@@ -58,7 +58,7 @@ impl Attempt for Whole {
     fn attempt<'a>(
         &'a self,
         target: &'a Arc<Target>,
-        corrections: &'a [Lesson],
+        corrections: &'a Corrections,
     ) -> BoxFuture<'a, Result<Completed, UpstreamFailure>> {
         Box::pin(self.0.complete(target, corrections))
     }
@@ -78,9 +78,9 @@ impl Attempt for EmbeddingsCall {
     fn attempt<'a>(
         &'a self,
         target: &'a Arc<Target>,
-        _: &'a [Lesson],
+        corrections: &'a Corrections,
     ) -> BoxFuture<'a, Result<Completed, UpstreamFailure>> {
-        Box::pin(self.embed(target))
+        Box::pin(self.embed(target, corrections))
     }
 
     fn call(&self) -> &Call {
@@ -93,7 +93,8 @@ impl Attempt for EmbeddingsCall {
 }
 
 /// What an upstream refuses for a reason that can be put right is sent to it again, corrected. A connection that was
-/// closed before it answered, as a kept one that went stale is, is tried anew once.
+/// closed before it answered, as a kept one that went stale is, is tried anew once. Where a credential was rotated, the one
+/// before it is tried once while the two overlap.
 pub(crate) async fn try_targets<A: Attempt>(
     request: &A,
     targets: &[Arc<Target>],
@@ -107,7 +108,7 @@ pub(crate) async fn try_targets<A: Attempt>(
         if last.is_some() {
             series.fallback();
         }
-        let mut corrections: Vec<Lesson> = Vec::new();
+        let mut corrections = Corrections::default();
         let mut reconnected = false;
         let failure = loop {
             tracing::debug!(request_id, provider, model, "an upstream is asked");
@@ -122,10 +123,10 @@ pub(crate) async fn try_targets<A: Attempt>(
             series.call_failed(failure.class);
             may_have_worked |= failure.may_have_worked;
             let new = taught(&failure).filter(|taught| {
-                request.is_changed_by(target, taught.lesson) && !corrections.contains(&taught.lesson)
+                request.is_changed_by(target, taught.lesson) && !corrections.lessons.contains(&taught.lesson)
             });
             if let Some(new) = new
-                && corrections.len() < MAX_LESSONS
+                && corrections.lessons.len() < MAX_LESSONS
             {
                 if new.lasting {
                     tracing::info!(
@@ -136,8 +137,25 @@ pub(crate) async fn try_targets<A: Attempt>(
                     );
                     target.learned.learn(new.lesson);
                 }
-                corrections.push(new.lesson);
+                corrections.lessons.push(new.lesson);
                 series.corrected();
+                continue;
+            }
+            if failure.class == FailureClass::Auth
+                && !corrections.previous_credential
+                && request
+                    .call()
+                    .overlap_at_ms
+                    .is_some_and(|at_ms| target.upstream.has_previous_credential(at_ms))
+            {
+                tracing::info!(
+                    request_id,
+                    provider,
+                    model,
+                    "the upstream refused the credential; the one before it is tried"
+                );
+                corrections.previous_credential = true;
+                series.fell_back_to_previous_credential();
                 continue;
             }
             if failure.stale_connection && !reconnected {

@@ -85,10 +85,10 @@ fn classify(
         && let Some(told) = told
     {
         if let Some(text) = &told.message {
-            failure.message = safe_text(text, upstream.credential()).into();
+            failure.message = safe_text(text, upstream.secrets()).into();
         }
-        failure.param = told.param.as_deref().map(|param| safe_text(param, upstream.credential()));
-        failure.code = told.code.as_deref().map(|code| safe_text(code, upstream.credential()));
+        failure.param = told.param.as_deref().map(|param| safe_text(param, upstream.secrets()));
+        failure.code = told.code.as_deref().map(|code| safe_text(code, upstream.secrets()));
     }
     failure.retry_after =
         retry_after.filter(|_| matches!(class, FailureClass::RateLimited | FailureClass::Overloaded));
@@ -112,10 +112,10 @@ fn own_words(class: FailureClass, status: StatusCode) -> String {
     }
 }
 
-/// Cut to a sane length, without control characters, and without our credential, should the upstream quote it.
-pub(crate) fn safe_text(text: &str, credential: Option<&Secret>) -> String {
+/// Cut to a sane length, without control characters, and without our credentials, should the upstream quote one.
+pub(crate) fn safe_text<'a>(text: &str, secrets: impl IntoIterator<Item = &'a Secret>) -> String {
     let mut text: String = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
-    if let Some(secret) = credential.filter(|secret| !secret.is_empty()) {
+    for secret in secrets.into_iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret.expose(), "***");
         let squeezed: String = text.split_whitespace().collect();
         if squeezed.contains(secret.expose()) {

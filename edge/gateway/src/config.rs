@@ -14,16 +14,18 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use catalog::{
     ApiKeyId, ApiKeyRecord, KeySecretCheck, LeftOut, Model, Provider, ProviderSlug, Store, StoreError,
-    UpstreamHosts, Versioned,
+    StoredProvider, UpstreamHosts, Versioned,
 };
 use futures_util::future::{Either, select};
 
 use crate::admit::Usage;
 use crate::changes::Changes;
+use crate::credentials::{CredentialSource, OpenedCredentials};
 use crate::freshness::{Failure, Freshness, Turn, millis};
 use crate::host::{BoxFuture, Host, Origin};
 use crate::metrics::{Metrics, StoreCall};
 use crate::routes::{Routes, Upstream};
+use crate::settings::Settings;
 
 /// Keys held in memory; beyond it an arbitrary one makes room.
 const MAX_CACHED_KEYS: usize = 100_000;
@@ -48,6 +50,7 @@ pub(crate) struct Config {
     /// Of the secret that this gateway hashes API keys under.
     key_secret: KeySecretCheck,
     freshness: Arc<Freshness>,
+    credentials: CredentialSource,
     /// Where upstreams may be.
     upstream_hosts: UpstreamHosts,
     /// Everything that the routes are made from.
@@ -70,7 +73,8 @@ pub(crate) struct Config {
 #[derive(Default)]
 struct Sources {
     /// From the store.
-    stored: Vec<Provider>,
+    stored: Vec<StoredProvider>,
+    opened: Arc<OpenedCredentials>,
     left_out: Vec<LeftOut>,
     /// The store's API keys were hashed under another secret.
     key_secret_differs: bool,
@@ -84,8 +88,8 @@ struct Sources {
 
 impl Sources {
     fn providers(&self) -> impl Iterator<Item = (&Provider, Origin)> {
-        let given = self.given.iter().filter(|g| self.stored.iter().all(|s| s.slug != g.slug));
-        let stored = self.stored.iter().map(|provider| (provider, Origin::Stored));
+        let given = self.given.iter().filter(|g| self.stored.iter().all(|s| s.provider.slug != g.slug));
+        let stored = self.stored.iter().map(|stored| (&stored.provider, Origin::Stored));
         stored.chain(given.map(|provider| (provider, Origin::Given)))
     }
 }
@@ -109,17 +113,17 @@ impl Config {
         host: Arc<dyn Host>,
         metrics: Arc<Metrics>,
         key_secret: KeySecretCheck,
-        refresh_after: Duration,
-        max_age: Duration,
-        upstream_hosts: UpstreamHosts,
+        credentials: CredentialSource,
+        settings: &Settings,
     ) -> Self {
         Self {
             store,
             host,
             metrics,
             key_secret,
-            upstream_hosts,
-            freshness: Freshness::new("configuration", refresh_after, max_age),
+            credentials,
+            upstream_hosts: settings.upstream_hosts.clone(),
+            freshness: Freshness::new("configuration", settings.config_refresh, settings.config_max_age),
             sources: Mutex::default(),
             routes: ArcSwap::default(),
             key_generations: [const { AtomicU64::new(0) }; ApiKeyId::GROUPS],
@@ -142,7 +146,10 @@ impl Config {
 
     /// What is kept and cannot be read, as far as this instance came across it.
     pub(crate) fn left_out(&self) -> Vec<LeftOut> {
-        let mut left_out = self.sources().left_out.clone();
+        let mut left_out = {
+            let sources = self.sources();
+            sources.left_out.iter().cloned().chain(sources.opened.left_out()).collect::<Vec<_>>()
+        };
         let misses = self.misses.read().unwrap_or_else(PoisonError::into_inner);
         left_out.extend(misses.values().filter_map(|miss| miss.left_out.clone()));
         left_out
@@ -184,19 +191,26 @@ impl Config {
                 Err(StoreError::Unreadable(_)) => None,
                 Err(error) => return Err(error),
             };
-            let mut sources = self.sources();
-            // A later reading was faster.
-            if turn.number < sources.turn {
-                return Ok(());
-            }
-            sources.turn = turn.number;
-            sources.changes.see_keys(version.as_ref(), turn.began);
-            self.publish_key_generations(&sources.changes, turn.began);
-            if !sources.changes.concern_providers(version.as_ref(), turn.began) {
+            let concerns_providers = {
+                let mut sources = self.sources();
+                // A later reading was faster.
+                if turn.number < sources.turn {
+                    return Ok(());
+                }
+                sources.turn = turn.number;
+                sources.changes.see_keys(version.as_ref(), turn.began);
+                self.publish_key_generations(&sources.changes, turn.began);
+                sources.changes.concern_providers(version.as_ref(), turn.began)
+            };
+            if !concerns_providers {
+                self.open_again(turn).await;
                 return Ok(());
             }
         }
         let snapshot = self.ask(StoreCall::Config, self.store.config()).await?;
+        let stored: Vec<_> = snapshot.providers.into_iter().map(|stored| stored.value).collect();
+        let known = self.sources().opened.clone();
+        let opened = self.credentials.open(&stored, &known).await;
         self.change_sources(|sources| {
             if turn.number < sources.turn {
                 return;
@@ -216,9 +230,30 @@ impl Config {
                 );
             }
             sources.key_secret_differs = differs;
-            sources.stored = snapshot.providers.into_iter().map(|stored| stored.value.provider).collect();
+            sources.stored = stored;
+            sources.opened = Arc::new(opened);
         });
         Ok(())
+    }
+
+    /// A master key that was missing may be there by now.
+    async fn open_again(&self, turn: &Turn) {
+        let (stored, known) = {
+            let sources = self.sources();
+            if !self.credentials.is_due(&sources.opened) {
+                return;
+            }
+            (sources.stored.clone(), sources.opened.clone())
+        };
+        let opened = self.credentials.open(&stored, &known).await;
+        if opened == *known {
+            return;
+        }
+        self.change_sources(|sources| {
+            if turn.number >= sources.turn {
+                sources.opened = Arc::new(opened);
+            }
+        });
     }
 
     fn publish_key_generations(&self, changes: &Changes, began: Duration) {
@@ -260,7 +295,20 @@ impl Config {
 
     /// The provider, ready to be called, or why it cannot be.
     pub(crate) fn upstream(&self, provider: &Provider, origin: Origin) -> Result<Upstream, String> {
-        Upstream::build(provider, origin, &self.upstream_hosts, &*self.host)
+        self.build_upstream(&self.sources(), provider, origin)
+    }
+
+    fn build_upstream(
+        &self,
+        sources: &Sources,
+        provider: &Provider,
+        origin: Origin,
+    ) -> Result<Upstream, String> {
+        // What a record has sealed goes where the record says, and to nobody who only bears its name.
+        let is_it = |stored: &&StoredProvider| origin == Origin::Stored && stored.provider == *provider;
+        let stored = sources.stored.iter().find(is_it);
+        let credentials = || self.credentials.of(provider, origin, stored, &sources.opened);
+        Upstream::build(provider, origin, &self.upstream_hosts, credentials)
     }
 
     /// Where the provider is written, as it is here.
@@ -281,6 +329,27 @@ impl Config {
         providers
     }
 
+    /// Providers that have the model and are not among its targets, with the reason.
+    pub(crate) fn left_aside(&self, model: &str) -> Vec<(Provider, Model, String)> {
+        let sources = self.sources();
+        let of_model = sources.providers().filter_map(|(provider, origin)| {
+            let own = model.strip_prefix(provider.slug.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            let found = provider.models.iter().find(|m| m.id == model || own == Some(&m.id))?;
+            let reason = if provider.enabled {
+                self.build_upstream(&sources, provider, origin).err()?
+            } else {
+                "it is not enabled".to_owned()
+            };
+            Some((provider.clone(), found.clone(), reason))
+        });
+        of_model.collect()
+    }
+
+    /// What a key has in use on this instance, if it was ever seen here.
+    pub(crate) fn known_usage(&self, id: &ApiKeyId) -> Option<Arc<Usage>> {
+        self.usages.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
     fn change_sources(&self, change: impl FnOnce(&mut Sources)) {
         let mut sources = self.sources();
         change(&mut sources);
@@ -296,8 +365,8 @@ impl Config {
                 (provider.clone(), origin, models)
             })
             .collect();
-        let routes =
-            Routes::build(with_models, |provider, origin| self.upstream(provider, origin), &self.metrics);
+        let upstream = |provider: &_, origin| self.build_upstream(&sources, provider, origin);
+        let routes = Routes::build(with_models, upstream, &self.metrics);
         routes.keep_lessons(&self.routes.load());
         self.routes.store(Arc::new(routes));
     }

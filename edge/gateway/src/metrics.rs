@@ -72,6 +72,8 @@ pub(crate) struct Metrics {
     store_calls: [StoreCalls; StoreCall::ALL.len()],
     node_failures: Count,
     limit_units: LimitUnits,
+    /// Requests whose usage was counted and could not be kept.
+    usage_lost: Count,
 }
 
 impl Default for Metrics {
@@ -85,6 +87,7 @@ impl Default for Metrics {
             store_calls: std::array::from_fn(|_| StoreCalls::default()),
             node_failures: Count::default(),
             limit_units: LimitUnits::default(),
+            usage_lost: Count::default(),
         }
     }
 }
@@ -133,6 +136,10 @@ impl Metrics {
 
     pub(crate) fn node_failed(&self) {
         self.node_failures.add(1);
+    }
+
+    pub(crate) fn usage_lost(&self, requests: u64) {
+        self.usage_lost.add(requests);
     }
 
     /// Times a call to the store and counts how it went.
@@ -197,6 +204,7 @@ pub(crate) struct Series {
     calls_failed: [Count; FailureClass::ALL.len()],
     corrections: Count,
     reconnections: Count,
+    previous_credentials: Count,
     fallbacks: Count,
 }
 
@@ -213,6 +221,7 @@ impl Series {
             calls_failed: Default::default(),
             corrections: Count::default(),
             reconnections: Count::default(),
+            previous_credentials: Count::default(),
             fallbacks: Count::default(),
         }
     }
@@ -234,6 +243,11 @@ impl Series {
     /// The same request is sent again on another connection.
     pub(crate) fn reconnected(&self) {
         self.reconnections.add(1);
+    }
+
+    /// The same request is sent again with the credential before the current one.
+    pub(crate) fn fell_back_to_previous_credential(&self) {
+        self.previous_credentials.add(1);
     }
 
     /// A request comes here because another target failed.
@@ -292,10 +306,11 @@ pub(crate) enum StoreCall {
     LimitCharge,
     LimitGiveBack,
     LimitHold,
+    Usage,
 }
 
 impl StoreCall {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Version,
         Self::Config,
         Self::Key,
@@ -304,6 +319,7 @@ impl StoreCall {
         Self::LimitCharge,
         Self::LimitGiveBack,
         Self::LimitHold,
+        Self::Usage,
     ];
 
     fn as_str(self) -> &'static str {
@@ -316,6 +332,7 @@ impl StoreCall {
             Self::LimitCharge => "limit_charge",
             Self::LimitGiveBack => "limit_give_back",
             Self::LimitHold => "limit_hold",
+            Self::Usage => "usage",
         }
     }
 }

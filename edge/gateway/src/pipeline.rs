@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
-use catalog::{ApiKeyHasher, Capabilities, LimitStore, Provider, ProviderSlug, Store, StoreError};
+use catalog::{
+    ApiKeyHasher, ApiKeyLimits, Capabilities, LimitStore, MasterKeys, Provider, ProviderSlug, Store,
+    StoreError, UsageStore,
+};
 use futures_util::future::join;
 use http::header::{self, HeaderName};
 use http::request::Parts;
@@ -24,6 +27,7 @@ use crate::body::RequestBody;
 use crate::body_memory::BodyMemory;
 use crate::config::{CachedKey, Config};
 use crate::cors;
+use crate::credentials::CredentialSource;
 use crate::error::{ApiError, UpstreamFailure};
 use crate::estimate;
 use crate::health::HealthChecks;
@@ -38,6 +42,7 @@ use crate::settings::Settings;
 use crate::settle::{Answer, Operation, Settlement};
 use crate::stream::{ChatStream, Live, State};
 use crate::timer::LazyTimer;
+use crate::usage::UsageCounter;
 
 const USAGE_ESTIMATED: HeaderName = HeaderName::from_static("x-usage-estimated");
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -58,6 +63,10 @@ pub struct GatewayParts {
     /// Where the runners' nodes announce themselves. A [`MemoryRegistry`](runner_api::node::MemoryRegistry) that stays
     /// empty where there are none.
     pub runners: Arc<dyn Registry>,
+    /// Open what credentials are sealed under. An empty [`KeyRing`](catalog::KeyRing) where nothing is sealed.
+    pub master_keys: Arc<dyn MasterKeys>,
+    /// Where it is added what requests used.
+    pub usage: Arc<dyn UsageStore>,
     pub settings: Settings,
 }
 
@@ -68,6 +77,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     hasher: ApiKeyHasher,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) usage: Arc<UsageCounter>,
     pub(crate) health: HealthChecks,
     pub(crate) settings: Arc<Settings>,
     pub(crate) memory: BodyMemory,
@@ -85,21 +95,22 @@ pub struct ServedModel {
 
 impl Gateway {
     pub fn new(parts: GatewayParts) -> Self {
-        let GatewayParts { host, store, hasher, limits, runners, settings } = parts;
+        let GatewayParts { host, store, hasher, limits, runners, master_keys, usage, settings } = parts;
         let mut random = [0; 8];
         host.fill_random(&mut random);
         let metrics = Arc::new(Metrics::default());
-        let (refresh, max_age) = (settings.config_refresh, settings.config_max_age);
-        let hosts = settings.upstream_hosts.clone();
-        let check = hasher.check();
-        let config =
-            Arc::new(Config::new(store, host.clone(), metrics.clone(), check, refresh, max_age, hosts));
-        let nodes =
-            Arc::new(Nodes::new(runners, host.clone(), metrics.clone(), settings.runner_hosts.clone()));
         let instance = u64::from_le_bytes(random);
         let limits = Arc::new(CountedLimits { limits, host: host.clone(), metrics: metrics.clone() });
         let limits = Arc::new(Limits::new(limits, host.clone(), settings.limits_on_store_failure, instance));
+        let credentials = CredentialSource::new(host.clone(), master_keys, limits.clone());
+        let check = hasher.check();
+        let config =
+            Arc::new(Config::new(store, host.clone(), metrics.clone(), check, credentials, &settings));
+        let nodes =
+            Arc::new(Nodes::new(runners, host.clone(), metrics.clone(), settings.runner_hosts.clone()));
+        let usage = UsageCounter::new(usage, host.clone(), metrics.clone(), settings.usage_flush);
         Self(Arc::new(Inner {
+            usage: Arc::new(usage),
             config,
             nodes,
             hasher,
@@ -130,6 +141,12 @@ impl Gateway {
             .all()
             .map(|(id, target)| ServedModel { id: id.to_owned(), provider: target.upstream.slug.clone() })
             .collect()
+    }
+
+    /// Adds to the store what requests used, as a host that shuts down wants it. Gives the number of rows that could not
+    /// be added: they are tried again later. Takes ten seconds at most.
+    pub async fn flush_usage(&self) -> usize {
+        self.0.usage.flush().await
     }
 
     /// What the gateway counts, for a host that can be scraped.
@@ -238,7 +255,7 @@ impl Gateway {
         can_answer(&scan, &targets).inspect_err(|e| settlement.refused(e))?;
         let conversation =
             read_conversation(&scan, &body, &mut targets).inspect_err(|e| settlement.refused(e))?;
-        let estimate = estimate_chat(&scan, &body, &targets, key);
+        let estimate = estimate_chat(&scan, &body, &targets, &key.record.limits);
         self.reserve(key, estimate, &mut settlement).await?;
         let wanted = Wanted {
             model: json_string(&scan.model),
@@ -292,7 +309,7 @@ impl Gateway {
             settlement.refused(&error);
             return Err(error);
         }
-        let estimate = Estimate { prompt: prompt_tokens(&body, key), ..Estimate::default() };
+        let estimate = Estimate { prompt: prompt_tokens(&body, &key.record.limits), ..Estimate::default() };
         self.reserve(key, estimate, &mut settlement).await?;
         let embed = EmbeddingsCall { call: self.call(head, id, key, body), scan };
         let answer = settlement.permit().keeping(try_targets(&embed, &targets)).await;
@@ -308,8 +325,8 @@ impl Gateway {
         let permit =
             admit::admit(key, &self.0.limits).await.inspect_err(|error| log_refusal(id, Some(key), error))?;
         let id = id.to_str().unwrap_or_default().into();
-        let (host, metrics) = (self.0.host.clone(), self.0.metrics.clone());
-        Ok(Settlement::new(host, metrics, id, operation, key.record.id.clone(), permit))
+        let (host, metrics, usage) = (self.0.host.clone(), self.0.metrics.clone(), self.0.usage.clone());
+        Ok(Settlement::new(host, metrics, usage, id, operation, key.record.id.clone(), permit))
     }
 
     async fn read(&self, body: &mut RequestBody, settlement: &mut Settlement) -> Result<Bytes, ApiError> {
@@ -374,6 +391,7 @@ impl Gateway {
             memory: self.0.memory.clone(),
             headers: head.headers,
             request_id: id.clone(),
+            overlap_at_ms: Some(self.0.limits.fleet_ms()),
             caller: key.record.id.as_str().to_owned(),
             body,
             trace: None,
@@ -462,7 +480,7 @@ fn write_hex(out: &mut [u8], mut number: u64) {
 }
 
 /// Refuses what no target can do, as far as their providers say so; what they leave open is tried.
-fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> {
+pub(crate) fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> {
     let none = |able: fn(&Capabilities) -> Option<bool>| {
         targets.iter().all(|target| able(&target.model.capabilities) == Some(false))
     };
@@ -478,7 +496,12 @@ fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> 
 }
 
 /// What a chat may use: the answer as long as the client allows, as the model gives, or as answers mostly are.
-fn estimate_chat(scan: &ChatScan, body: &[u8], targets: &[Arc<Target>], key: &CachedKey) -> Estimate {
+pub(crate) fn estimate_chat(
+    scan: &ChatScan,
+    body: &[u8],
+    targets: &[Arc<Target>],
+    limits: &ApiKeyLimits,
+) -> Estimate {
     let asked = scan.max_completion_tokens.or(scan.max_tokens);
     // Some clients send -1 for "no limit".
     let asked = asked.and_then(|tokens| u64::try_from(tokens).ok()).filter(|tokens| *tokens > 0);
@@ -487,15 +510,15 @@ fn estimate_chat(scan: &ChatScan, body: &[u8], targets: &[Arc<Target>], key: &Ca
     let longest = longest.and_then(|all| all.into_iter().max()).map(u64::from);
     let choice = asked.or(longest).unwrap_or(USUAL_COMPLETION_TOKENS).min(longest.unwrap_or(u64::MAX));
     Estimate {
-        prompt: prompt_tokens(body, key),
+        prompt: prompt_tokens(body, limits),
         completion: choice.saturating_mul(scan.n.into()),
         completion_may_shrink: asked.is_none(),
     }
 }
 
 /// Counted with care where it counts.
-fn prompt_tokens(body: &[u8], key: &CachedKey) -> u64 {
-    if admit::limits_tokens(&key.record.limits) {
+fn prompt_tokens(body: &[u8], limits: &ApiKeyLimits) -> u64 {
+    if admit::limits_tokens(limits) {
         estimate::prompt_tokens(body)
     } else {
         estimate::rough_prompt_tokens(body)

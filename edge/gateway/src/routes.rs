@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use catalog::{
-    ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderSlug, Reach, Secret, SpawnCliConfig,
-    UpstreamHosts,
+    ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderKind, ProviderSlug, Reach, Secret,
+    SpawnCliConfig, UpstreamHosts,
 };
 use http::{HeaderName, HeaderValue, Uri};
 use openai_wire::request::MaxTokensField;
+use zeroize::Zeroizing;
 
-use crate::host::{Host, Origin};
+use crate::credentials::{PreviousSecret, UpstreamCredentials};
+use crate::host::Origin;
 use crate::metrics::{Metrics, TargetSeries};
 
 /// A provider, ready to be called.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub slug: ProviderSlug,
+    pub kind: ProviderKind,
     pub adapter: Adapter,
     pub timeouts: Timeouts,
 }
@@ -39,10 +43,25 @@ pub(crate) struct OpenAiApi {
     pub models: Uri,
     /// Which addresses its host may have.
     pub reach: Reach,
-    pub authorization: Option<HeaderValue>,
-    /// The same credential again, to keep it out of upstream texts that are passed on.
-    pub credential: Option<Secret>,
     pub forward_headers: Vec<HeaderName>,
+    credential: Option<Credential>,
+    /// The one before it, while the two overlap.
+    previous: Option<PreviousCredential>,
+}
+
+#[derive(Debug)]
+struct Credential {
+    /// As it is sent.
+    header: HeaderValue,
+    /// The same again, to keep it out of upstream texts that are passed on.
+    secret: Secret,
+}
+
+#[derive(Debug)]
+struct PreviousCredential {
+    credential: Credential,
+    /// From then on it is not used, in milliseconds since the Unix epoch by the store's clock.
+    until_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -207,6 +226,11 @@ impl Routes {
         allows(key, name, targets).then_some(targets)
     }
 
+    /// All targets of a model, whoever asks.
+    pub(crate) fn targets(&self, name: &str) -> &[Arc<Target>] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
     /// The models that a key may use, by the names that it may use for them.
     pub(crate) fn listed<'a>(&'a self, key: &'a ApiKeyRecord) -> impl Iterator<Item = (&'a str, &'a Target)> {
         let own = self.all().filter(|(name, _)| {
@@ -255,11 +279,11 @@ impl Upstream {
         provider: &Provider,
         origin: Origin,
         hosts: &UpstreamHosts,
-        host: &dyn Host,
+        credentials: impl FnOnce() -> Result<UpstreamCredentials, String>,
     ) -> Result<Self, String> {
         let (adapter, timeouts) = match &provider.adapter {
             catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => (
-                Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, origin, hosts, host)?)),
+                Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, origin, hosts, credentials)?)),
                 config.timeouts,
             ),
             catalog::Adapter::SpawnCli(config) => (Adapter::SpawnCli(config.clone()), config.timeouts),
@@ -267,6 +291,7 @@ impl Upstream {
         let ms = |ms: u32| Duration::from_millis(ms.into());
         Ok(Self {
             slug: provider.slug.clone(),
+            kind: provider.kind(),
             adapter,
             timeouts: Timeouts {
                 connect: ms(timeouts.connect_ms),
@@ -277,21 +302,40 @@ impl Upstream {
         })
     }
 
-    pub(crate) fn credential(&self) -> Option<&Secret> {
-        match &self.adapter {
-            Adapter::OpenAi(api) => api.credential.as_ref(),
+    /// All that may be sent to it.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let api = match &self.adapter {
+            Adapter::OpenAi(api) => Some(api),
             Adapter::SpawnCli(_) => None,
+        };
+        let all = api.map(|api| [api.credential.as_ref(), api.previous.as_ref().map(|p| &p.credential)]);
+        all.into_iter().flatten().flatten().map(|credential| &credential.secret)
+    }
+
+    /// Whether there is a credential before the current one that may still be used at this time.
+    pub(crate) fn has_previous_credential(&self, fleet_ms: u64) -> bool {
+        match &self.adapter {
+            Adapter::OpenAi(api) => {
+                api.previous.as_ref().is_some_and(|previous| fleet_ms < previous.until_ms)
+            }
+            Adapter::SpawnCli(_) => false,
         }
     }
 }
 
 impl OpenAiApi {
+    /// What it is called with; `previous`: with the credential before, where there is one.
+    pub(crate) fn authorization(&self, previous: bool) -> Option<&HeaderValue> {
+        let previous = self.previous.as_ref().filter(|_| previous).map(|previous| &previous.credential);
+        previous.or(self.credential.as_ref()).map(|credential| &credential.header)
+    }
+
     fn build(
         provider: &Provider,
         config: &HttpAdapterConfig,
         origin: Origin,
         hosts: &UpstreamHosts,
-        host: &dyn Host,
+        credentials: impl FnOnce() -> Result<UpstreamCredentials, String>,
     ) -> Result<Self, String> {
         let base = &config.base_url;
         let uri = |path: &str| format!("{base}{path}").parse::<Uri>();
@@ -305,24 +349,33 @@ impl OpenAiApi {
             Origin::Given => hosts.of_given(provider)?,
             Origin::Stored => hosts.of_stored(provider)?,
         };
-        let credential = host.credential(&provider.credential, origin)?;
-        let authorization = match &credential {
-            None => None,
-            Some(secret) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", secret.expose()))
-                    .map_err(|_| "its credential has characters that no header may hold".to_owned())?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
+        let UpstreamCredentials { current, previous } = credentials()?;
+        let previous = previous.map(|PreviousSecret { secret, until_ms }| {
+            Credential::new(secret).map(|credential| PreviousCredential { credential, until_ms })
+        });
         Ok(Self {
             chat,
             embeddings,
             models,
             reach,
-            authorization,
-            credential,
+            credential: current.map(Credential::new).transpose()?,
+            // Without it there is no overlap, and nothing else is wrong.
+            previous: previous.and_then(Result::ok),
             forward_headers: config.forward_headers.iter().filter_map(|name| name.parse().ok()).collect(),
         })
+    }
+}
+
+impl Credential {
+    fn new(secret: Secret) -> Result<Self, String> {
+        let unfit = || "its credential has characters that no header may hold".to_owned();
+        if !secret.expose().is_ascii() {
+            return Err(unfit());
+        }
+        // Zeroised with the last header that shares it.
+        let text = Zeroizing::new(["Bearer ", secret.expose()].concat().into_bytes());
+        let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).map_err(|_| unfit())?;
+        header.set_sensitive(true);
+        Ok(Self { header, secret })
     }
 }

@@ -28,6 +28,9 @@ pub struct Settings {
     pub config_refresh: Duration,
     /// Age beyond which a request waits (briefly) for the check: the bound on how long a revoked key may live.
     pub config_max_age: Duration,
+    /// How often what requests used is added to the store. An instance that vanishes loses what it counted since; some
+    /// hosts end what outlives its request by half a minute, so less than that.
+    pub usage_flush: Duration,
     /// The hosts of runners' nodes; `None` allows any. What a registry has beside them gets no runs: where nodes prove
     /// themselves by public authorities, this list alone says whose they are.
     pub runner_hosts: Option<HostList>,
@@ -56,6 +59,7 @@ impl Default for Settings {
             body_total_timeout: Duration::from_secs(600),
             config_refresh: Duration::from_secs(2),
             config_max_age: Duration::from_secs(10),
+            usage_flush: Duration::from_secs(15),
             runner_hosts: None,
             upstream_hosts: UpstreamHosts::default(),
             health_interval: Duration::from_secs(60),

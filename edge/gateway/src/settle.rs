@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use catalog::ApiKeyId;
+use catalog::{ApiKeyId, UsageCounts};
 use http::StatusCode;
 use http_body::{Frame, SizeHint};
 use openai_wire::Usage;
@@ -17,6 +17,7 @@ use crate::error::{ApiError, FailureClass, UpstreamFailure};
 use crate::host::{BoxError, Host};
 use crate::metrics::{Ended, Metrics};
 use crate::routes::Target;
+use crate::usage::UsageCounter;
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,7 @@ impl Outcome {
 pub(crate) struct Settlement {
     host: Arc<dyn Host>,
     metrics: Arc<Metrics>,
+    counter: Arc<UsageCounter>,
     request_id: Arc<str>,
     operation: Operation,
     key_id: ApiKeyId,
@@ -111,6 +113,7 @@ impl Settlement {
     pub(crate) fn new(
         host: Arc<dyn Host>,
         metrics: Arc<Metrics>,
+        counter: Arc<UsageCounter>,
         request_id: Arc<str>,
         operation: Operation,
         key_id: ApiKeyId,
@@ -121,6 +124,7 @@ impl Settlement {
         Self {
             host,
             metrics,
+            counter,
             request_id,
             operation,
             key_id,
@@ -190,6 +194,24 @@ impl Settlement {
         self.permit.settle(if has_left && !self.stream { reserved.max(prompt) } else { prompt });
     }
 
+    /// What an upstream was not asked for is nobody's usage.
+    fn count(&self) {
+        let Some(target) = self.target.as_ref().filter(|_| !matches!(self.outcome, Outcome::Refused(_)))
+        else {
+            return;
+        };
+        let used = self.usage.unwrap_or_default();
+        let counts = UsageCounts {
+            requests: 1,
+            failed: u64::from(self.outcome != Outcome::Ok),
+            prompt_tokens: used.prompt_tokens,
+            completion_tokens: used.completion_tokens,
+            estimated: u64::from(self.estimated),
+        };
+        let at_ms = self.permit.fleet_ms();
+        self.counter.count(&self.key_id, &target.upstream.slug, &self.model, counts, at_ms);
+    }
+
     /// The answer has begun; what comes of it is told later.
     pub(crate) fn begun_with(&mut self, status: StatusCode) {
         self.status = Some(status);
@@ -210,6 +232,7 @@ impl Settlement {
 impl Drop for Settlement {
     fn drop(&mut self) {
         self.settle();
+        self.count();
         let duration = self.host.monotonic().saturating_sub(self.begun);
         let first_output = self.first_output.map(|at| at.saturating_sub(self.begun));
         self.metrics.request_ended(&Ended {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::{ApiKeyHasher, Secret, Violation, Violations};
+use catalog::{ApiKeyHasher, KeyRing, Secret, Violation, Violations};
 use gateway::{Cors, Gateway, GatewayParts, Host, HostList, OnStoreFailure, Settings};
 use http::HeaderValue;
 use store::{AccessPart, DynamoOptions, DynamoStore, StoreAccess, Timing, sdk};
@@ -16,6 +16,9 @@ pub mod variables {
     pub const TABLE: &str = "DYAD_TABLE";
     /// Secret: the key under which API keys are hashed; the same wherever the table is used. At least 32 bytes.
     pub const KEY_SECRET: &str = "DYAD_KEY_SECRET";
+    /// Secret: the master keys that open sealed credentials, the same wherever the table is used: `ID:KEY` with commas
+    /// between them, as [`KeyRing::parse`](catalog::KeyRing::parse) takes them.
+    pub const MASTER_KEYS: &str = "DYAD_MASTER_KEYS";
     pub const REGION: &str = "AWS_REGION";
     /// Where `DynamoDB`'s API is, if it is not AWS's own endpoint of the region.
     pub const ENDPOINT: &str = "AWS_ENDPOINT_URL_DYNAMODB";
@@ -35,6 +38,7 @@ pub mod variables {
     pub const BODY_TOTAL_TIMEOUT_MS: &str = "DYAD_BODY_TOTAL_TIMEOUT_MS";
     pub const CONFIG_REFRESH_MS: &str = "DYAD_CONFIG_REFRESH_MS";
     pub const CONFIG_MAX_AGE_MS: &str = "DYAD_CONFIG_MAX_AGE_MS";
+    pub const USAGE_FLUSH_MS: &str = "DYAD_USAGE_FLUSH_MS";
     /// `open` or `closed`: what becomes of requests of limited keys while the store does not answer.
     pub const LIMITS_ON_STORE_FAILURE: &str = "DYAD_LIMITS_ON_STORE_FAILURE";
     /// The hosts of runners' nodes, and of upstreams: lists in the form of [`gateway::HostList`]. Any, if not set.
@@ -80,6 +84,7 @@ pub fn settings_from_variables(
 pub struct Deployment {
     pub store: StoreAccess,
     pub hasher: ApiKeyHasher,
+    pub master_keys: KeyRing,
     pub settings: Settings,
     credentials: sdk::Credentials,
 }
@@ -105,6 +110,7 @@ impl Deployment {
         }
         let key_secret = reader.required(v::KEY_SECRET);
         let hasher = if key_secret.is_empty() { None } else { reader.hasher(&key_secret) };
+        let master_keys = reader.master_keys();
         let access_key = reader.required(v::ACCESS_KEY_ID);
         let secret_key = reader.required(v::SECRET_ACCESS_KEY);
         let session_token = reader.text(v::SESSION_TOKEN);
@@ -115,6 +121,7 @@ impl Deployment {
             Some(hasher) if reader.violations.is_empty() => Ok(Self {
                 store,
                 hasher,
+                master_keys,
                 settings,
                 credentials: sdk::Credentials::from_keys(access_key, secret_key, session_token),
             }),
@@ -141,6 +148,8 @@ impl Deployment {
             host,
             limits: store.clone(),
             runners: store.clone(),
+            master_keys: Arc::new(self.master_keys),
+            usage: store.clone(),
             store,
             hasher: self.hasher,
             settings: self.settings,
@@ -221,6 +230,15 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
         hasher.map_err(|message| self.violation(variables::KEY_SECRET, message)).ok()
     }
 
+    /// None where nothing is sealed.
+    fn master_keys(&mut self) -> KeyRing {
+        let text = self.text(variables::MASTER_KEYS).unwrap_or_default();
+        KeyRing::parse(Secret::new(text).expose()).unwrap_or_else(|message| {
+            self.violation(variables::MASTER_KEYS, message);
+            KeyRing::default()
+        })
+    }
+
     fn settings(&mut self, mut settings: Settings) -> Settings {
         use variables as v;
 
@@ -247,6 +265,8 @@ impl<G: Fn(&str) -> Option<String>> Reader<G> {
             (v::BODY_TOTAL_TIMEOUT_MS, 86_400_000, &mut settings.body_total_timeout),
             (v::CONFIG_REFRESH_MS, 3_600_000, &mut settings.config_refresh),
             (v::CONFIG_MAX_AGE_MS, 3_600_000, &mut settings.config_max_age),
+            // Beyond it a Worker would end before it has flushed.
+            (v::USAGE_FLUSH_MS, 20_000, &mut settings.usage_flush),
         ] {
             if let Some(ms) = self.number(name, 10, max_ms) {
                 *duration = Duration::from_millis(ms);

@@ -36,7 +36,11 @@ fn spin_toml_has_every_variable() {
         let name = name.to_ascii_lowercase();
         let declared = manifest["variables"].get(&name).unwrap_or_else(|| panic!("{name} is not declared"));
         let secret = declared.get("secret").and_then(Value::as_bool).unwrap_or_default();
-        assert_eq!(secret, ["secret", "token"].iter().any(|word| name.contains(word)), "{name}");
+        assert_eq!(
+            secret,
+            ["secret", "token", "master_keys"].iter().any(|word| name.contains(word)),
+            "{name}"
+        );
         let given = component["variables"].get(&name).and_then(Value::as_str);
         assert_eq!(given, Some(&*format!("{{{{ {name} }}}}")), "the component's variable {name}");
     }
@@ -70,7 +74,10 @@ fn wrangler_toml_has_no_secret_and_requires_them() {
     for environment in environments.values().chain([&Value::Table(manifest.clone())]) {
         for name in environment["vars"].as_table().unwrap().keys() {
             assert!(variables().contains(name), "{name} is read by nobody");
-            assert!(!["SECRET", "TOKEN", "ACCESS_KEY"].iter().any(|word| name.contains(word)), "{name}");
+            assert!(
+                !["SECRET", "TOKEN", "ACCESS_KEY", "MASTER_KEYS"].iter().any(|word| name.contains(word)),
+                "{name}"
+            );
         }
     }
     for environment in environments.values() {

@@ -149,6 +149,8 @@ impl EmbeddedGateway {
             hasher: hasher.clone(),
             limits: store.store.clone(),
             runners: registry,
+            master_keys: master_keys.clone(),
+            usage: store.store.clone(),
             settings,
         });
         gateway.set_providers(providers.clone());

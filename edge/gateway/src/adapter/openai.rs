@@ -10,14 +10,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use openai_wire::request::Rewrite;
+use openai_wire::request::{ChatScan, Rewrite};
 use openai_wire::response::{CompletionScan, Shape};
 use openai_wire::sse::{self, SseDecoder};
 use openai_wire::{ChatCompletion, UpstreamErrorBody, UpstreamModels};
 
 use super::{
-    Call, ChatCall, Completed, EmbeddingsCall, Gathered, MAX_ERROR_BODY_BYTES, call_failure, read_failure,
-    until,
+    Call, ChatCall, Completed, Corrections, EmbeddingsCall, Gathered, MAX_ERROR_BODY_BYTES, call_failure,
+    read_failure, until,
 };
 use crate::body::{Pieces, ReadTimeouts, collect};
 use crate::body_memory::BodyMemory;
@@ -52,7 +52,7 @@ pub(super) async fn stream(
     chat: &ChatCall,
     target: &Arc<Target>,
     api: &OpenAiApi,
-    corrections: &[Lesson],
+    corrections: &Corrections,
 ) -> Result<Live, UpstreamFailure> {
     let host = &chat.call.host;
     let begun = host.monotonic();
@@ -78,7 +78,7 @@ pub(super) async fn complete(
     chat: &ChatCall,
     target: &Arc<Target>,
     api: &OpenAiApi,
-    corrections: &[Lesson],
+    corrections: &Corrections,
 ) -> Result<Completed, UpstreamFailure> {
     let begun = chat.call.host.monotonic();
     let response = send_chat(chat, target, api, corrections, "application/json").await?;
@@ -95,25 +95,30 @@ async fn send_chat(
     chat: &ChatCall,
     target: &Target,
     api: &OpenAiApi,
-    corrections: &[Lesson],
+    corrections: &Corrections,
     accept: &'static str,
 ) -> Result<http::Response<Body>, UpstreamFailure> {
+    let body = chat_body(&chat.scan, target, corrections);
+    post(&chat.call, &target.upstream, api, &api.chat, body, accept, corrections).await
+}
+
+/// What goes to the target, in pieces.
+pub(crate) fn chat_body(scan: &ChatScan, target: &Target, corrections: &Corrections) -> Vec<Bytes> {
     let learned = &target.learned;
-    let limit = corrections.iter().rev().find_map(|lesson| match lesson {
+    let limit = corrections.lessons.iter().rev().find_map(|lesson| match lesson {
         Lesson::MaxTokensField(field) => Some(*field),
         Lesson::DropReasoningEffort | Lesson::DropStreamOptions => None,
     });
-    let body = chat.scan.rewrite(&Rewrite {
+    scan.rewrite(&Rewrite {
         model: Some(&target.model.upstream_id),
         include_usage: true,
         drop_stream_options: learned.drop_stream_options()
-            || corrections.contains(&Lesson::DropStreamOptions),
+            || corrections.lessons.contains(&Lesson::DropStreamOptions),
         drop_reasoning_effort: learned.drop_reasoning_effort()
-            || corrections.contains(&Lesson::DropReasoningEffort)
+            || corrections.lessons.contains(&Lesson::DropReasoningEffort)
             || target.model.capabilities.reasoning == Some(false),
         max_tokens_field: limit.or_else(|| learned.max_tokens_field()),
-    });
-    post(&chat.call, &target.upstream, api, &api.chat, body, accept).await
+    })
 }
 
 fn completion(chat: &ChatCall, body: &Bytes, target: &Target) -> Result<Completed, UpstreamFailure> {
@@ -189,11 +194,13 @@ pub(super) async fn embed(
     request: &EmbeddingsCall,
     target: &Arc<Target>,
     api: &OpenAiApi,
+    corrections: &Corrections,
 ) -> Result<Completed, UpstreamFailure> {
     let begun = request.call.host.monotonic();
     let body = request.scan.rewrite(&target.model.upstream_id);
+    let uri = &api.embeddings;
     let response =
-        post(&request.call, &target.upstream, api, &api.embeddings, body, "application/json").await?;
+        post(&request.call, &target.upstream, api, uri, body, "application/json", corrections).await?;
     kind_of(&response)?;
     let body = request.call.read(response, target, begun).await?;
     let estimate = || estimate::prompt_tokens(&request.call.body);
@@ -213,6 +220,7 @@ async fn post(
     uri: &Uri,
     body: Vec<Bytes>,
     accept: &'static str,
+    corrections: &Corrections,
 ) -> Result<http::Response<Body>, UpstreamFailure> {
     let body = Pieces::new(body);
     let length = body.len();
@@ -235,7 +243,8 @@ async fn post(
         trace.begin();
         request.extensions_mut().insert(trace.clone());
     }
-    let response = send(request, upstream, api, &*call.host).await?;
+    let authorization = api.authorization(corrections.previous_credential);
+    let response = send(request, upstream, api, authorization, &*call.host).await?;
     if let Some(trace) = &call.trace {
         trace.answered(call.host.monotonic());
     }
@@ -247,11 +256,12 @@ async fn send(
     mut request: http::Request<Body>,
     upstream: &Upstream,
     api: &OpenAiApi,
+    authorization: Option<&HeaderValue>,
     host: &dyn Host,
 ) -> Result<http::Response<Body>, UpstreamFailure> {
     // Compressed answers could not be relayed as they come.
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let Some(authorization) = &api.authorization {
+    if let Some(authorization) = authorization {
         request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
     }
     request.extensions_mut().insert(api.reach);
@@ -292,7 +302,7 @@ pub(crate) async fn list_models(
     let mut request = http::Request::new(crate::host::full(Bytes::new()));
     *request.uri_mut() = api.models.clone();
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    let response = send(request, upstream, api, host).await?;
+    let response = send(request, upstream, api, api.authorization(false), host).await?;
     let timeouts = ReadTimeouts { idle: upstream.timeouts.idle, total: Duration::from_secs(30) };
     let mut body = response.into_body();
     let body = collect(&mut body, MAX_MODEL_LIST_BYTES, &BodyMemory::UNCOUNTED, timeouts, host)

@@ -94,6 +94,11 @@ impl Collector for GatewayMetrics {
             }
         }
         page.gauge(
+            "dyad_gateway_usage_pending_rows",
+            "Rows of usage that are not in the store yet",
+            inner.usage.pending() as u64,
+        )?;
+        page.gauge(
             "dyad_gateway_left_out_items",
             "Items of the store that cannot be read",
             status.left_out.len() as u64,
@@ -196,9 +201,11 @@ impl Metrics {
         let mut family =
             page.counter("dyad_gateway_upstream_retries", "Requests sent to the same upstream again")?;
         for series in &all {
-            for (reason, count) in
-                [("corrected", &series.corrections), ("connection_closed", &series.reconnections)]
-            {
+            for (reason, count) in [
+                ("corrected", &series.corrections),
+                ("connection_closed", &series.reconnections),
+                ("previous_credential", &series.previous_credentials),
+            ] {
                 if count.get() > 0 {
                     family.count(&(series.labels(), [("reason", reason)]), count.get())?;
                 }
@@ -233,6 +240,11 @@ impl Metrics {
                 duration.encode(family.of(&[("call", call.as_str())])?)?;
             }
         }
+        page.total(
+            "dyad_gateway_usage_lost_requests",
+            "Requests whose usage could not be added to the store, nor kept",
+            self.usage_lost.get(),
+        )?;
         let units = &self.limit_units;
         for (name, help, units) in [
             ("dyad_gateway_limit_granted", "What was taken from limits' windows, to be used", &units.granted),

@@ -1,6 +1,6 @@
 //! Who may ask what, and under which names.
 
-use catalog::ApiKey;
+use catalog::{ApiKey, PreviousHash};
 use gateway::Cors;
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -108,6 +108,34 @@ fn a_wrong_secret_for_a_known_id_is_refused_as_an_unknown_key_is() {
     let refused = test.models_with(Some(&format!("Bearer {}", stolen.expose()))).text();
     let unknown = ApiKey::from_random(&[6; 32]);
     assert_eq!(refused, test.models_with(Some(&format!("Bearer {}", unknown.expose()))).text());
+}
+
+#[test]
+fn the_secret_before_a_rotation_is_accepted_until_its_grace_is_over() {
+    let test = setup().build();
+    let before = ApiKey::from_random(&[5; 32]);
+    let after = ApiKey::with_id(before.id().clone(), &[6; 32]);
+    let previous = PreviousHash { hash: test.hasher.hash(&before), until_ms: START_MS + 60_000 };
+    test.put_key(&after, |record| record.previous = Some(previous));
+    let other = ApiKey::with_id(before.id().clone(), &[7; 32]);
+    let status = |key: &ApiKey| test.models_with(Some(&format!("Bearer {}", key.expose()))).status;
+    for (ahead_ms, grace) in [(0, true), (59_999, true), (60_000, false)] {
+        // By the store's clock, and without another look at the store.
+        test.store.is_ahead_by_ms(ahead_ms);
+        assert_eq!(status(&after), StatusCode::OK);
+        assert_eq!(status(&before) == StatusCode::OK, grace, "{ahead_ms}");
+        assert_eq!(status(&other), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(test.store.key_look_ups(), 1);
+
+    // What is over for the key is over for both.
+    test.put_key(&after, |record| {
+        record.previous = Some(previous);
+        record.revoked_at_ms = Some(START_MS);
+    });
+    test.store.is_ahead_by_ms(0);
+    test.advance(secs(10));
+    assert_eq!((status(&before), status(&after)), (StatusCode::UNAUTHORIZED, StatusCode::UNAUTHORIZED));
 }
 
 #[test]

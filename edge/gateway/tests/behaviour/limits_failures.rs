@@ -367,6 +367,7 @@ fn a_client_that_does_not_read_keeps_its_slot() {
         one.advance(secs(1));
     }
     assert_eq!(ask(&two), StatusCode::OK);
+    one.advance(secs(15));
     assert_eq!(one.host.run_spawned(), 0, "nothing is left to renew");
 }
 

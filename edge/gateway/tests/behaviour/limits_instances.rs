@@ -138,6 +138,7 @@ fn what_is_not_needed_is_given_back() {
     let calls = one.store.limit_calls();
     assert!(calls.iter().any(|call| call.starts_with("give back")), "{calls:?}");
     assert_eq!(admitted(&two), 59);
+    one.advance(secs(15));
     assert_eq!(one.host.run_spawned(), 0, "nothing is left to watch");
 }
 

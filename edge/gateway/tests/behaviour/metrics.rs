@@ -23,10 +23,10 @@ fn complete(test: &TestGateway, changes: &Value) {
 }
 
 /// Samples by `name{label="value",…}`. On a clock that stands still all of them are whole numbers.
-struct Scrape(BTreeMap<String, u64>);
+pub(crate) struct Scrape(BTreeMap<String, u64>);
 
 impl Scrape {
-    fn of(test: &TestGateway) -> Self {
+    pub(crate) fn of(test: &TestGateway) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(test.gateway.metrics()));
         let mut page = String::new();
@@ -52,7 +52,7 @@ impl Scrape {
     }
 
     /// 0 for what is not there.
-    fn get(&self, name: &str) -> u64 {
+    pub(crate) fn get(&self, name: &str) -> u64 {
         self.0.get(&format!("dyad_gateway_{name}")).copied().unwrap_or_default()
     }
 

@@ -178,6 +178,8 @@ impl Table {
     fn edge_at(&self, address: SocketAddr, change: impl FnOnce(&mut Settings)) -> Edge {
         let host = TestHost::new(self.upstream.clone());
         let mut deployment = deployment(&format!("http://{address}"));
+        // Not what a test waits for.
+        deployment.settings.usage_flush = Duration::from_millis(100);
         change(&mut deployment.settings);
         Edge { gateway: deployment.into_gateway(host.clone()), host }
     }

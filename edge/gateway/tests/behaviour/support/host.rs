@@ -105,6 +105,11 @@ impl FakeHost {
         due.into_iter().for_each(Waker::wake);
     }
 
+    /// What was spawned is gone, and nobody is told: so it ends on a Worker.
+    pub(crate) fn forget_spawned(&self) {
+        self.state().spawned.drain(..).for_each(std::mem::forget);
+    }
+
     /// Runs what was spawned as far as it goes. Gives how many futures are left.
     pub(crate) fn run_spawned(&self) -> usize {
         let tasks = std::mem::take(&mut self.state().spawned);

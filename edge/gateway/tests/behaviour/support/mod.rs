@@ -1,6 +1,7 @@
 //! A gateway with everything around it under control.
 
 mod host;
+mod keys;
 mod log;
 mod registry;
 mod run;
@@ -21,9 +22,10 @@ use runner_api::{NodeRecord, Registry as _};
 use serde_json::{Value, json};
 
 pub(crate) use self::host::{FakeHost, Recorded, START_MS};
+pub(crate) use self::keys::{FakeKeys, Reach};
 pub(crate) use self::log::Log;
 pub(crate) use self::registry::{FaultyRegistry, node};
-pub(crate) use self::run::{Read, Reading, Task};
+pub(crate) use self::run::{Read, Reading, Task, ready};
 pub(crate) use self::store::{FaultyStore, Mood};
 pub(crate) use self::upstream::{Feed, Gate, Reply, run_lines};
 
@@ -113,6 +115,7 @@ impl Setup {
         let host = FakeHost::new();
         let store = Arc::new(FaultyStore::default());
         let runners = Arc::new(FaultyRegistry::default());
+        let master_keys = Arc::new(FakeKeys::default());
         let hasher = ApiKeyHasher::new(&Secret::new("hash key"));
         let gateway = Gateway::new(GatewayParts {
             host: host.clone(),
@@ -120,10 +123,13 @@ impl Setup {
             hasher: hasher.clone(),
             limits: store.clone(),
             runners: runners.clone(),
+            master_keys: master_keys.clone(),
+            usage: store.clone(),
             settings: self.settings.clone(),
         });
         let settings = self.settings;
-        let mut test = TestGateway { host, store, runners, gateway, settings, hasher, key: String::new() };
+        let key = String::new();
+        let mut test = TestGateway { host, store, runners, master_keys, gateway, settings, hasher, key };
         for provider in &self.providers {
             test.put_provider(provider, None);
         }
@@ -142,6 +148,7 @@ pub(crate) struct TestGateway {
     pub(crate) host: Arc<FakeHost>,
     pub(crate) store: Arc<FaultyStore>,
     pub(crate) runners: Arc<FaultyRegistry>,
+    pub(crate) master_keys: Arc<FakeKeys>,
     pub(crate) gateway: Gateway,
     settings: Settings,
     pub(crate) hasher: ApiKeyHasher,
@@ -203,12 +210,15 @@ impl TestGateway {
             hasher: self.hasher.clone(),
             limits: limits.unwrap_or_else(|| self.store.clone()),
             runners: self.runners.clone(),
+            master_keys: self.master_keys.clone(),
+            usage: self.store.clone(),
             settings: self.settings.clone(),
         });
         Self {
             host,
             store: self.store.clone(),
             runners: self.runners.clone(),
+            master_keys: self.master_keys.clone(),
             gateway,
             settings: self.settings.clone(),
             hasher: self.hasher.clone(),

@@ -20,7 +20,7 @@ impl Wake for Woken {
 }
 
 /// The result of a future that has nothing to wait for.
-pub(super) fn ready<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("it waits for nothing")
 }
 

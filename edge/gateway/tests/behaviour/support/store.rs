@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use catalog::{
-    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, By, ConfigSnapshot, ConfigVersion, Counter, Hold, KeyList,
+    ApiKeyId, ApiKeyRecord, Ask, BoxFuture, By, ConfigSnapshot, ConfigVersion, Counter, Day, Hold, KeyList,
     KeySecretCheck, KeyStore, LeftOut, LimitStore, MemoryStore, ProviderSlug, ProviderStore, Store,
-    StoreError, StoredProvider, Taken, Versioned,
+    StoreError, StoredProvider, Taken, UsageRow, UsageStore, Versioned,
 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ struct Waiting {
 #[derive(Default)]
 pub(crate) struct FaultyStore {
     /// Without faults: for the test's own writes.
-    pub(super) inner: MemoryStore,
+    pub(crate) inner: MemoryStore,
     mood: Arc<Mutex<Mood>>,
     key_look_ups: AtomicUsize,
     limit_calls: Mutex<Vec<String>>,
@@ -49,7 +49,12 @@ pub(crate) struct FaultyStore {
     shown_key: Mutex<Option<Versioned<ApiKeyRecord>>>,
     waiting: Arc<Mutex<Waiting>>,
     keys_are_held: AtomicBool,
+    usage_writes: AtomicUsize,
+    refused_usage: Mutex<Option<Refusal>>,
 }
+
+/// The error that a row of usage gets, if it does.
+type Refusal = Box<dyn Fn(&UsageRow) -> Option<StoreError> + Send>;
 
 impl FaultyStore {
     /// Lets the calls that were begun while it was slow go on.
@@ -71,6 +76,16 @@ impl FaultyStore {
     /// What was asked of limits since the last time, failed or not: `take 3+2`, `charge 5`, `give back 1`, `hold 2`.
     pub(crate) fn limit_calls(&self) -> Vec<String> {
         std::mem::take(&mut self.limit_calls.lock().unwrap())
+    }
+
+    /// How often a row of usage was to be added.
+    pub(crate) fn usage_writes(&self) -> usize {
+        self.usage_writes.load(Ordering::SeqCst)
+    }
+
+    /// Which rows of usage are refused from now on.
+    pub(crate) fn refuses_usage(&self, refusal: impl Fn(&UsageRow) -> Option<StoreError> + Send + 'static) {
+        *self.refused_usage.lock().unwrap() = Some(Box::new(refusal));
     }
 
     /// How far its clock is ahead of the gateway's.
@@ -259,6 +274,25 @@ impl Store for FaultyStore {
     fn config_version(&self) -> BoxFuture<'_, Result<ConfigVersion, StoreError>> {
         self.checks.fetch_add(1, Ordering::SeqCst);
         self.faulty(self.inner.config_version())
+    }
+}
+
+impl UsageStore for FaultyStore {
+    fn add_usage<'a>(&'a self, row: &'a UsageRow) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.usage_writes.fetch_add(1, Ordering::SeqCst);
+        if let Some(error) = self.refused_usage.lock().unwrap().as_ref().and_then(|refuse| refuse(row)) {
+            return Box::pin(ready(Err(error)));
+        }
+        let added: BoxFuture<'a, _> = Box::pin(async move { self.inner.add_usage(row).await });
+        self.faulty(added)
+    }
+
+    fn usage(&self, day: Day) -> BoxFuture<'_, Result<Vec<UsageRow>, StoreError>> {
+        self.inner.usage(day)
+    }
+
+    fn last_used(&self) -> BoxFuture<'_, Result<Vec<(ApiKeyId, u64)>, StoreError>> {
+        self.inner.last_used()
     }
 }
 
