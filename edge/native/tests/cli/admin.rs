@@ -232,6 +232,7 @@ fn a_provider_that_is_deleted_finishes_what_it_has_begun() {
     chats.hold();
     let mut stream = gateway.chat(gateway.first_key(), "m");
     stream.read_until("first");
+    chats.hold_no_more();
     assert_eq!(admin.call("DELETE", "/admin/providers/up", None).status, 204);
     eventually("nobody else is served", || (chat_status(&gateway) == 404).then_some(()));
     chats.release();
