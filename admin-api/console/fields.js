@@ -279,14 +279,16 @@ function secret(field) {
 }
 
 function text(field) {
-  if (field.schema.maxLength > 200 || field.name === "description") {
-    const control = h("textarea", { rows: 2 }, field.value);
-    return single(field, control, () => control.value || undefined);
-  }
-  const control = input(field, {});
-  return single(field, control, () => control.value || undefined, {
-    hint: join(field.schema.description, unless(field.schema.default, "if not set")),
-  });
+  const { name, schema, value } = field;
+  const isLong = name === "description";
+  const control = isLong ? h("textarea", { rows: 2 }, value) : input(field, {});
+  const example = schema.examples?.[0] ?? schema.example;
+  const hint = join(
+    schema.description,
+    unless(schema.default, "if not set"),
+    example && `For example ${example}`,
+  );
+  return single(field, control, () => control.value || undefined, { hint });
 }
 
 /** Whatever has no form of its own. What is no JSON is sent as text, so that the API says what it takes. */
@@ -315,4 +317,5 @@ function input(field, attributes) {
 }
 
 const join = (...texts) => texts.filter(Boolean).join(" ") || undefined;
-const unless = (value, text) => (value === undefined || value === null ? null : `${value} ${text}.`);
+const unless = (value, text) =>
+  value === undefined || value === null || value === "" ? null : `${value} ${text}.`;

@@ -133,10 +133,11 @@ async function show() {
     content = await page(console_, ...parts);
   } catch (error) {
     if (signal.aborted || !console_) return;
+    const section = SECTIONS.find(([name]) => name === path)?.[1];
     content = [
-      h("h1", { tabindex: -1 }, "Not shown"),
+      h("h1", { tabindex: -1 }, section ?? "Not shown"),
       problem(error),
-      h("p", null, h("a", { href: "#/providers" }, "Back to the providers")),
+      h("p", null, h("button", { type: "button", click: show }, "Try again")),
     ];
   } finally {
     if (!signal.aborted) main.removeAttribute("aria-busy");

@@ -61,7 +61,7 @@ const ASSETS: &[Asset] = assets![
 ];
 
 /// `GET /console`, `/console/*` and `/openapi`. The last shows `/openapi.json`, which is served by others.
-pub fn console_routes() -> Router {
+pub(crate) fn console_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/console", get(|headers: HeaderMap| async move { page("index.html", &headers) }))
         .route("/console/", get(|headers: HeaderMap| async move { page("index.html", &headers) }))

@@ -79,6 +79,12 @@ pub(crate) struct Logged {
     pub(crate) cause: Option<String>,
 }
 
+/// Why an answer with a status of 500 or more is one, where that is known: what is logged, and not told to whoever asked.
+/// For a program that runs the router for the very person whose store it is.
+pub fn cause_of_failure(answer: &http::Extensions) -> Option<&str> {
+    answer.get::<Logged>()?.cause.as_deref()
+}
+
 impl AdminError {
     /// One violation.
     pub(crate) fn invalid(pointer: impl Into<String>, message: impl Into<String>) -> Self {

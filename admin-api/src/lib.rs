@@ -6,6 +6,7 @@
 
 mod actor;
 mod answer;
+mod audit;
 mod auth;
 mod body;
 mod change;
@@ -28,10 +29,12 @@ mod secrets;
 mod service;
 #[cfg(test)]
 mod testing;
+mod usage;
 mod whoami;
 
 pub use actor::{Actor, Role};
 pub use auth::{Algorithm, AuthError, Authenticator, JwksSource, TokenRules, mint};
-pub use console::console_routes;
 pub use engine::{Engine, FetchError, RunnerInfo};
+pub use error::cause_of_failure;
+pub use providers::provider_body;
 pub use service::{AdminParts, local_router, router};

@@ -13,7 +13,7 @@ async fn answer(method: Method, path: &str, if_none_match: Option<&str>) -> Resp
     if let Some(tags) = if_none_match {
         request = request.header(IF_NONE_MATCH, tags);
     }
-    console_routes().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    console_routes().with_state(()).oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
 }
 
 async fn text(response: Response) -> String {

@@ -33,10 +33,10 @@ pub struct EmbeddedGateway {
     host: Arc<NativeHost>,
     /// Providers besides the stored ones.
     given: Vec<Provider>,
-    /// Where stored providers may lead.
-    upstream_hosts: UpstreamHosts,
     /// Asks the runners' nodes, until the gateway is closed.
     _watch: Option<AbortOnDrop>,
+    /// Where stored providers may lead.
+    upstream_hosts: UpstreamHosts,
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -162,9 +162,14 @@ impl EmbeddedGateway {
             master_keys,
             host,
             given: providers,
-            upstream_hosts,
             _watch: watch,
+            upstream_hosts,
         })
+    }
+
+    /// The store that it serves from.
+    pub(crate) fn opened_store(&self) -> &OpenedStore {
+        &self.store
     }
 
     pub fn gateway(&self) -> &Gateway {

@@ -17,9 +17,13 @@ const SCREENSHOTS = join(import.meta.dirname, "../screenshots");
 
 const CHROMIUM =
   process.env.DYAD_CHROMIUM ??
-  execFileSync("sh", ["-c", "command -v chromium || command -v chromium-browser || command -v google-chrome"], {
-    encoding: "utf8",
-  }).trim();
+  execFileSync(
+    "sh",
+    ["-c", "command -v chromium || command -v chromium-browser || command -v google-chrome"],
+    {
+      encoding: "utf8",
+    },
+  ).trim();
 
 export const launch = () => chromium.launch({ executablePath: CHROMIUM });
 
@@ -67,7 +71,11 @@ export async function screenshot(page, name) {
 export async function assertAccessible(page, where) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => globalThis.axe.run(document));
-  const told = violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map(({ html }) => html) }));
+  const told = violations.map(({ id, impact, nodes }) => ({
+    id,
+    impact,
+    nodes: nodes.map(({ html }) => html),
+  }));
   assert.deepEqual(told, [], `${where} is not accessible`);
 }
 

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 
-const BINARY = process.env.DYAD_GATEWAY_BIN ?? join(import.meta.dirname, "../../../target/debug/dyad-gateway");
+const BINARY =
+  process.env.DYAD_GATEWAY_BIN ?? join(import.meta.dirname, "../../../target/debug/dyad-gateway");
 const START_MS = 30_000;
 const STOP_MS = 10_000;
 /** Nothing of the surroundings but what a program needs to run. */
@@ -37,7 +38,9 @@ export async function startGateway() {
     const ready = await Promise.race([
       readyEvent(child),
       ended.then(async (code) => {
-        throw new Error(`the gateway ended with ${code} before it was ready:\n${await readFile(log, "utf8")}`);
+        throw new Error(
+          `the gateway ended with ${code} before it was ready:\n${await readFile(log, "utf8")}`,
+        );
       }),
       tooLate(START_MS, "the gateway was not ready in time"),
     ]);
@@ -71,6 +74,19 @@ function tooLate(ms, message) {
   return new Promise((_, reject) => setTimeout(() => reject(new Error(message)), ms).unref());
 }
 
+/** A request to the administration API; throws if it is refused. */
+export async function administrate(url, token, method, path, body) {
+  const response = await fetch(`${url}/admin${path}`, {
+    method,
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    body: body && JSON.stringify(body),
+    signal: AbortSignal.timeout(START_MS),
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${text}`);
+  return text && JSON.parse(text);
+}
+
 /** A chat with an API key; answers `{status, body}`. */
 export async function chat(url, key, model) {
   const response = await fetch(`${url}/v1/chat/completions`, {
@@ -88,7 +104,8 @@ export async function eventually(ms, ask, wanted) {
   for (;;) {
     const answer = await ask();
     if (wanted(answer)) return answer;
-    if (Date.now() > until) throw new Error(`not within ${ms} ms; the last answer was ${JSON.stringify(answer)}`);
+    if (Date.now() > until)
+      throw new Error(`not within ${ms} ms; the last answer was ${JSON.stringify(answer)}`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }

@@ -3,7 +3,16 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { assertAccessible, fillProvider, heading, launch, openTab, screenshot, section, signIn } from "./browser.mjs";
+import {
+  assertAccessible,
+  fillProvider,
+  heading,
+  launch,
+  openTab,
+  screenshot,
+  section,
+  signIn,
+} from "./browser.mjs";
 import { chat, eventually, startGateway } from "./gateway.mjs";
 import { startUpstream } from "./upstream.mjs";
 
@@ -25,7 +34,8 @@ after(async () => {
   await browser?.close();
   upstream?.stop();
   const log = await gateway?.stop();
-  for (const secret of [FIRST_KEY, SECOND_KEY, apiKey]) assert(!log?.includes(secret), "a secret is in the log");
+  for (const secret of [FIRST_KEY, SECOND_KEY, apiKey])
+    assert(!log?.includes(secret), "a secret is in the log");
 });
 
 test("signs in with a token, which is in no address and no cookie", async () => {
@@ -49,7 +59,12 @@ test("adds a provider; a mistake is shown beside its field", async () => {
   await page.getByRole("link", { name: "local" }).click();
   await heading(page, "Add a provider: local");
   await assertAccessible(page, "the form");
-  await fillProvider(page, { name: "House <b>model</b>", baseUrl: "ftp://nowhere", model: "small", key: FIRST_KEY });
+  await fillProvider(page, {
+    name: "House <b>model</b>",
+    baseUrl: "ftp://nowhere",
+    model: "small",
+    key: FIRST_KEY,
+  });
   await page.getByLabel("Rank").fill("first");
   await page.getByRole("button", { name: "Add", exact: true }).click();
   const alert = page.getByRole("alert");
@@ -61,7 +76,10 @@ test("adds a provider; a mistake is shown beside its field", async () => {
   await screenshot(page, "violations");
   await assertAccessible(page, "the form with violations");
   await alert.getByRole("link", { name: "Base URL" }).click();
-  assert(await baseUrl.evaluate((element) => element === document.activeElement), "the link leads to its field");
+  assert(
+    await baseUrl.evaluate((element) => element === document.activeElement),
+    "the link leads to its field",
+  );
 
   await baseUrl.fill(upstream.url);
   await page.getByLabel("Rank").fill("5");
@@ -105,13 +123,19 @@ test("creates a key, which is shown once, and chats with it", async () => {
   assert(!(await page.content()).includes(apiKey), "the key is shown once");
   await page.getByText("600 requests per minute").waitFor();
 
-  const answer = await eventually(CHANGE_MS, () => chat(gateway.url, apiKey, "small"), ({ status }) => status === 200);
+  const answer = await eventually(
+    CHANGE_MS,
+    () => chat(gateway.url, apiKey, "small"),
+    ({ status }) => status === 200,
+  );
   assert.equal(answer.body.choices[0].message.content, "Hello from upstream.");
 });
 
 test("explains what would become of a request", async () => {
   await section(page, "Explain");
-  await page.getByLabel("Request", { exact: true }).fill(JSON.stringify({ model: "small", messages: [{ role: "user", content: "Hi" }] }));
+  await page
+    .getByLabel("Request", { exact: true })
+    .fill(JSON.stringify({ model: "small", messages: [{ role: "user", content: "Hi" }] }));
   await page.getByLabel("As the key").selectOption({ index: 1 });
   await page.getByRole("button", { name: "Explain" }).click();
   await page.getByText("It would be answered.").waitFor();
@@ -146,10 +170,18 @@ test("rotates the credential; one that is not taken changes nothing", async () =
 test("disables and enables it", async () => {
   await page.getByRole("button", { name: "Disable" }).click();
   await page.getByRole("button", { name: "Enable" }).waitFor();
-  await eventually(CHANGE_MS, () => chat(gateway.url, apiKey, "small"), ({ status }) => status === 404);
+  await eventually(
+    CHANGE_MS,
+    () => chat(gateway.url, apiKey, "small"),
+    ({ status }) => status === 404,
+  );
   await page.getByRole("button", { name: "Enable" }).click();
   await page.getByRole("button", { name: "Disable" }).waitFor();
-  await eventually(CHANGE_MS, () => chat(gateway.url, apiKey, "small"), ({ status }) => status === 200);
+  await eventually(
+    CHANGE_MS,
+    () => chat(gateway.url, apiKey, "small"),
+    ({ status }) => status === 200,
+  );
 });
 
 test("hears that somebody else changed it, and loads the new state", async () => {
@@ -161,7 +193,7 @@ test("hears that somebody else changed it, and loads the new state", async () =>
   await other.getByRole("link", { name: "Edit" }).click();
   await other.getByLabel("Description").fill("changed by another");
   await other.getByRole("button", { name: "Save" }).click();
-  await other.getByText("changed by another").waitFor();
+  await other.getByText("changed by another", { exact: true }).waitFor();
   other.quiet();
   await other.context().close();
 
@@ -170,7 +202,9 @@ test("hears that somebody else changed it, and loads the new state", async () =>
   await page.getByText("Somebody else has changed this").waitFor();
   assert.equal(await page.getByLabel("Description").inputValue(), "changed by me", "what was entered stays");
   await page.getByRole("button", { name: "Load the new state" }).click();
-  await page.waitForFunction(() => document.querySelector("[name=description]")?.value === "changed by another");
+  await page.waitForFunction(
+    () => document.querySelector("[name=description]")?.value === "changed by another",
+  );
 });
 
 test("revokes the key, which is refused from then on", async () => {
@@ -180,19 +214,36 @@ test("revokes the key, which is refused from then on", async () => {
   const dialog = page.getByRole("dialog", { name: "Revoke first day?" });
   await dialog.getByRole("button", { name: "Revoke", exact: true }).click();
   await page.locator("main").getByText("revoked", { exact: true }).waitFor();
-  assert.equal(await page.getByRole("button", { name: "Rotate" }).count(), 0, "what would be refused is not offered");
-  await eventually(CHANGE_MS, () => chat(gateway.url, apiKey, "small"), ({ status }) => status === 401);
+  assert.equal(
+    await page.getByRole("button", { name: "Rotate" }).count(),
+    0,
+    "what would be refused is not offered",
+  );
+  await eventually(
+    CHANGE_MS,
+    () => chat(gateway.url, apiKey, "small"),
+    ({ status }) => status === 401,
+  );
 });
 
 test("sees all of it in the audit log, whose chain is whole", async () => {
   await section(page, "Audit");
-  for (const change of ["create provider/house", "rotate provider/house", "update provider/house", "create key/", "revoke key/"]) {
+  for (const change of [
+    "create provider/house",
+    "rotate provider/house",
+    "update provider/house",
+    "create key/",
+    "revoke key/",
+  ]) {
     const [action, object] = change.split(" ");
     const entry = page.locator("summary").filter({ hasText: action }).filter({ hasText: object }).first();
     await entry.waitFor();
     assert.match(await entry.innerText(), /by admin@example\.com/);
   }
-  const rotated = page.locator("details").filter({ has: page.locator("summary", { hasText: "rotate" }) }).first();
+  const rotated = page
+    .locator("details")
+    .filter({ has: page.locator("summary", { hasText: "rotate" }) })
+    .first();
   await rotated.locator("summary").click();
   await rotated.getByText("before:").first().waitFor();
   await page.getByRole("button", { name: "Verify the chain" }).click();
@@ -257,5 +308,9 @@ async function toProvider() {
 /** What a screen reader reads after the field's name. */
 const describedBy = (field) =>
   field.evaluate((element) =>
-    element.getAttribute("aria-describedby").split(" ").map((id) => document.getElementById(id).textContent).join(" "),
+    element
+      .getAttribute("aria-describedby")
+      .split(" ")
+      .map((id) => document.getElementById(id).textContent)
+      .join(" "),
   );

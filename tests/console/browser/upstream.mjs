@@ -15,10 +15,15 @@ export async function startUpstream(keys) {
     const send = (status, body) =>
       response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
     if (!keys.has(key)) {
-      return send(401, { error: { message: "Incorrect API key", type: "invalid_request_error", code: "invalid_api_key" } });
+      return send(401, {
+        error: { message: "Incorrect API key", type: "invalid_request_error", code: "invalid_api_key" },
+      });
     }
     if (request.url.endsWith("/models")) {
-      return send(200, { object: "list", data: [{ id: "small", object: "model", created: 1, owned_by: "us" }] });
+      return send(200, {
+        object: "list",
+        data: [{ id: "small", object: "model", created: 1, owned_by: "us" }],
+      });
     }
     const { model, stream } = JSON.parse(Buffer.concat(chunks).toString());
     const base = { id: "chatcmpl-1", created: 1, model };
@@ -28,8 +33,13 @@ export async function startUpstream(keys) {
       return send(200, { ...base, object: "chat.completion", choices, usage: USAGE });
     }
     response.writeHead(200, { "content-type": "text/event-stream" });
-    const chunk = (fields) => response.write(`data: ${JSON.stringify({ ...base, object: "chat.completion.chunk", ...fields })}\n\n`);
-    chunk({ choices: [{ index: 0, delta: { role: "assistant", content: "Hello from upstream." }, finish_reason: null }] });
+    const chunk = (fields) =>
+      response.write(`data: ${JSON.stringify({ ...base, object: "chat.completion.chunk", ...fields })}\n\n`);
+    chunk({
+      choices: [
+        { index: 0, delta: { role: "assistant", content: "Hello from upstream." }, finish_reason: null },
+      ],
+    });
     chunk({ choices: [{ index: 0, delta: {}, finish_reason: "stop" }] });
     chunk({ choices: [], usage: USAGE });
     response.end("data: [DONE]\n\n");
