@@ -1,5 +1,7 @@
 //! The whole router on a memory store, and a gateway of which every answer is made up.
 
+mod robustness;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
