@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use catalog::CredentialRef;
 use clap::{Args, Subcommand};
+use edge_host::variables;
 use serde_json::{Value, json};
 
 use super::api_client::{Api, ApiArgs, Call, MAX_LISTED, Needs};
@@ -12,7 +13,7 @@ use super::{CommonArgs, Failure, StoreArgs, block_on};
 use crate::data_dir::DataDir;
 use crate::master_keys::add_key;
 use crate::output::{Output, count};
-use crate::store_location::{MASTER_KEYS, MASTER_KEYS_FILE, StoreLocation, locate_for};
+use crate::store_location::{MASTER_KEYS_FILE, StoreLocation, locate_for};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecretsCommand {
@@ -156,7 +157,8 @@ fn file_of_store(args: &NewKeyArgs) -> Result<PathBuf, Failure> {
             "the master keys are in the variable {name}, which cannot be changed from here"
         ))),
         StoreLocation::DynamoDb { .. } => Err(no_file(&format!(
-            "neither {MASTER_KEYS_FILE} nor {MASTER_KEYS} nor [store] master_keys says where the master keys are"
+            "neither {MASTER_KEYS_FILE} nor {} nor [store] master_keys says where the master keys are",
+            variables::MASTER_KEYS
         ))),
     }
 }

@@ -1,5 +1,6 @@
 //! The binary as people and programs use it: what it prints, how it exits, and what it serves meanwhile.
 
+mod admin;
 mod aws_credentials;
 mod ca;
 mod clis;

@@ -6,8 +6,8 @@ use admin_api::{Actor, AdminParts, Engine, FetchError, RunnerInfo, local_router}
 use axum::Router;
 use bytes::Bytes;
 use catalog::{
-    ApiKeyHasher, ApiKeyRecord, BoxFuture, CheckReport, Explanation, Failure as CheckFailure, Health,
-    Provider, ProviderSlug, Secret, Store as _, TestReport, TestRequest, UpstreamHosts,
+    ApiKeyHasher, ApiKeyRecord, BoxFuture, CheckReport, CredentialRef, Explanation, Failure as CheckFailure,
+    Health, Provider, ProviderSlug, Secret, Store as _, TestReport, TestRequest, UpstreamHosts,
 };
 use edge_host::variables;
 use url::Url;
@@ -152,6 +152,11 @@ const NO_GATEWAY: &str = "there is no gateway in this process";
 impl Engine for NoGateway {
     fn given(&self) -> Vec<Provider> {
         Vec::new()
+    }
+
+    /// The gateway that serves may read what this command may not.
+    fn unreadable(&self, _: &CredentialRef) -> Option<String> {
+        None
     }
 
     fn test(&self, test: TestRequest) -> BoxFuture<'_, TestReport> {
