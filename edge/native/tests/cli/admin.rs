@@ -260,9 +260,21 @@ fn a_credential_is_rotated_while_a_stream_runs() {
     chats.release();
     let ended = stream.finish();
     assert!(ended.body.contains("[DONE]"), "{}", ended.body);
+    let audit = admin.call("GET", "/admin/audit", None).body.to_string();
+    assert!(audit.contains("\"rotate\""), "{audit}");
+    let providers = admin.call("GET", "/admin/providers", None).body.to_string();
     let log = gateway.stop();
+    let files = std::fs::read_dir(place.data_dir()).unwrap();
+    let kept: Vec<u8> = files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+    assert!(!kept.is_empty());
     for secret in ["sk-old", "sk-new", "sk-bad"] {
-        assert!(!log.contains(secret), "{log}");
+        for (place, shown) in [("log", &log), ("audit", &audit), ("answers", &providers)] {
+            assert!(!shown.contains(secret), "{place}: {shown}");
+        }
+        assert!(
+            !kept.windows(secret.len()).any(|part| part == secret.as_bytes()),
+            "{secret} is in the store"
+        );
     }
 }
 
