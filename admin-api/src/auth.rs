@@ -1,5 +1,6 @@
 //! Tokens of administrators: JWT (RFC 7519), signed in a way that the configuration pins and no token chooses.
 
+mod jwks;
 mod key;
 
 use std::collections::HashSet;
@@ -11,13 +12,16 @@ use http::header::AUTHORIZATION;
 use jwt_simple::JWTError;
 use jwt_simple::claims::{Audiences, Claims, JWTClaims};
 use jwt_simple::common::VerificationOptions;
-use jwt_simple::prelude::{MACLike as _, UnixTimeStamp};
+use jwt_simple::prelude::{MACLike as _, Token, UnixTimeStamp};
 use serde_json::{Map, Value};
 
 use crate::actor::{Actor, Role};
 use crate::engine::Engine;
 use crate::error::AdminError;
+use jwks::{KeySet, NoKeySet};
 use key::VerifyingKey;
+
+pub use jwks::JwksSource;
 
 /// Longest token; longer ones are refused before anything of them is read.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -89,6 +93,8 @@ pub enum AuthError {
         "this is a key file, not a secret: choose the algorithm that the key is for, and give it as a public key"
     )]
     KeyAsSecret,
+    #[error("the URL of a JWKS must be https, or http on this machine")]
+    JwksUrl,
     #[error("HS256 has a secret and no public key")]
     SecretAlgorithm,
     #[error("it is no public key for {algorithm}: {reason}")]
@@ -97,19 +103,30 @@ pub enum AuthError {
 
 /// Tells from a request's token who sent it.
 pub struct Authenticator {
-    key: VerifyingKey,
+    keys: Keys,
     rules: TokenRules,
+}
+
+enum Keys {
+    One(VerifyingKey),
+    Set(KeySet),
 }
 
 impl Authenticator {
     /// Tokens that [`mint`] made, or somebody else who has the secret.
     pub fn hs256(secret: &Secret, rules: TokenRules) -> Result<Self, AuthError> {
-        Ok(Self { key: VerifyingKey::secret(secret)?, rules })
+        Ok(Self { keys: Keys::One(VerifyingKey::secret(secret)?), rules })
     }
 
     /// `key` is a public key in PEM (SPKI) or as a JWK.
     pub fn public_key(algorithm: Algorithm, key: &str, rules: TokenRules) -> Result<Self, AuthError> {
-        Ok(Self { key: VerifyingKey::public(algorithm, key)?, rules })
+        Ok(Self { keys: Keys::One(VerifyingKey::public(algorithm, key)?), rules })
+    }
+
+    /// Keys that somebody else publishes. They are read at the first token, and again every ten minutes or when a token
+    /// names one that is not among them.
+    pub fn jwks(algorithm: Algorithm, source: JwksSource, rules: TokenRules) -> Result<Self, AuthError> {
+        Ok(Self { keys: Keys::Set(KeySet::new(algorithm, source)?), rules })
     }
 
     pub(crate) async fn authenticate(
@@ -118,9 +135,23 @@ impl Authenticator {
         engine: &dyn Engine,
     ) -> Result<Actor, AdminError> {
         let token = bearer(headers)?;
-        let now_ms = engine.unix_ms();
-        let claims = self.key.verify(token, self.options(now_ms)).map_err(|error| refused(&error))?;
-        self.actor(claims)
+        let options = self.options(engine.unix_ms());
+        let claims = match &self.keys {
+            Keys::One(key) => key.verify(token, options),
+            Keys::Set(set) => {
+                let header = Token::decode_metadata(token).map_err(|error| refused(&error))?;
+                let set = set.current(header.key_id(), engine).await.map_err(|NoKeySet| {
+                    AdminError::Unavailable(
+                        "the keys that tokens are checked with cannot be had; try again".to_owned(),
+                    )
+                })?;
+                let key = set.find(header.key_id()).ok_or_else(|| {
+                    AdminError::InvalidToken("it is signed with a key that is not known here".to_owned())
+                })?;
+                key.verify(token, options)
+            }
+        };
+        self.actor(claims.map_err(|error| refused(&error))?)
     }
 
     fn options(&self, now_ms: u64) -> VerificationOptions {
@@ -181,6 +212,9 @@ fn bearer(headers: &HeaderMap) -> Result<&str, AdminError> {
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() {
         return Err(AdminError::MissingToken);
     }
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(AdminError::InvalidToken("it is too long".to_owned()));
+    }
     Ok(token)
 }
 
@@ -198,7 +232,6 @@ fn refused(error: &jwt_simple::Error) -> AdminError {
         Some(JWTError::AlgorithmMismatch) => {
             "it is signed with another algorithm than the one that is configured here"
         }
-        Some(JWTError::TokenTooLong | JWTError::HeaderTooLarge) => "it is too long",
         _ => "it is no JWT that is signed with a key that is known here",
     };
     AdminError::InvalidToken(why.to_owned())
@@ -238,3 +271,6 @@ impl TokenRules {
         Ok(Secret::new(token))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,16 +7,14 @@ use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
-use utoipa::ToSchema;
 
 use crate::Role;
 
 /// One violated rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Detail {
     /// Where: a JSON pointer (RFC 6901) into the body, or `/NAME` of a query parameter or header. Empty where all of it
     /// is meant.
-    #[schema(example = "/adapterConfig/baseUrl")]
     pub(crate) pointer: String,
     /// What is wrong and what to do about it.
     pub(crate) message: String,
@@ -79,6 +77,12 @@ pub(crate) enum AdminError {
 pub(crate) struct Logged {
     pub(crate) code: &'static str,
     pub(crate) cause: Option<String>,
+}
+
+/// Why an answer with a status of 500 or more is one, where that is known: what is logged, and not told to whoever asked.
+/// For a program that runs the router for the very person whose store it is.
+pub fn cause_of_failure(answer: &http::Extensions) -> Option<&str> {
+    answer.get::<Logged>()?.cause.as_deref()
 }
 
 impl AdminError {

@@ -6,9 +6,11 @@
 
 mod actor;
 mod answer;
+mod audit;
 mod auth;
 mod body;
 mod change;
+mod console;
 mod credentials;
 mod engine;
 mod error;
@@ -27,9 +29,12 @@ mod secrets;
 mod service;
 #[cfg(test)]
 mod testing;
+mod usage;
 mod whoami;
 
 pub use actor::{Actor, Role};
-pub use auth::{Algorithm, AuthError, Authenticator, TokenRules, mint};
+pub use auth::{Algorithm, AuthError, Authenticator, JwksSource, TokenRules, mint};
 pub use engine::{Engine, FetchError, RunnerInfo};
+pub use error::cause_of_failure;
+pub use providers::provider_body;
 pub use service::{AdminParts, local_router, router};

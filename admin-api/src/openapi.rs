@@ -1,6 +1,6 @@
 //! The OpenAPI 3.1 document, made from the handlers. What all routes have in common (the errors, the token, idempotency
-//! keys) is said here once, and put to every route that it holds for. The routes of the gateway itself are described in
-//! `openapi/v1.json`.
+//! keys) is put to every route that it holds for. `openapi/common.json` describes it, and the gateway's own routes, which
+//! are not served here.
 
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -36,29 +36,20 @@ impl Document {
     /// `routes` is what the router has.
     pub(crate) fn new(routes: &OpenApi) -> Self {
         let mut document = serde_json::to_value(routes).expect("it has string keys and finite numbers alone");
-        let gateway: Value = serde_json::from_str(include_str!("openapi/v1.json")).expect("a test reads it");
         for path in members(&mut document["paths"]).values_mut() {
             for (method, operation) in members(path) {
                 complete(method, operation);
             }
         }
-        for part in ["/paths", "/components/schemas", "/components/responses", "/components/parameters"] {
-            let pointer: Vec<&str> = part.split('/').skip(1).collect();
-            let mut place = &mut document;
-            for name in pointer {
-                place = &mut place[name];
-            }
-            if place.is_null() {
-                *place = json!({});
-            }
-            let more = gateway.pointer(part).and_then(Value::as_object).cloned().unwrap_or_default();
-            members(place).extend(more);
+        let common = serde_json::from_str(include_str!("openapi/common.json"));
+        let mut common: Value = common.expect("it is part of the program, and every test reads it");
+        common["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
+        document["info"] = common["info"].take();
+        document["tags"] = common["tags"].take();
+        members(&mut document["paths"]).append(members(&mut common["paths"]));
+        for (part, more) in members(&mut common["components"]) {
+            members(&mut document["components"][part]).append(members(more));
         }
-        document["openapi"] = json!("3.1.0");
-        document["info"] = gateway["info"].clone();
-        document["info"]["version"] = json!(env!("CARGO_PKG_VERSION"));
-        document["tags"] = gateway["tags"].clone();
-        document["components"]["securitySchemes"] = gateway["components"]["securitySchemes"].clone();
         Self(document.to_string().into())
     }
 
@@ -82,8 +73,13 @@ fn complete(method: &str, operation: &mut Value) {
     let changes = operation[ROLE] == Role::Admin.as_str();
     let parameters: Vec<Value> = operation["parameters"].as_array().cloned().unwrap_or_default();
     let has = |place: &str| parameters.iter().any(|parameter| parameter["in"] == place);
-    let mut errors =
-        vec![("400", "Invalid"), ("401", "NoToken"), ("403", "NotAllowed"), ("503", "Unavailable")];
+    let mut errors = vec![
+        ("400", "Invalid"),
+        ("401", "NoToken"),
+        ("403", "NotAllowed"),
+        ("500", "Internal"),
+        ("503", "Unavailable"),
+    ];
     if has("path") {
         errors.push(("404", "NotFound"));
     }
@@ -140,3 +136,6 @@ pub(crate) struct IfMatchParam {
     #[param(rename = "if-match", pattern = r#"^(\*|"[0-9]{1,19}")$"#, example = "*")]
     if_match: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 mod known;
 pub(crate) mod parse;
 mod rotate;
+mod schema;
 mod test;
 mod view;
 mod wire;
@@ -36,6 +37,12 @@ use wire::{ProviderInput, ProviderPatch};
 pub(crate) use rotate::__path_rotate_credential;
 pub(crate) use test::__path_test_provider;
 
+/// The body that creates this provider, or replaces one: for programs that have it in another form. Nothing of its
+/// credential is in it.
+pub fn provider_body(provider: &catalog::Provider) -> Value {
+    serde_json::to_value(ProviderInput::of(provider)).expect("all of its members have names")
+}
+
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "the schema of what `Named` reads")]
@@ -61,6 +68,14 @@ struct DryRun {
     reachable: CheckView,
     /// What may not be meant so.
     warnings: Vec<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the schema of what the handlers answer")]
+enum ProviderOrDryRun {
+    Provider(Box<ProviderView>),
+    DryRun(DryRun),
 }
 
 /// Which providers a list is to have.
@@ -185,6 +200,7 @@ pub(crate) async fn create_provider(
     let mut race = Race::new(IfMatch::Any);
     loop {
         let known = Known::read(&admin).await?;
+        known.check_readable(slug.as_str())?;
         if known.has_stored(slug) {
             return Err(AdminError::AlreadyExists(format!("a provider with the slug {slug}")));
         }
@@ -214,7 +230,7 @@ pub(crate) async fn create_provider(
     put, path = "/admin/providers/{id}", tag = "providers",
     params(ProviderParam, DryRunParam, crate::openapi::IfMatchParam),
     request_body = ProviderInput,
-    responses((status = 200, description = "As it is now; with `dryRun` as `POST /admin/providers`", body = ProviderView)),
+    responses((status = 200, description = "As it is now; with `dryRun`: it could be stored", body = ProviderOrDryRun)),
 )]
 pub(crate) async fn replace_provider(
     State(admin): State<Arc<Admin>>,
@@ -243,7 +259,7 @@ pub(crate) async fn replace_provider(
     patch, path = "/admin/providers/{id}", tag = "providers",
     params(ProviderParam, DryRunParam, crate::openapi::IfMatchParam),
     request_body(content((ProviderPatch = "application/json"), (ProviderPatch = "application/merge-patch+json"))),
-    responses((status = 200, description = "As it is now; with `dryRun` as `POST /admin/providers`", body = ProviderView)),
+    responses((status = 200, description = "As it is now; with `dryRun`: it could be stored", body = ProviderOrDryRun)),
 )]
 pub(crate) async fn patch_provider(
     State(admin): State<Arc<Admin>>,

@@ -19,6 +19,7 @@ const TRIES: usize = 5;
 /// What became of the sealed values: a provider may have two, while a rotated credential is kept.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the name of the member on the wire")]
 pub(crate) struct Rewrapped {
     /// Under which they are sealed now.
     active_key_id: String,

@@ -8,16 +8,18 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, get};
 use catalog::{AdminStore, ApiKeyHasher, MasterKeys, UpstreamHosts};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use crate::actor::{Actor, Caller, Role};
 use crate::auth::Authenticator;
 use crate::change::replay_answers;
+use crate::console::console_routes;
 use crate::engine::Engine;
 use crate::error::AdminError;
 use crate::observe::observe;
-use crate::{explain, keys, openapi, providers, runners, secrets, whoami};
+use crate::{audit, explain, keys, openapi, providers, runners, secrets, usage, whoami};
 
 /// What the API works with.
 pub struct AdminParts {
@@ -34,7 +36,11 @@ pub struct AdminParts {
 pub(crate) struct Admin {
     pub(crate) parts: AdminParts,
     access: Access,
+    long_reads: Semaphore,
 }
+
+/// Requests that read much of the store, at once; others wait, and go when their client does.
+const LONG_READS: usize = 2;
 
 /// How it is known who asks.
 enum Access {
@@ -44,26 +50,34 @@ enum Access {
 }
 
 impl Admin {
+    fn new(parts: AdminParts, access: Access) -> Arc<Self> {
+        Arc::new(Self { parts, access, long_reads: Semaphore::new(LONG_READS) })
+    }
+
+    /// To be held by whoever reads much of the store.
+    pub(crate) async fn long_read(&self) -> SemaphorePermit<'_> {
+        self.long_reads.acquire().await.expect("it is never closed")
+    }
+
     pub(crate) fn now_ms(&self) -> u64 {
         self.parts.engine.unix_ms()
     }
 }
 
-/// Everything under `/admin`, for whoever has a token, and `/openapi.json` for everybody. Any other path is answered as
-/// unknown. It sets no time limit for a request's head and body: that is the server's.
+/// Everything under `/admin`, for whoever has a token, and for everybody `/openapi.json`, its page and the console. Any
+/// other path is answered as unknown. It sets no time limit for a request's head and body: that is the server's.
 pub fn router(parts: AdminParts, authenticator: Authenticator) -> Router {
-    build(Admin { parts, access: Access::Tokens(authenticator) })
+    build(&Admin::new(parts, Access::Tokens(authenticator)))
 }
 
 /// The same routes without tokens: every request is this actor's. For programs that call it in their own process, on
 /// behalf of somebody who may use the store anyhow; never to be served.
 pub fn local_router(parts: AdminParts, actor: Actor) -> Router {
-    build(Admin { parts, access: Access::Local(actor) })
+    build(&Admin::new(parts, Access::Local(actor)))
 }
 
-fn build(admin: Admin) -> Router {
-    let admin = Arc::new(admin);
-    let (routes, document) = all_routes(&admin).split_for_parts();
+fn build(admin: &Arc<Admin>) -> Router {
+    let (routes, document) = all_routes(admin).split_for_parts();
     let document = openapi::Document::new(&document);
     routes
         // Whatever is under /admin and no route is still for those who are known.
@@ -73,10 +87,11 @@ fn build(admin: Admin) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(admin.clone(), authenticate))
         .route("/openapi.json", get(move || std::future::ready(document.answer())))
+        .merge(console_routes())
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_route)
         .layer(from_fn_with_state(admin.clone(), observe))
-        .with_state(admin)
+        .with_state(admin.clone())
 }
 
 /// Every route, each with the role that it needs.
@@ -101,6 +116,9 @@ fn all_routes(admin: &Arc<Admin>) -> OpenApiRouter<Arc<Admin>> {
         .open_to(Role::Viewer, routes!(runners::list_runners))
         .open_to(Role::Admin, routes!(runners::drain_runner))
         .open_to(Role::Viewer, routes!(explain::explain))
+        .open_to(Role::Viewer, routes!(audit::list_audit))
+        .open_to(Role::Viewer, routes!(audit::verify_log))
+        .open_to(Role::Viewer, routes!(usage::show_usage))
         .router
 }
 

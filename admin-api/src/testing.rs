@@ -8,7 +8,7 @@ use axum::Router;
 use bytes::Bytes;
 use catalog::{
     ApiKeyHasher, ApiKeyRecord, BoxFuture, CheckReport, Explanation, Health, KeyRing, MemoryStore, Provider,
-    ProviderSlug, Secret, TestReport, TestRequest,
+    ProviderSlug, Secret, TestReport, TestRequest, UpstreamHosts,
 };
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -45,6 +45,8 @@ pub(crate) struct EngineAnswers {
     pub(crate) fetches: usize,
     /// What was tested, the last.
     pub(crate) tested: Option<TestRequest>,
+    /// What was checked, the last.
+    pub(crate) checked: Option<Provider>,
     /// What was explained, the last: body and key.
     pub(crate) explained: Option<(Vec<u8>, ApiKeyRecord)>,
 }
@@ -62,6 +64,7 @@ impl Default for FakeEngine {
             fetched: Err(FetchError("there is nothing".to_owned())),
             fetches: 0,
             tested: None,
+            checked: None,
             explained: None,
         };
         Self { now_ms: AtomicU64::new(NOW_MS), answers: Mutex::new(answers) }
@@ -94,8 +97,11 @@ impl Engine for FakeEngine {
         }))
     }
 
-    fn check<'a>(&'a self, _: &'a Provider) -> BoxFuture<'a, CheckReport> {
-        ready(self.set(|answers| answers.check.clone()))
+    fn check<'a>(&'a self, provider: &'a Provider) -> BoxFuture<'a, CheckReport> {
+        ready(self.set(|answers| {
+            answers.checked = Some(provider.clone());
+            answers.check.clone()
+        }))
     }
 
     fn health(&self) -> Vec<(ProviderSlug, Health)> {
@@ -188,14 +194,16 @@ impl TestApp {
     fn made(router: impl FnOnce(AdminParts) -> Router) -> Self {
         let (store, engine) = (Arc::new(MemoryStore::default()), Arc::new(FakeEngine::default()));
         let master_key = format!("test:{}", "A".repeat(43));
-        let router = router(AdminParts {
-            store: store.clone(),
-            engine: engine.clone(),
-            master_keys: Arc::new(KeyRing::parse(&master_key).unwrap()),
-            hasher: ApiKeyHasher::new(&Secret::new("the key secret of tests")),
-            upstream_hosts: catalog::UpstreamHosts::default(),
-        });
+        let router = router(parts(store.clone(), engine.clone(), &master_key));
         Self { router, store, engine, token: token("ada", Role::Admin) }
+    }
+
+    /// The same store and gateway with other master keys, as [`KeyRing::parse`] reads them.
+    pub(crate) fn with_master_keys(&self, keys: &str) -> Self {
+        let parts = parts(self.store.clone(), self.engine.clone(), keys);
+        let authenticator = Authenticator::hs256(&Secret::new(TOKEN_SECRET), TokenRules::default()).unwrap();
+        let (store, engine) = (self.store.clone(), self.engine.clone());
+        Self { router: router(parts, authenticator), store, engine, token: self.token.clone() }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -227,6 +235,16 @@ impl TestApp {
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
         Reply { status: parts.status, headers: parts.headers, body, bytes }
+    }
+}
+
+fn parts(store: Arc<MemoryStore>, engine: Arc<FakeEngine>, master_keys: &str) -> AdminParts {
+    AdminParts {
+        store,
+        engine,
+        master_keys: Arc::new(KeyRing::parse(master_keys).unwrap()),
+        hasher: ApiKeyHasher::new(&Secret::new("the key secret of tests")),
+        upstream_hosts: UpstreamHosts::default(),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use catalog::{
-    Adapter, CredentialRef, Health, Provider, ProviderId, ProviderSlug, ProviderStatus, StoredProvider,
-    Versioned,
+    Adapter, CredentialRef, Health, LeftOut, Provider, ProviderId, ProviderSlug, ProviderStatus,
+    StoredProvider, Versioned,
 };
 use url::Url;
 
@@ -19,6 +19,7 @@ const NAMED_MODELS: usize = 5;
 pub(crate) struct Known {
     /// By slug.
     pub(crate) stored: Vec<Versioned<StoredProvider>>,
+    unreadable: Vec<LeftOut>,
     /// A stored one of the same slug hides one of these.
     given: Vec<Provider>,
     statuses: HashMap<ProviderId, ProviderStatus>,
@@ -28,7 +29,7 @@ pub(crate) struct Known {
     now_ms: u64,
 }
 
-/// One of them.
+/// A provider, wherever it comes from.
 #[derive(Clone, Copy)]
 pub(crate) enum OneOf<'a> {
     Stored(&'a Versioned<StoredProvider>),
@@ -47,27 +48,25 @@ impl OneOf<'_> {
 impl Known {
     pub(crate) async fn read(admin: &Admin) -> Result<Self, AdminError> {
         let engine = &admin.parts.engine;
-        let stored = admin.parts.store.config().await?.providers;
+        let snapshot = admin.parts.store.config().await?;
+        for left_out in &snapshot.left_out {
+            tracing::warn!(name = left_out.name, reason = left_out.reason, "a record cannot be read");
+        }
         let statuses = admin.parts.store.statuses().await?.into_iter().collect();
-        let given = engine.given();
-        let has_cli = |provider: &Provider| matches!(provider.adapter, Adapter::SpawnCli(_));
-        let clis = if stored.iter().any(|other| has_cli(&other.value.provider)) || given.iter().any(has_cli) {
-            offered_clis(admin).await
-        } else {
-            Ok(HashSet::new())
-        };
         Ok(Self {
-            stored,
-            given,
+            stored: snapshot.providers,
+            unreadable: snapshot.left_out,
+            given: engine.given(),
             statuses,
             health: engine.health().into_iter().collect(),
-            clis,
+            clis: offered_clis(admin).await,
             now_ms: admin.now_ms(),
         })
     }
 
     /// By id or slug.
     pub(crate) fn find(&self, name: &str) -> Result<OneOf<'_>, AdminError> {
+        self.check_readable(name)?;
         let mut stored = self.stored.iter();
         let is_named = |other: &&Versioned<StoredProvider>| {
             other.value.id.as_str() == name || other.value.provider.slug.as_str() == name
@@ -80,6 +79,18 @@ impl Known {
             // A name may be anything of any length.
             let name: String = name.chars().take(64).collect();
             AdminError::NotFound(format!("provider {name:?}"))
+        })
+    }
+
+    /// A record that cannot be read is there all the same, and in nobody's way but its own.
+    pub(crate) fn check_readable(&self, slug: &str) -> Result<(), AdminError> {
+        let is_it =
+            |left_out: &&LeftOut| left_out.name.rsplit_once('#').is_some_and(|(_, name)| name == slug);
+        self.unreadable.iter().find(is_it).map_or(Ok(()), |left_out| {
+            let reason = &left_out.reason;
+            Err(AdminError::ReadOnly(format!(
+                "the provider {slug} is in the store and cannot be read by this version: {reason}"
+            )))
         })
     }
 
@@ -245,4 +256,28 @@ fn has_sealed_credential(stored: &StoredProvider) -> bool {
 fn origin(provider: &Provider) -> Option<url::Origin> {
     let config = provider.adapter.http()?;
     Url::parse(&config.base_url).ok().map(|url| url.origin())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_not_taken_for_absent() {
+        let known = Known {
+            stored: Vec::new(),
+            unreadable: vec![LeftOut::new("CONFIG/PROVIDER#vendor", "it has schema version 9")],
+            given: Vec::new(),
+            statuses: HashMap::new(),
+            health: HashMap::new(),
+            clis: Ok(HashSet::new()),
+            now_ms: 0,
+        };
+        for refused in [known.find("vendor").err(), known.check_readable("vendor").err()] {
+            let Some(AdminError::ReadOnly(message)) = refused else { panic!("{refused:?}") };
+            assert!(message.contains("schema version 9"), "{message}");
+        }
+        assert!(matches!(known.find("vend").err(), Some(AdminError::NotFound(_))));
+        assert!(known.check_readable("vend").is_ok());
+    }
 }

@@ -32,7 +32,7 @@ pub(crate) enum WrittenCredential {
 /// Members as requests write them, and as the catalog has them.
 type Members = &'static [(&'static str, &'static str)];
 
-const PROVIDER: Members = &[
+pub(super) const PROVIDER: Members = &[
     ("name", "name"),
     ("slug", "slug"),
     ("type", "type"),
@@ -41,25 +41,25 @@ const PROVIDER: Members = &[
     ("rank", "rank"),
     ("models", "models"),
 ];
-const HTTP: Members = &[
+pub(super) const HTTP: Members = &[
     ("baseUrl", "base_url"),
     ("discoverModels", "discover_models"),
     ("forwardHeaders", "forward_headers"),
     ("timeouts", "timeouts"),
 ];
-const SPAWN_CLI: Members = &[
+pub(super) const SPAWN_CLI: Members = &[
     ("cli", "cli"),
     ("modelParameter", "model_parameter"),
     ("parameters", "parameters"),
     ("timeouts", "timeouts"),
 ];
-const TIMEOUTS: Members = &[
+pub(super) const TIMEOUTS: Members = &[
     ("connectMs", "connect_ms"),
     ("firstByteMs", "first_byte_ms"),
     ("idleMs", "idle_ms"),
     ("totalMs", "total_ms"),
 ];
-const MODEL: Members = &[
+pub(super) const MODEL: Members = &[
     ("dyadModelId", "id"),
     ("adapterModelId", "upstream_id"),
     ("maxTokens", "max_tokens"),
@@ -68,9 +68,9 @@ const MODEL: Members = &[
     ("created", "created"),
     ("ownedBy", "owned_by"),
 ];
-const CAPABILITIES: Members =
+pub(super) const CAPABILITIES: Members =
     &[("chat", "chat"), ("embeddings", "embeddings"), ("reasoning", "reasoning"), ("images", "images")];
-const CREDENTIALS: Members = &[("apiKey", "apiKey")];
+pub(super) const CREDENTIALS: Members = &[("apiKey", "apiKey")];
 
 /// Of objects, not of what is written: what answers show beside it.
 const READ_ONLY: &[&str] =
@@ -220,7 +220,7 @@ fn rename(
         match members.iter().find(|(wire, _)| *wire == name) {
             Some((_, own)) => drop(named.insert((*own).to_owned(), value)),
             None => {
-                mistakes.add(format!("{pointer}/{}", pointer_part(&name)), refusal(&name, members, pointer))
+                mistakes.add(format!("{pointer}/{}", pointer_part(&name)), refusal(&name, members, pointer));
             }
         }
     }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use catalog::{Action, Provider, ProviderStatus, Secret, Versioned};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::known::Known;
 use super::parse::{self, WrittenCredential};
 use super::view::{ProviderView, TestView};
-use super::{NotStored, store, test};
+use super::{NotStored, schema, store, test};
 use crate::answer::Answer;
 use crate::body::Body;
 use crate::change::{Change, IfMatch, Race};
@@ -31,15 +31,7 @@ const DEFAULT_OVERLAP_SECONDS: u64 = 60 * 60;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[expect(dead_code, reason = "the schema of what is read below")]
 pub(crate) struct CredentialRotation {
-    /// The upstream's API key, or where the gateway finds it: `env:NAME` or `file:PATH`.
-    #[schema(
-        format = "password",
-        write_only,
-        min_length = 1,
-        max_length = 8_192,
-        pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f-\x9f]+|[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)$",
-        example = "env:OPENAI_API_KEY"
-    )]
+    #[schema(schema_with = schema::api_key)]
     api_key: String,
     /// For how long the one before is still used where the upstream refuses the new one.
     #[schema(minimum = 0, maximum = 604_800, default = 3_600)]
@@ -47,6 +39,15 @@ pub(crate) struct CredentialRotation {
     /// Whether a chat of a few tokens has to succeed with it first.
     #[schema(default = true)]
     test: Option<bool>,
+}
+
+/// What `AdminError::TestFailed` is answered as.
+#[derive(Serialize, ToSchema)]
+struct FailedRotation {
+    /// As of every error; its code is `test_failed`.
+    #[schema(value_type = Object)]
+    error: Value,
+    test: TestView,
 }
 
 /// What a request for a rotation says.
@@ -66,7 +67,7 @@ struct Rotation {
     request_body = CredentialRotation,
     responses(
         (status = 200, description = "The new one is used", body = ProviderView),
-        (status = 422, description = "The new one did not pass its test"),
+        (status = 422, description = "The new one did not pass its test", body = FailedRotation),
     ),
 )]
 pub(crate) async fn rotate_credential(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use catalog::{Provider, ProviderStatus, SealError, TestReport, TestRequest};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -34,6 +34,15 @@ pub(crate) struct NewTest {
     stream: Option<bool>,
 }
 
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the schema of what the handler answers")]
+enum TestOrCheck {
+    Test(TestView),
+    /// With `dryRun`.
+    Check(CheckView),
+}
+
 /// Test a provider
 ///
 /// A real chat of a few tokens, which costs as much; what came of it is kept as the provider's `lastTest`. With `dryRun` it
@@ -43,7 +52,7 @@ pub(crate) struct NewTest {
     post, path = "/admin/providers/{id}/test", tag = "providers",
     params(super::ProviderParam, super::DryRunParam),
     request_body = Option<NewTest>,
-    responses((status = 200, description = "What came of it; with `dryRun` a CheckReport", body = TestView)),
+    responses((status = 200, description = "What came of it", body = TestOrCheck)),
 )]
 pub(crate) async fn test_provider(
     State(admin): State<Arc<Admin>>,

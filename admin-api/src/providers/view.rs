@@ -167,6 +167,7 @@ pub(crate) struct TestView {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = TestTiming)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the members' names")]
 struct TimingView {
     /// The host's name was looked up.
     #[schema(required)]

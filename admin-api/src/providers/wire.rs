@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 
 use catalog::{Adapter, Capabilities, Provider, ProviderKind, TimeoutsMs};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{
-    AdditionalProperties, Array, ArrayBuilder, Object, ObjectBuilder, SchemaType, Type,
-};
+
+use super::schema;
 
 /// The only value of `type` that the schema has.
 macro_rules! kind {
@@ -36,16 +34,14 @@ macro_rules! provider_input {
         #[derive(Debug, Serialize, Deserialize, ToSchema)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         pub(crate) struct $name {
-            /// What people call it.
-            #[schema(min_length = 1, max_length = 100, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$", examples("Vendor (EU)"))]
+            #[schema(schema_with = schema::name)]
             pub(crate) name: String,
             /// Names it in URLs, logs and metrics; cannot be changed. Made from the name if it is not given.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,62}$", examples("vendor-eu"))]
             pub(crate) slug: Option<String>,
-            /// For people.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(max_length = 1_000, default = "", pattern = r"^([^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?)?$")]
+            #[schema(schema_with = schema::description)]
             pub(crate) description: Option<String>,
             /// Whether it serves. One that does not gets no more requests; those under way finish.
             #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,7 +50,7 @@ macro_rules! provider_input {
             /// Where several providers have a model, lower comes first. Of two enabled ones with the same model one must
             /// come first.
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schema(minimum = 0, maximum = 4_294_967_295_u32, default = 100)]
+            #[schema(value_type = Option<u64>, minimum = 0, maximum = 4_294_967_295_u64, default = 100)]
             pub(crate) rank: Option<u32>,
             $($more)*
         }
@@ -66,7 +62,7 @@ provider_input! {
     ProxyProvider {
         #[serde(rename = "type")]
         pub(crate) kind: ProxyType,
-        pub(crate) adapter_config: ProxyConfig,
+        pub(crate) adapter_config: HttpConfig,
         /// Not given: they stay as they are.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(nullable = false)]
@@ -83,7 +79,7 @@ provider_input! {
     LocalProvider {
         #[serde(rename = "type")]
         pub(crate) kind: LocalType,
-        pub(crate) adapter_config: LocalConfig,
+        pub(crate) adapter_config: HttpConfig,
         /// Not given: they stay as they are.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schema(nullable = false)]
@@ -126,28 +122,39 @@ pub(crate) enum ProviderInput {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct ProviderPatch {
-    #[schema(max_length = 100)]
+    #[schema(schema_with = schema::name)]
     pub(crate) name: Option<String>,
-    #[schema(max_length = 1_000)]
+    /// May be repeated, as may `type`; neither can be changed.
+    #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
+    pub(crate) slug: Option<String>,
+    #[serde(rename = "type")]
+    #[schema(nullable = false, pattern = "^(proxy|local|spawn-cli)$")]
+    pub(crate) kind: Option<String>,
+    #[schema(schema_with = schema::description)]
     pub(crate) description: Option<String>,
     pub(crate) enabled: Option<bool>,
-    #[schema(minimum = 0, maximum = 4_294_967_295_u32)]
+    #[schema(value_type = Option<u64>, minimum = 0, maximum = 4_294_967_295_u64)]
     pub(crate) rank: Option<u32>,
     /// As in the provider's schema; any member may be left out.
     #[schema(value_type = Option<Object>)]
     pub(crate) adapter_config: Option<serde_json::Value>,
+    #[schema(nullable = false)]
     pub(crate) credentials: Option<Credentials>,
     #[schema(max_items = 5_000)]
     pub(crate) models: Option<Vec<Model>>,
 }
 
-/// How a proxy is called.
+/// How an upstream that speaks OpenAI's API is called.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct ProxyConfig {
-    /// As a client would paste it, without user, query and fragment; https, but on hosts that the deployment allows by
-    /// name.
-    #[schema(format = "uri", max_length = 2_048, examples("https://api.openai.com/v1"))]
+pub(crate) struct HttpConfig {
+    /// As a client would paste it, without user, query and fragment. A proxy is on the internet and reached over https, but
+    /// where the deployment allows its host by name.
+    #[schema(
+        format = "uri",
+        max_length = 2_048,
+        examples("https://api.openai.com/v1", "http://127.0.0.1:11434/v1")
+    )]
     pub(crate) base_url: String,
     /// Whether models are asked of the upstream (`GET /models`) instead of listed; true if none are listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,26 +162,7 @@ pub(crate) struct ProxyConfig {
     /// Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the
     /// connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = forward_headers_schema)]
-    pub(crate) forward_headers: Option<Vec<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) timeouts: Option<Timeouts>,
-}
-
-/// How a server on this machine or network is called.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct LocalConfig {
-    /// As a client would paste it, without user, query and fragment.
-    #[schema(format = "uri", max_length = 2_048, examples("http://127.0.0.1:11434/v1"))]
-    pub(crate) base_url: String,
-    /// Whether models are asked of the upstream (`GET /models`) instead of listed; true if none are listed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) discover_models: Option<bool>,
-    /// Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the
-    /// connection.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = forward_headers_schema)]
+    #[schema(schema_with = schema::forward_headers)]
     pub(crate) forward_headers: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeouts: Option<Timeouts>,
@@ -193,7 +181,7 @@ pub(crate) struct SpawnCliConfig {
     pub(crate) model_parameter: Option<String>,
     /// Values for further parameters of the CLI, the same for every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = parameters_schema)]
+    #[schema(schema_with = schema::parameters)]
     pub(crate) parameters: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeouts: Option<Timeouts>,
@@ -202,22 +190,23 @@ pub(crate) struct SpawnCliConfig {
 /// How long an upstream may take, in milliseconds.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the unit belongs to the members' names")]
 pub(crate) struct Timeouts {
     /// Until it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 86_400_000, default = 5_000)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000, default = 5_000)]
     pub(crate) connect_ms: Option<u32>,
     /// From the request's last byte to the answer's first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 86_400_000, default = 300_000)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000, default = 300_000)]
     pub(crate) first_byte_ms: Option<u32>,
     /// Between two bytes of an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 86_400_000, default = 120_000)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000, default = 120_000)]
     pub(crate) idle_ms: Option<u32>,
     /// The whole call; not less than `firstByteMs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 86_400_000, default = 3_600_000)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 86_400_000, default = 3_600_000)]
     pub(crate) total_ms: Option<u32>,
 }
 
@@ -225,30 +214,18 @@ pub(crate) struct Timeouts {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Model {
-    /// What clients call it.
-    #[schema(
-        min_length = 1,
-        max_length = 256,
-        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
-        examples("gpt-4o")
-    )]
+    #[schema(schema_with = schema::dyad_model_id)]
     pub(crate) dyad_model_id: String,
-    /// What the upstream calls it; the same if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(
-        min_length = 1,
-        max_length = 256,
-        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
-        examples("gpt-4o-2024-11-20")
-    )]
+    #[schema(schema_with = schema::adapter_model_id)]
     pub(crate) adapter_model_id: Option<String>,
     /// Longest answer, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     pub(crate) max_tokens: Option<u32>,
     /// Prompt and answer together, in tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 4_294_967_295_u32)]
+    #[schema(value_type = Option<u64>, minimum = 1, maximum = 4_294_967_295_u64)]
     pub(crate) context_window: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) capabilities: Option<ModelCapabilities>,
@@ -256,13 +233,8 @@ pub(crate) struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 9_007_199_254_740_992_u64)]
     pub(crate) created: Option<u64>,
-    /// For `owned_by` of the model list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(
-        min_length = 1,
-        max_length = 256,
-        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
-    )]
+    #[schema(schema_with = schema::owned_by)]
     pub(crate) owned_by: Option<String>,
 }
 
@@ -284,17 +256,8 @@ pub(crate) struct ModelCapabilities {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Credentials {
-    /// The upstream's API key, which is sealed before it is stored; or where the gateway finds it: `env:NAME` for an
-    /// environment variable, `file:PATH` for a file. `null`: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(
-        format = "password",
-        write_only,
-        min_length = 1,
-        max_length = 8_192,
-        pattern = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f\x7f-\x9f]+|[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)$",
-        examples("env:OPENAI_API_KEY")
-    )]
+    #[schema(schema_with = schema::api_key_or_null)]
     pub(crate) api_key: Option<String>,
 }
 
@@ -302,40 +265,8 @@ pub(crate) struct Credentials {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum AdapterConfig {
-    Proxy(ProxyConfig),
-    Local(LocalConfig),
+    Http(HttpConfig),
     SpawnCli(SpawnCliConfig),
-}
-
-fn text_schema() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String))
-}
-
-fn forward_headers_schema() -> Array {
-    ArrayBuilder::new()
-        .description(Some(
-            "Further request headers of clients that are passed on, in lower case; none that carry credentials or belong to the connection.",
-        ))
-        .items(text_schema().min_length(Some(1)).pattern(Some("^[!#$%&'*+.^_`|~0-9a-z-]+$")))
-        .max_items(Some(32))
-        .unique_items(true)
-        .examples([json!(["x-title"])])
-        .build()
-}
-
-fn parameters_schema() -> Object {
-    let value = text_schema()
-        .min_length(Some(1))
-        .max_length(Some(256))
-        .pattern(Some(r"^[^-\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"));
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::Object))
-        .description(Some("Values for further parameters of the CLI, the same for every request."))
-        .property_names(Some(text_schema().pattern(Some("^[a-z][a-z0-9_]{0,31}$"))))
-        .additional_properties(Some(AdditionalProperties::RefOr(value.build().into())))
-        .max_properties(Some(32))
-        .examples([json!({"effort": "low"})])
-        .build()
 }
 
 impl ProviderInput {
@@ -346,37 +277,37 @@ impl ProviderInput {
         let description = Some(provider.description.clone());
         let (enabled, rank) = (Some(provider.enabled), Some(provider.rank));
         let models = models_of(provider);
-        match AdapterConfig::of(provider) {
-            AdapterConfig::Proxy(adapter_config) => Self::Proxy(ProxyProvider {
+        match &provider.adapter {
+            Adapter::Proxy(config) => Self::Proxy(ProxyProvider {
                 name,
                 slug,
                 description,
                 enabled,
                 rank,
                 kind: ProxyType::Only,
-                adapter_config,
+                adapter_config: config.into(),
                 credentials: None,
                 models: Some(models),
             }),
-            AdapterConfig::Local(adapter_config) => Self::Local(LocalProvider {
+            Adapter::Local(config) => Self::Local(LocalProvider {
                 name,
                 slug,
                 description,
                 enabled,
                 rank,
                 kind: LocalType::Only,
-                adapter_config,
+                adapter_config: config.into(),
                 credentials: None,
                 models: Some(models),
             }),
-            AdapterConfig::SpawnCli(adapter_config) => Self::SpawnCli(SpawnCliProvider {
+            Adapter::SpawnCli(config) => Self::SpawnCli(SpawnCliProvider {
                 name,
                 slug,
                 description,
                 enabled,
                 rank,
                 kind: SpawnCliType::Only,
-                adapter_config,
+                adapter_config: config.into(),
                 models,
             }),
         }
@@ -399,24 +330,30 @@ pub(crate) fn models_of(provider: &Provider) -> Vec<Model> {
 impl AdapterConfig {
     pub(crate) fn of(provider: &Provider) -> Self {
         match &provider.adapter {
-            Adapter::Proxy(config) => Self::Proxy(ProxyConfig {
-                base_url: config.base_url.clone(),
-                discover_models: Some(config.discover_models),
-                forward_headers: Some(config.forward_headers.clone()),
-                timeouts: Some(config.timeouts.into()),
-            }),
-            Adapter::Local(config) => Self::Local(LocalConfig {
-                base_url: config.base_url.clone(),
-                discover_models: Some(config.discover_models),
-                forward_headers: Some(config.forward_headers.clone()),
-                timeouts: Some(config.timeouts.into()),
-            }),
-            Adapter::SpawnCli(config) => Self::SpawnCli(SpawnCliConfig {
-                cli: config.cli.clone(),
-                model_parameter: Some(config.model_parameter.clone().unwrap_or_default()),
-                parameters: Some(config.parameters.clone()),
-                timeouts: Some(config.timeouts.into()),
-            }),
+            Adapter::Proxy(config) | Adapter::Local(config) => Self::Http(config.into()),
+            Adapter::SpawnCli(config) => Self::SpawnCli(config.into()),
+        }
+    }
+}
+
+impl From<&catalog::HttpAdapterConfig> for HttpConfig {
+    fn from(config: &catalog::HttpAdapterConfig) -> Self {
+        Self {
+            base_url: config.base_url.clone(),
+            discover_models: Some(config.discover_models),
+            forward_headers: Some(config.forward_headers.clone()),
+            timeouts: Some(config.timeouts.into()),
+        }
+    }
+}
+
+impl From<&catalog::SpawnCliConfig> for SpawnCliConfig {
+    fn from(config: &catalog::SpawnCliConfig) -> Self {
+        Self {
+            cli: config.cli.clone(),
+            model_parameter: Some(config.model_parameter.clone().unwrap_or_default()),
+            parameters: Some(config.parameters.clone()),
+            timeouts: Some(config.timeouts.into()),
         }
     }
 }

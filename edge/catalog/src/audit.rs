@@ -152,7 +152,7 @@ impl AuditedChange {
 
     /// The check says nothing of the secret.
     pub fn of_key_secret(before: Option<KeySecretCheck>, after: KeySecretCheck) -> Self {
-        let text = |check: KeySecretCheck| Value::from(hex32::text(&check.0)).to_string();
+        let text = |check: KeySecretCheck| json!({ "check": hex32::text(&check.0) }).to_string();
         Self { object: "key-secret".to_owned(), before: before.map(text), after: Some(text(after)) }
     }
 }

@@ -38,7 +38,7 @@ impl HostList {
 
     /// Whether the list has the host of this URL.
     pub fn allows(&self, url: &Uri) -> bool {
-        self.has(url, |pattern, host| pattern.matches(host))
+        self.has(url, Pattern::matches)
     }
 
     /// Whether the list has this very host, and not only what it ends with or all hosts.

@@ -133,8 +133,8 @@ impl Zone {
             [100, 100, 100, 200] | [168, 63, 129, 16] => Self::Never("the address of a metadata service"),
             // Behind a carrier's NAT, and what overlay networks give out.
             [100, 64..=127, ..] => Self::Private("a shared address"),
-            // For benchmarks in private networks.
-            [198, 18..=19, ..] => Self::Private("a private address"),
+            // In private networks; and what some tunnels resolve every name to.
+            [198, 18..=19, ..] => Self::Private("an address for benchmarks"),
             [169, 254, ..] => Self::Never("a link-local address, as metadata services have"),
             [0, ..] => Self::Never("an unspecified address"),
             [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] => {
@@ -147,6 +147,10 @@ impl Zone {
         }
     }
 
+    #[expect(
+        clippy::unnested_or_patterns,
+        reason = "each line is one kind of address, as the comment lists them"
+    )]
     /// An address that stands for one of IPv4 is what that one is.
     fn of_v6(address: Ipv6Addr) -> Self {
         let v4 = |high: u16, low: u16| {

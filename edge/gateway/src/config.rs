@@ -304,9 +304,15 @@ impl Config {
         provider: &Provider,
         origin: Origin,
     ) -> Result<Upstream, String> {
-        // What a record has sealed goes where the record says, and to nobody who only bears its name.
-        let is_it = |stored: &&StoredProvider| origin == Origin::Stored && stored.provider == *provider;
-        let stored = sources.stored.iter().find(is_it);
+        // One that is only being tested has nothing of the record that it would replace: its credentials are for where
+        // that one leads.
+        let is_it = |stored: &&StoredProvider| {
+            let known = &stored.provider;
+            known.slug == provider.slug
+                && known.adapter == provider.adapter
+                && known.credential == provider.credential
+        };
+        let stored = sources.stored.iter().find(is_it).filter(|_| origin == Origin::Stored);
         let credentials = || self.credentials.of(provider, origin, stored, &sources.opened);
         Upstream::build(provider, origin, &self.upstream_hosts, credentials)
     }

@@ -91,8 +91,8 @@ impl CallTrace {
         }
     }
 
-    /// When it was looked up, connected and answered.
-    pub(crate) fn moments(&self) -> [Option<Duration>; 3] {
+    /// When its host was looked up, when it was connected, and when the answer's head came.
+    pub fn moments(&self) -> [Option<Duration>; 3] {
         [self.resolved.get(), self.connected.get(), self.answered.get()]
     }
 }

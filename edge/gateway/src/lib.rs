@@ -49,6 +49,7 @@ pub use host::{Body, BoxError, BoxFuture, CallError, CallTrace, Host, Origin, fu
 pub use metrics::GatewayMetrics;
 pub use pipeline::{Gateway, GatewayParts, ServedModel};
 pub use providers::{Discovered, ProviderCheck};
+pub use route::ROUTES;
 pub use runners::RunnerNode;
 pub use settings::{Cors, OnStoreFailure, Settings};
 pub use status::Status;

@@ -77,8 +77,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     hasher: ApiKeyHasher,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) usage: Arc<UsageCounter>,
     pub(crate) health: HealthChecks,
+    pub(crate) usage: Arc<UsageCounter>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) memory: BodyMemory,
     /// Ids of requests and answers: random per instance, counted within it.

@@ -102,7 +102,11 @@ impl Gateway {
         let provider = &test.provider;
         let kind = provider.kind();
         let failed = |failure: UpstreamFailure| explained(failure, kind);
-        let upstream = self.0.config.upstream(provider, self.0.config.origin(provider)).map_err(unusable)?;
+        let upstream = self
+            .0
+            .config
+            .upstream(provider, self.0.config.origin(provider))
+            .map_err(|reason| unusable(&reason))?;
         let upstream = Arc::new(upstream);
         let wanted = test.model.as_deref();
         let model = match choose(&provider.models, wanted) {
@@ -274,7 +278,7 @@ pub(crate) fn explained(failure: UpstreamFailure, kind: ProviderKind) -> Failure
 }
 
 /// Of a provider that cannot be called; `reason` goes on from its name.
-pub(crate) fn unusable(reason: String) -> Failure {
+pub(crate) fn unusable(reason: &str) -> Failure {
     Failure {
         class: FailureClass::Unusable.as_str().to_owned(),
         message: format!("The provider cannot be called: {reason}."),

@@ -82,7 +82,7 @@ impl Gateway {
     /// Whether an upstream answers and takes our credential: the number of its models. Not all that serve chats also list
     /// models.
     pub(crate) async fn reach(&self, provider: &Provider, origin: Origin) -> Result<usize, Failure> {
-        let upstream = self.upstream_in_haste(provider, origin).map_err(unusable)?;
+        let upstream = self.upstream_in_haste(provider, origin).map_err(|reason| unusable(&reason))?;
         let reached = match &upstream.adapter {
             Adapter::SpawnCli(config) => self.offered(&config.cli).await.map(|()| provider.models.len()),
             Adapter::OpenAi(_) => match self.list(&upstream).await {
@@ -110,12 +110,16 @@ impl Gateway {
     /// Whether a node that is up has the CLI.
     async fn offered(&self, cli: &str) -> Result<(), UpstreamFailure> {
         let failed = |message: String| UpstreamFailure::new(FailureClass::Unavailable, message);
-        self.0.nodes.refresh().await.map_err(|error| failed(error.to_string()))?;
+        self.0
+            .nodes
+            .refresh()
+            .await
+            .map_err(|error| failed(format!("The runners are not known: {error}.")))?;
         let has_cli = |node: &Arc<NodeRecord>| node.clis.iter().any(|info| info.name == cli);
         if self.0.nodes.up().iter().any(has_cli) {
             Ok(())
         } else {
-            Err(failed(format!("no runner that is up has the CLI '{cli}'")))
+            Err(failed(format!("No runner that is up has the CLI '{cli}'.")))
         }
     }
 }

@@ -24,6 +24,16 @@ impl Route<'_> {
     }
 }
 
+/// Every operation: its method and its path, as OpenAPI writes it. The aliases that [`route`] takes are left out.
+pub const ROUTES: [(&str, &str); 6] = [
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/embeddings"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{id}"),
+    ("GET", "/healthz"),
+    ("GET", "/ready"),
+];
+
 /// The operations live under `/v1` and at the root, and a base URL that was pasted with the whole
 /// `/chat/completions` on it still works: people do both.
 pub(crate) fn route(path: &str) -> Option<Route<'_>> {
@@ -55,6 +65,25 @@ pub(crate) fn route(path: &str) -> Option<Route<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_operation_is_listed() {
+        let mut left = vec!["chat", "embeddings", "models", "model", "health", "ready"];
+        for (method, path) in ROUTES {
+            let route = route(path).unwrap();
+            assert_eq!(route.method(), method, "{path}");
+            let name = match route {
+                Route::ChatCompletions => "chat",
+                Route::Embeddings => "embeddings",
+                Route::Models => "models",
+                Route::Model(_) => "model",
+                Route::Health => "health",
+                Route::Ready => "ready",
+            };
+            left.retain(|other| *other != name);
+        }
+        assert!(left.is_empty(), "not listed: {left:?}");
+    }
 
     #[test]
     fn aliases_and_pasted_urls_reach_the_operation() {

@@ -282,10 +282,14 @@ impl Upstream {
         credentials: impl FnOnce() -> Result<UpstreamCredentials, String>,
     ) -> Result<Self, String> {
         let (adapter, timeouts) = match &provider.adapter {
-            catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => (
-                Adapter::OpenAi(Box::new(OpenAiApi::build(provider, config, origin, hosts, credentials)?)),
-                config.timeouts,
-            ),
+            catalog::Adapter::Proxy(config) | catalog::Adapter::Local(config) => {
+                // Before anything is sent there, and before its credential is read.
+                let reach = match origin {
+                    Origin::Given => hosts.of_given(provider)?,
+                    Origin::Stored => hosts.of_stored(provider)?,
+                };
+                (Adapter::OpenAi(Box::new(OpenAiApi::build(config, reach, credentials)?)), config.timeouts)
+            }
             catalog::Adapter::SpawnCli(config) => (Adapter::SpawnCli(config.clone()), config.timeouts),
         };
         let ms = |ms: u32| Duration::from_millis(ms.into());
@@ -331,10 +335,8 @@ impl OpenAiApi {
     }
 
     fn build(
-        provider: &Provider,
         config: &HttpAdapterConfig,
-        origin: Origin,
-        hosts: &UpstreamHosts,
+        reach: Reach,
         credentials: impl FnOnce() -> Result<UpstreamCredentials, String>,
     ) -> Result<Self, String> {
         let base = &config.base_url;
@@ -343,11 +345,6 @@ impl OpenAiApi {
             (uri("/chat/completions"), uri("/embeddings"), uri("/models"))
         else {
             return Err("its base URL cannot be used".to_owned());
-        };
-        // Before anything is sent there, and before its credential is read.
-        let reach = match origin {
-            Origin::Given => hosts.of_given(provider)?,
-            Origin::Stored => hosts.of_stored(provider)?,
         };
         let UpstreamCredentials { current, previous } = credentials()?;
         let previous = previous.map(|PreviousSecret { secret, until_ms }| {

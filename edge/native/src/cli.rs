@@ -2,16 +2,22 @@
 
 mod admin;
 mod admin_server;
+mod api_client;
+mod audit;
 mod ca;
 mod clis;
 mod doctor;
+mod explain;
 mod greeting;
 mod keys;
 mod providers;
+mod runners;
 mod secrets;
 mod serving;
 mod store;
 mod up;
+mod usage;
+mod values;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,10 +52,10 @@ pub struct Cli {
 enum Command {
     /// Serve the gateway (the default)
     Up(up::UpArgs),
-    /// Create, list and revoke API keys
+    /// Create, change, rotate and revoke API keys
     #[command(subcommand)]
     Keys(keys::KeysCommand),
-    /// Look at the providers that a start would use; write and remove stored ones
+    /// Look at providers, write them into the store, test them, rotate their credentials
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
     /// Print tokens for administrators
@@ -58,6 +64,16 @@ enum Command {
     /// Look after the master keys under which credentials are sealed
     #[command(subcommand)]
     Secrets(secrets::SecretsCommand),
+    /// Say who changed what and when, and whether that was tampered with
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Say what was used, by API key, provider, model and day
+    Usage(usage::UsageArgs),
+    /// Say what would become of a chat request, and call nobody
+    Explain(explain::ExplainArgs),
+    /// List the nodes that run CLIs, and drain them
+    #[command(subcommand)]
+    Runners(runners::RunnersCommand),
     /// Set up the store, copy it, serve it as DynamoDB
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -145,6 +161,10 @@ impl Cli {
             Command::Providers(command) => (command.common().json, providers::run(&command)),
             Command::Admin(command) => (command.common().json, admin::run(&command)),
             Command::Secrets(command) => (command.common().json, secrets::run(&command)),
+            Command::Audit(command) => (command.common().json, audit::run(&command)),
+            Command::Usage(args) => (args.api.common.json, usage::run(&args)),
+            Command::Explain(args) => (args.api.common.json, explain::run(&args)),
+            Command::Runners(command) => (command.common().json, runners::run(&command)),
             Command::Store(command) => (command.common().json, store::run(&command)),
             Command::Clis(command) => (command.common().json, clis::run(&command)),
             Command::Ca(command) => (command.common().json, ca::run(&command)),

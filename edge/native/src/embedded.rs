@@ -166,6 +166,11 @@ impl EmbeddedGateway {
         })
     }
 
+    /// The store that it serves from.
+    pub(crate) fn opened_store(&self) -> &OpenedStore {
+        &self.store
+    }
+
     pub fn gateway(&self) -> &Gateway {
         &self.gateway
     }

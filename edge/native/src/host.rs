@@ -27,6 +27,8 @@ const MAX_IDLE_PER_UPSTREAM: usize = 256;
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(crate) const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// By connect timeout and reach.
+type UpstreamClients = Vec<((Duration, Reach), UpstreamClient)>;
 type UpstreamClient = Client<ConnectTimeout<OnWay<HttpsConnector<HttpConnector<Names>>>>, Body>;
 
 pub struct NativeHost {
@@ -35,7 +37,7 @@ pub struct NativeHost {
     /// Each worker thread has its own pool, so that a request never changes threads. One client per connect timeout
     /// and reach in use, of which the configuration has few: who may not connect somewhere may not use a connection
     /// there either.
-    clients: ThreadLocal<RefCell<Vec<((Duration, Reach), UpstreamClient)>>>,
+    clients: ThreadLocal<RefCell<UpstreamClients>>,
     look_up: LookUp,
     runners: Option<Arc<RunnerClient>>,
     /// Where files are that stored providers may name.
@@ -211,3 +213,6 @@ fn classify(error: &hyper_util::client::legacy::Error) -> CallError {
     }
     if error.is_connect() { CallError::Connect } else { CallError::Closed }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,8 +12,9 @@
 //! rest of it: [`Existing::Replace`] keeps the moment, and [`Imported::kept_revoked`] counts such keys.
 //!
 //! There is no secret in it but the hashes of the keys, which are of use only with the secret under which they were
-//! made: whoever imports them needs the same one, and a store of another one does not take them. Limits that were used
-//! and the registry of nodes stay where they are.
+//! made (whoever imports them needs the same one, and a store of another one does not take them), and sealed credentials,
+//! which open only with the master keys. The audit log stays where it is: an import has its own entries in that of the
+//! other store. So do usage, limits that were used, the states of providers and the registry of nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, Read as _, Write};
@@ -28,6 +29,8 @@ const FORMAT: &str = "dyad-gateway-store";
 const VERSION: u32 = 2;
 /// No record that a store keeps is longer.
 const MAX_LINE_BYTES: u64 = 2 << 20;
+/// What is read before anything is written is held in memory. Two hundred thousand keys, or all that any store lists.
+const MAX_FILE_BYTES: u64 = 128 << 20;
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -325,7 +328,7 @@ pub async fn import(
 fn read(file: &mut (dyn BufRead + Send)) -> Result<Content, TransferError> {
     let mut content = Content::default();
     let (mut slugs, mut ids) = (BTreeSet::new(), BTreeSet::new());
-    let mut number = 0;
+    let (mut number, mut bytes) = (0, 0);
     let mut line = Vec::new();
     let mut end = None;
     loop {
@@ -338,6 +341,12 @@ fn read(file: &mut (dyn BufRead + Send)) -> Result<Content, TransferError> {
         }
         if line.len() as u64 == MAX_LINE_BYTES {
             return Err(refused(format!("it has {MAX_LINE_BYTES} bytes or more")));
+        }
+        bytes += line.len() as u64;
+        if bytes > MAX_FILE_BYTES {
+            return Err(refused(format!(
+                "the file has more than {MAX_FILE_BYTES} bytes; import it in parts"
+            )));
         }
         if number == 1 {
             let header: Header = serde_json::from_slice(&line)

@@ -1,3 +1,4 @@
+use catalog::Adapter;
 use serde_json::json;
 
 use super::*;
@@ -59,6 +60,24 @@ fn message(body: Value, pointer: &str) -> String {
     detail.message
 }
 
+/// Defaults are shown, so an answer has more than was written, and nothing else.
+fn covers(shown: &Value, written: &Value, at: &str) {
+    match (shown, written) {
+        (Value::Object(shown), Value::Object(written)) => {
+            for (name, value) in written.iter().filter(|(name, _)| *name != "credentials") {
+                covers(shown.get(name).unwrap_or(&Value::Null), value, &format!("{at}/{name}"));
+            }
+        }
+        (Value::Array(shown), Value::Array(written)) => {
+            assert_eq!(shown.len(), written.len(), "{at}");
+            for (shown, written) in shown.iter().zip(written) {
+                covers(shown, written, at);
+            }
+        }
+        _ => assert_eq!(shown, written, "{at}"),
+    }
+}
+
 #[test]
 fn what_is_written_is_shown_again() {
     for body in [proxy(), cli(), with(proxy(), "/type", json!("local"))] {
@@ -67,23 +86,6 @@ fn what_is_written_is_shown_again() {
         let again = provider(shown.clone()).unwrap();
         assert_eq!(again.provider, written.provider);
         assert_eq!(again.credential, WrittenCredential::Unsaid);
-        // Defaults are shown, so it has more than was written, and nothing else.
-        fn covers(shown: &Value, written: &Value, at: &str) {
-            match (shown, written) {
-                (Value::Object(shown), Value::Object(written)) => {
-                    for (name, value) in written.iter().filter(|(name, _)| *name != "credentials") {
-                        covers(shown.get(name).unwrap_or(&Value::Null), value, &format!("{at}/{name}"));
-                    }
-                }
-                (Value::Array(shown), Value::Array(written)) => {
-                    assert_eq!(shown.len(), written.len(), "{at}");
-                    for (shown, written) in shown.iter().zip(written) {
-                        covers(shown, written, at);
-                    }
-                }
-                _ => assert_eq!(shown, written, "{at}"),
-            }
-        }
         covers(&shown, &body, "");
         assert!(!shown.to_string().contains("canary"));
     }
@@ -242,7 +244,10 @@ fn null_counts_as_absent_but_for_the_credential() {
         assert_eq!(message(with(proxy(), pointer, Value::Null), pointer), "is required");
     }
     let parameters = with(cli(), "/adapterConfig/parameters", json!({ "effort": null }));
-    assert_eq!(provider(parameters).unwrap().provider.adapter.http(), None);
+    let Adapter::SpawnCli(config) = provider(parameters).unwrap().provider.adapter else {
+        panic!("it is a CLI")
+    };
+    assert!(config.parameters.is_empty());
     assert_eq!(pointers(with(proxy(), "/__proto__", Value::Null)), ["/__proto__"]);
 
     let body = with(proxy(), "/credentials/apiKey", Value::Null);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use catalog::Reach;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use openai_wire::request::{ChatScan, Rewrite};
@@ -244,7 +245,7 @@ async fn post(
         request.extensions_mut().insert(trace.clone());
     }
     let authorization = api.authorization(corrections.previous_credential);
-    let response = send(request, upstream, api, authorization, &*call.host).await?;
+    let response = send(request, upstream, api.reach, authorization, &*call.host).await?;
     if let Some(trace) = &call.trace {
         trace.answered(call.host.monotonic());
     }
@@ -255,7 +256,7 @@ async fn post(
 async fn send(
     mut request: http::Request<Body>,
     upstream: &Upstream,
-    api: &OpenAiApi,
+    reach: Reach,
     authorization: Option<&HeaderValue>,
     host: &dyn Host,
 ) -> Result<http::Response<Body>, UpstreamFailure> {
@@ -264,7 +265,7 @@ async fn send(
     if let Some(authorization) = authorization {
         request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
     }
-    request.extensions_mut().insert(api.reach);
+    request.extensions_mut().insert(reach);
     let deadline = host.monotonic() + upstream.timeouts.first_byte;
     let answered = until(host, deadline, host.call(request, upstream.timeouts.connect)).await;
     let response = match answered {
@@ -302,7 +303,7 @@ pub(crate) async fn list_models(
     let mut request = http::Request::new(crate::host::full(Bytes::new()));
     *request.uri_mut() = api.models.clone();
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    let response = send(request, upstream, api, api.authorization(false), host).await?;
+    let response = send(request, upstream, api.reach, api.authorization(false), host).await?;
     let timeouts = ReadTimeouts { idle: upstream.timeouts.idle, total: Duration::from_secs(30) };
     let mut body = response.into_body();
     let body = collect(&mut body, MAX_MODEL_LIST_BYTES, &BodyMemory::UNCOUNTED, timeouts, host)

@@ -542,7 +542,7 @@ fn a_cli_is_checked_by_looking_for_its_nodes() {
         let mut checks = crate::support::Task::new(async move { gateway.check_providers().await }).finish();
         checks.remove(0).models
     };
-    assert_eq!(check(&test), Err("no runner that is up has the CLI 'claude'".to_owned()));
+    assert_eq!(check(&test), Err("No runner that is up has the CLI 'claude'.".to_owned()));
     test.announce(&node("n1", |_| ()));
     test.advance(secs(1));
     assert_eq!(check(&test), Ok(1));

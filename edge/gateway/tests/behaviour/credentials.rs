@@ -3,7 +3,7 @@
 use catalog::testing::{by, stored};
 use catalog::{
     Action, CredentialRef, PreviousCredential, ProviderStore as _, SealContext, SealedSecret, Secret,
-    StoredProvider,
+    StoredProvider, TestRequest,
 };
 use gateway::Host as _;
 use http::StatusCode;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::metrics::Scrape;
 use crate::support::{
-    Feed, Log, Reach, Recorded, Reply, TestGateway, completion, ending, provider, ready, secs, setup,
+    Feed, Log, Reach, Recorded, Reply, Task, TestGateway, completion, ending, provider, ready, secs, setup,
     text_chunk,
 };
 
@@ -311,4 +311,34 @@ fn a_provider_that_is_gone_takes_its_secret_along() {
     refresh(&test);
     assert_eq!(chat(&test), StatusCode::OK);
     assert_eq!(test.master_keys.unwrapped(), 2, "it was not kept");
+}
+
+/// Whoever may test a provider must not be able to have another one's credential sent to a host of their own.
+#[test]
+fn a_provider_that_is_only_tested_has_nothing_of_the_stored_one() {
+    let test = setup().build();
+    let first = sealed(&test, 1, "sk-first");
+    put(&test, &rotated(&test, &first, "sk-second", 600), None);
+    refresh(&test);
+    let run = |provider: &catalog::Provider| {
+        let request = TestRequest { provider: provider.clone(), model: None, stream: false };
+        let gateway = test.gateway.clone();
+        Task::new(async move { gateway.test(request).await }).finish()
+    };
+    // Its credential is refused, and the one before is not tried.
+    let given = CredentialRef::Inline(Secret::new("sk-third"));
+    test.host.reply("alpha", Reply::json(401, &refusal()));
+    let refused = run(&catalog::Provider { credential: given, ..first.provider.clone() });
+    assert_eq!(refused.failure.unwrap().class, "auth");
+    assert_eq!(test.host.calls().iter().map(sent).collect::<Vec<_>>(), ["sk-third"]);
+
+    let mut elsewhere = rotated(&test, &first, "sk-second", 600).provider;
+    let catalog::Adapter::Proxy(config) = &mut elsewhere.adapter else { panic!("it is a proxy") };
+    config.base_url = "https://evil.example/v1".to_owned();
+    assert_eq!(run(&elsewhere).failure.unwrap().class, "unusable");
+    elsewhere.credential = CredentialRef::Inline(Secret::new("sk-of-evil"));
+    test.host.reply("evil", Reply::json(401, &refusal()));
+    assert!(!run(&elsewhere).ok);
+    assert_eq!(test.host.calls().len(), 2);
+    assert_eq!(sent(&test.host.last_call()), "sk-of-evil");
 }

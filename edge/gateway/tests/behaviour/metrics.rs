@@ -321,3 +321,19 @@ fn an_answer_that_is_empty_is_no_output() {
     test.stream().text();
     assert_eq!(Scrape::of(&test).family("first_output_seconds_count"), []);
 }
+
+#[test]
+fn the_health_of_providers_is_told_state_by_state() {
+    let test = two();
+    assert_eq!(Scrape::of(&test).family("provider_health"), []);
+    test.host.reply("alpha", Reply::json(200, &json!({"object": "list", "data": []})));
+    test.host.reply("beta", Reply::Fail(gateway::CallError::Connect));
+    let gateway = test.gateway.clone();
+    crate::support::Task::new(async move { gateway.check_health().await }).finish();
+    let scrape = Scrape::of(&test);
+    let expected = [("provider=\"alpha\",state=\"healthy\"", 1), ("provider=\"beta\",state=\"degraded\"", 1)];
+    assert_eq!(scrape.family("provider_health"), expected);
+    assert_eq!(scrape.0.keys().filter(|name| name.contains("provider_health")).count(), 8);
+    // Nobody asked for these.
+    assert_eq!((scrape.family("requests_total"), scrape.family("upstream_calls_total")), (vec![], vec![]));
+}

@@ -31,24 +31,15 @@ impl Engine for NativeEngine {
     }
 
     fn test(&self, test: TestRequest) -> BoxFuture<'_, TestReport> {
-        Box::pin(async move {
-            TestReport {
-                model: test.model.unwrap_or_default(),
-                failure: Some(not_yet()),
-                ..TestReport::default()
-            }
-        })
+        Box::pin(self.gateway.test(test))
     }
 
     fn check<'a>(&'a self, provider: &'a Provider) -> BoxFuture<'a, CheckReport> {
-        Box::pin(async move {
-            let _ = provider;
-            CheckReport { at_ms: self.unix_ms(), duration_ms: 0, outcome: Err(not_yet()) }
-        })
+        Box::pin(self.gateway.check(provider))
     }
 
     fn health(&self) -> Vec<(ProviderSlug, Health)> {
-        Vec::new()
+        self.gateway.health()
     }
 
     fn explain<'a>(&'a self, body: &'a [u8], key: &'a ApiKeyRecord) -> BoxFuture<'a, Explanation> {
@@ -96,14 +87,5 @@ impl NativeEngine {
             read.extend_from_slice(&data);
         }
         Ok(read.freeze())
-    }
-}
-
-fn not_yet() -> catalog::Failure {
-    catalog::Failure {
-        class: "unusable".to_owned(),
-        message: "not built yet".to_owned(),
-        advice: String::new(),
-        status: None,
     }
 }

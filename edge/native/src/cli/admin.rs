@@ -7,7 +7,7 @@ use catalog::{By, Secret};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::keys::life_time;
+use super::values::duration;
 use super::{CommonArgs, Failure, StoreArgs};
 use crate::admin::{self, AdminSection};
 use crate::config;
@@ -34,7 +34,7 @@ pub(crate) struct TokenArgs {
     #[arg(long, value_enum, default_value_t = RoleArg::Admin)]
     role: RoleArg,
     /// Life time, such as 12h or 30m
-    #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = life_time)]
+    #[arg(long, value_name = "DURATION", default_value = "12h", value_parser = duration)]
     valid_for: Duration,
     /// Who the audit log says it was [default: the user's name here]
     #[arg(long, value_name = "NAME")]

@@ -1,23 +1,24 @@
 //! `dyad-gateway providers …`
 
+mod add;
 mod apply;
+mod ask;
+mod credential;
+mod edit;
+mod shown;
+mod test;
 
-use std::path::PathBuf;
-
-use catalog::{Action, ProviderSlug, ProviderStore as _, Store as _, StoreError};
+use catalog::{ProviderId, ProviderSlug};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{CommonArgs, Failure, ProviderArgs, StoreArgs, block_on};
-use crate::discovery;
-use crate::embedded::by;
-use crate::output::{Output, count};
-use crate::providers::{gather, open_gateway};
-use crate::store_location::locate_for;
+use super::api_client::{Api, ApiArgs, Call, MAX_LISTED, Needs};
+use super::{CommonArgs, Failure, ProviderArgs, block_on};
+use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProvidersCommand {
-    /// List the providers and their models
+    /// List the providers and their models: those that a start would use, or those of the gateway at --url
     List {
         /// List what the store has, and ask no provider for its models
         #[arg(long, conflicts_with = "upstreams")]
@@ -25,179 +26,204 @@ pub(crate) enum ProvidersCommand {
         #[command(flatten)]
         args: GatheredArgs,
     },
+    /// Show a provider: its models, how its credential stands, its health, and its last test
+    Show(NamedArgs),
+    /// Write a new provider into the store; running gateways serve it within seconds
+    #[command(
+        after_help = "Examples:\n  dyad-gateway providers add --name OpenAI --base-url https://api.openai.com/v1 --credential-env OPENAI_API_KEY --test\n  pass openai | dyad-gateway providers add --name OpenAI --base-url https://api.openai.com/v1 --credential-stdin --model fast=gpt-4.1-mini\n  dyad-gateway providers add --name Claude --cli claude --model claude=sonnet\n  dyad-gateway providers add provider.json --dry-run\n\nThe file is JSON, as 'providers show --json' prints it."
+    )]
+    Add(add::AddArgs),
+    /// Change a provider: in an editor, member by member, or from a file
+    #[command(
+        after_help = "Examples:\n  dyad-gateway providers edit openai                     # in $VISUAL, $EDITOR or vi\n  dyad-gateway providers edit openai --set rank=5 --set adapterConfig.timeouts.totalMs=60000\n  dyad-gateway providers edit openai --set description=null\n  dyad-gateway providers show openai --json > openai.json; ...; dyad-gateway providers edit openai openai.json\n\nA file that has a version is for that version only; without one it counts whatever was changed meanwhile."
+    )]
+    Edit(edit::EditArgs),
+    /// Send a provider a tiny chat, which costs a few tokens, and say how long each stage took
+    #[command(
+        after_help = "Examples:\n  dyad-gateway providers test openai\n  dyad-gateway providers test openai --model fast --stream"
+    )]
+    Test(test::TestArgs),
+    /// Give a provider another credential: tested, then in use, with the former kept for an hour or as --overlap says
+    #[command(
+        after_help = "Examples:\n  dyad-gateway providers rotate openai                    # asks for it, without showing it\n  pass openai | dyad-gateway providers rotate openai --credential-stdin --overlap 2h\n  dyad-gateway providers rotate openai --credential-env OPENAI_API_KEY_2"
+    )]
+    Rotate(credential::RotateArgs),
+    /// Let a provider serve
+    Enable(NamedArgs),
+    /// Let a provider serve no more; requests under way finish
+    Disable(NamedArgs),
     /// Ask every provider for its models and say which answer
     Check {
         #[command(flatten)]
-        args: GatheredArgs,
+        args: AskedArgs,
     },
     /// Write a configuration file's providers into the store, for all that use it; running gateways serve them within
     /// seconds
     #[command(
-        after_help = "Examples:\n  dyad-gateway providers apply gateway.toml --dry-run\n  dyad-gateway providers apply gateway.toml --prune --table dyad --region eu-central-1"
+        after_help = "Examples:\n  dyad-gateway providers apply gateway.toml --dry-run\n  dyad-gateway providers apply gateway.toml --prune --table dyad --region eu-central-1\n\nA provider without a credential in the file keeps the sealed one that it has in the store."
     )]
-    Apply(ApplyArgs),
-    /// Remove a provider from the store
-    Remove {
-        slug: String,
-        #[command(flatten)]
-        store: StoreArgs,
-        #[command(flatten)]
-        common: CommonArgs,
-    },
+    Apply(apply::ApplyArgs),
+    /// Remove a provider from the store; requests under way finish
+    Remove(NamedArgs),
 }
 
 /// Of commands that look at all providers that a start would use.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct GatheredArgs {
+pub(crate) struct AskedArgs {
     #[command(flatten)]
-    store: StoreArgs,
+    store: super::StoreArgs,
     #[command(flatten)]
     providers: ProviderArgs,
     #[command(flatten)]
     common: CommonArgs,
 }
 
+/// The same, or of the gateway at a URL.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct ApplyArgs {
-    /// The configuration file with the providers, - for standard input; where the store is too, unless --config names
-    /// another
-    file: PathBuf,
-    /// Remove the stored providers that the file does not have
-    #[arg(long)]
-    prune: bool,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    dry_run: bool,
+pub(crate) struct GatheredArgs {
     #[command(flatten)]
-    store: StoreArgs,
+    providers: ProviderArgs,
     #[command(flatten)]
-    common: CommonArgs,
+    api: ApiArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NamedArgs {
+    #[command(flatten)]
+    name: NameArg,
+    #[command(flatten)]
+    api: ApiArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct NameArg {
+    /// Its slug, or its id
+    #[arg(value_name = "SLUG")]
+    slug: String,
+}
+
+impl NameArg {
+    /// What the API's routes take.
+    fn get(&self) -> Result<&str, Failure> {
+        let slug = &self.slug;
+        match ProviderSlug::parse(slug) {
+            Err(_) if ProviderId::parse(slug).is_ok() => Ok(slug),
+            Err(error) => Err(Failure::Usage(vec![format!("{slug}: {error}")])),
+            Ok(_) => Ok(slug),
+        }
+    }
+
+    /// The error of a request for this one.
+    fn failure(&self, error: super::api_client::ApiError, api: &Api) -> Failure {
+        error.say("not_found", || {
+            format!(
+                "there is no provider {} in {api}; 'providers list --stored' shows those there are",
+                self.slug
+            )
+        })
+    }
 }
 
 impl ProvidersCommand {
     pub(crate) fn common(&self) -> &CommonArgs {
         match self {
-            Self::List { args, .. } | Self::Check { args } => &args.common,
-            Self::Apply(args) => &args.common,
-            Self::Remove { common, .. } => common,
+            Self::List { args, .. } => &args.api.common,
+            Self::Check { args } => &args.common,
+            Self::Add(args) => &args.api.common,
+            Self::Edit(args) => &args.api.common,
+            Self::Test(args) => &args.api.common,
+            Self::Rotate(args) => &args.api.common,
+            Self::Apply(args) => &args.api.common,
+            Self::Show(args) | Self::Enable(args) | Self::Disable(args) | Self::Remove(args) => {
+                &args.api.common
+            }
         }
     }
 }
 
 pub(crate) fn run(command: &ProvidersCommand) -> Result<(), Failure> {
     match command {
-        ProvidersCommand::List { stored: true, args } => list_stored(args),
-        ProvidersCommand::List { stored: false, args } => ask(args, true),
-        ProvidersCommand::Check { args } => ask(args, false),
+        ProvidersCommand::List { stored, args } if *stored || args.api.is_remote() => list(args, *stored),
+        ProvidersCommand::List { args, .. } => {
+            ask::run(&args.providers, &args.api.store, &args.api.common, true)
+        }
+        ProvidersCommand::Check { args } => ask::run(&args.providers, &args.store, &args.common, false),
+        ProvidersCommand::Show(args) => show(args),
+        ProvidersCommand::Add(args) => add::run(args),
+        ProvidersCommand::Edit(args) => edit::run(args),
+        ProvidersCommand::Test(args) => test::run(args),
+        ProvidersCommand::Rotate(args) => credential::rotate(args),
+        ProvidersCommand::Enable(args) => enable(args, true),
+        ProvidersCommand::Disable(args) => enable(args, false),
         ProvidersCommand::Apply(args) => apply::run(args),
-        ProvidersCommand::Remove { slug, store, common } => remove(slug, store, common),
+        ProvidersCommand::Remove(args) => remove(args),
     }
 }
 
-/// Asks all providers for their models: to list those, or to say which providers fail.
-fn ask(args: &GatheredArgs, lists: bool) -> Result<(), Failure> {
-    let output = Output::new(args.common.json);
-    let given = gather(&args.providers, &args.store, &args.common)?;
+/// What the store has, or all that the gateway has.
+fn list(args: &GatheredArgs, stored: bool) -> Result<(), Failure> {
+    let output = Output::new(args.api.common.json);
     block_on(async {
-        let opened = open_gateway(given, None).await?;
-        let gateway = opened.0.gateway();
-        let checks = gateway.check_providers().await;
-        let models = gateway.models();
-        let mut rows = Vec::new();
-        let mut failed = 0;
-        for check in &checks {
-            let slug = check.provider.slug.as_str();
-            // What was only looked for, and is not there, is no provider.
-            if check.models.is_err() && discovery::is_local_candidate(slug) {
-                continue;
-            }
-            let served: Vec<&str> =
-                models.iter().filter(|m| m.provider.as_str() == slug).map(|m| m.id.as_str()).collect();
-            let (state, detail) = match &check.models {
-                Ok(models) => ("ok", count(*models, "model")),
-                Err(reason) => ("failed", reason.clone()),
-            };
-            failed += usize::from(check.models.is_err());
-            output.object(&json!({
-                "slug": slug, "name": check.provider.name, "type": check.provider.kind(),
-                "base_url": check.provider.adapter.http().map(|config| &config.base_url),
-                "enabled": check.provider.enabled, "state": state, "detail": detail, "models": served,
-            }));
-            let last = if lists && check.models.is_ok() { served.join(", ") } else { detail };
-            rows.push(vec![slug.to_owned(), state.to_owned(), check.provider.adapter.address(), last]);
-        }
-        if rows.is_empty() {
-            output.say(
-                "There are no providers. Set OPENAI_API_KEY, start Ollama, or give --upstream or --config.",
-            );
-        }
-        output.table(&rows);
-        if failed > 0 && !lists {
-            return Err(Failure::Failed(format!(
-                "{failed} of {} cannot be used",
-                count(rows.len(), "provider")
-            )));
-        }
-        Ok(())
-    })?
-}
-
-fn list_stored(args: &GatheredArgs) -> Result<(), Failure> {
-    let output = Output::new(args.common.json);
-    let location = locate_for(&args.store, &args.common).map_err(Failure::Usage)?;
-    block_on(async {
-        let opened = location.open().await?;
-        let stored = opened.store.config().await.map_err(|error| opened.error(error))?.providers;
-        let mut rows = Vec::new();
-        for provider in &stored {
-            let (version, provider) = (provider.version, &provider.value.provider);
-            let models: Vec<&str> = provider.models.iter().map(|model| model.id.as_str()).collect();
-            let shown = if models.is_empty() { "those that it has".to_owned() } else { models.join(", ") };
-            let state = if provider.enabled { "enabled" } else { "disabled" };
-            output.object(&json!({
-                "slug": provider.slug.as_str(), "name": provider.name, "type": provider.kind(), "version": version,
-                "base_url": provider.adapter.http().map(|config| &config.base_url), "enabled": provider.enabled,
-                "models": models,
-            }));
-            rows.push(vec![
-                provider.slug.as_str().to_owned(),
-                state.to_owned(),
-                provider.adapter.address(),
-                shown,
-            ]);
-        }
-        if rows.is_empty() {
+        let api = Api::open(&args.api, Needs::Store).await?;
+        let call = Call::get(&["providers"]).query("origin", stored.then_some("store"));
+        let providers = api.list(call, MAX_LISTED).await?;
+        providers.iter().for_each(|provider| output.object(&shown::listed(provider)));
+        if providers.is_empty() {
             output.say(format!(
-                "There are no providers in {location}; 'dyad-gateway providers apply FILE' writes them."
+                "There are no providers in {api}; 'dyad-gateway providers add' and 'dyad-gateway providers apply FILE' write them."
             ));
+        } else {
+            output.table(&shown::table(&providers));
         }
-        output.table(&rows);
         Ok(())
     })?
 }
 
-fn remove(slug: &str, store: &StoreArgs, common: &CommonArgs) -> Result<(), Failure> {
-    let output = Output::new(common.json);
-    let slug = ProviderSlug::parse(slug).map_err(|error| Failure::Usage(vec![format!("{slug}: {error}")]))?;
-    let location = locate_for(store, common).map_err(Failure::Usage)?;
+fn show(args: &NamedArgs) -> Result<(), Failure> {
+    let output = Output::new(args.api.common.json);
+    let name = args.name.get()?;
     block_on(async {
-        let opened = location.open().await?;
-        loop {
-            let found = opened.store.provider(&slug).await.map_err(|error| opened.error(error))?;
-            let Some(found) = found else {
-                return Err(Failure::Failed(format!(
-                    "there is no provider {slug} in {location}; 'providers list --stored' shows those there are"
-                )));
-            };
-            match opened.store.delete_provider(&slug, found.version, &by(Action::Delete)).await {
-                Ok(()) => break,
-                // Somebody changed it in between: look again.
-                Err(StoreError::Conflict { .. }) => {}
-                Err(error) => return Err(opened.error(error).into()),
-            }
-        }
-        output.object(&json!({"slug": slug.as_str(), "action": "removed"}));
-        output.say(format!("Removed {slug}. Running gateways serve it no more within ten seconds."));
+        let api = Api::open(&args.api, Needs::Store).await?;
+        let provider = api.json(Call::get(&["providers", name])).await;
+        let provider = provider.map_err(|error| args.name.failure(error, &api))?;
+        output.object(&provider);
+        output.table(&shown::fields(&provider));
         Ok(())
     })?
+}
+
+fn enable(args: &NamedArgs, enabled: bool) -> Result<(), Failure> {
+    let output = Output::new(args.api.common.json);
+    let name = args.name.get()?;
+    block_on(async {
+        let api = Api::open(&args.api, Needs::UpstreamHosts).await?;
+        let provider = api.json(Call::patch(&["providers", name], json!({"enabled": enabled}))).await;
+        let provider = provider.map_err(|error| args.name.failure(error, &api))?;
+        output.object(&provider);
+        let word = if enabled { "Enabled" } else { "Disabled" };
+        output.say(format!("{word} {name}. Running gateways go by it within ten seconds."));
+        warn(&provider, output);
+        Ok(())
+    })?
+}
+
+fn remove(args: &NamedArgs) -> Result<(), Failure> {
+    let output = Output::new(args.api.common.json);
+    let name = args.name.get()?;
+    block_on(async {
+        let api = Api::open(&args.api, Needs::Store).await?;
+        let removed = api.json(Call::delete(&["providers", name])).await;
+        removed.map_err(|error| args.name.failure(error, &api))?;
+        output.object(&json!({"slug": name, "action": "removed"}));
+        output.say(format!("Removed {name}. Running gateways serve it no more within ten seconds."));
+        Ok(())
+    })?
+}
+
+/// What a change was made in spite of; programs find it in the object.
+fn warn(answer: &Value, output: Output) {
+    let warnings = answer["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for warning in warnings.iter().filter_map(Value::as_str) {
+        output.remark(&format!("warning: {}", super::values::plain(warning)));
+    }
 }

@@ -11,6 +11,7 @@ mod keys;
 mod least_privilege;
 mod life_cycle;
 mod metrics;
+mod openapi;
 mod programs;
 mod runners;
 mod store;

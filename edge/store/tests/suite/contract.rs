@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use catalog::testing::SeedStore as _;
+use catalog::testing::{SeedStore as _, by};
 use catalog::{
-    Adapter, ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, KeySecretCheck, Provider,
-    Secret, Store, StoreError, StoredProvider, Versioned,
+    Action, Adapter, ApiKeyId, ApiKeyLimits, ApiKeyRecord, ConfigVersion, CredentialRef, KeySecretCheck,
+    PreviousHash, Provider, ProviderId, Secret, Store, StoreError, StoredProvider, Versioned,
 };
 use tokio::task::JoinSet;
 
 use crate::backend::Backend;
-use crate::records::{cli_provider, fat_key, fat_provider, key, provider};
+use crate::records::{cli_provider, fat_key, fat_provider, key, provider, rotated_provider};
 
 macro_rules! on_every_engine {
     ($($test:ident)*) => {
@@ -34,6 +34,7 @@ pub(crate) use on_every_engine;
 
 on_every_engine! {
     providers_are_kept
+    what_is_known_of_a_provider_is_kept
     keys_are_kept
     the_key_secrets_check_is_kept
     stale_writes_change_nothing
@@ -99,6 +100,26 @@ async fn providers_are_kept(backend: Backend) {
     assert_eq!(store.seed_provider(&b, None).await.unwrap(), 1);
 }
 
+async fn what_is_known_of_a_provider_is_kept(backend: Backend) {
+    let store = backend.store;
+    let rotated = rotated_provider("a");
+    let slug = rotated.provider.slug.clone();
+    store.put_provider(&rotated, None, &by(Action::Create)).await.unwrap();
+    let kept = Versioned { value: rotated.clone(), version: 1 };
+    assert_eq!(store.provider(&slug).await.unwrap(), Some(kept.clone()));
+    assert_eq!(store.config().await.unwrap().providers, [kept]);
+
+    let mut other = rotated;
+    other.id = ProviderId::from_random(&[1; 16]);
+    "ü@example.com".clone_into(&mut other.history.created_by);
+    other.history.updated_at_ms = u64::MAX;
+    other.history.previous = None;
+    store.put_provider(&other, Some(1), &by(Action::Update)).await.unwrap();
+    let kept = Versioned { value: other, version: 2 };
+    assert_eq!(store.provider(&slug).await.unwrap(), Some(kept.clone()));
+    assert_eq!(store.config().await.unwrap().providers, [kept]);
+}
+
 async fn the_key_secrets_check_is_kept(backend: Backend) {
     let store = backend.store;
     let (one, other) = (KeySecretCheck([7; 32]), KeySecretCheck([8; 32]));
@@ -125,8 +146,8 @@ async fn keys_are_kept(backend: Backend) {
         created_at_ms: 1,
         expires_at_ms: Some(u64::MAX),
         revoked_at_ms: Some(3),
-        owner: String::new(),
-        previous: None,
+        owner: "Jürgen".to_owned(),
+        previous: Some(PreviousHash { hash: [254; 32], until_ms: u64::MAX }),
         allowed_models: Some(vec!["vendor/model:free".to_owned(), "ü".to_owned()]),
         limits: ApiKeyLimits {
             requests_per_minute: Some(u32::MAX),

@@ -1,6 +1,10 @@
 //! Records to store.
 
-use catalog::{ApiKey, ApiKeyLimits, ApiKeyRecord, Provider, SealedSecret};
+use catalog::testing::stored;
+use catalog::{
+    ApiKey, ApiKeyLimits, ApiKeyRecord, CredentialRef, PreviousCredential, Provider, SealedSecret,
+    StoredProvider,
+};
 use serde_json::json;
 
 /// The record of the key made from `seed`; its id is as random as a real one's.
@@ -50,4 +54,20 @@ pub(crate) fn fat_key(seed: u64) -> ApiKeyRecord {
 pub(crate) fn sealed(fill: char) -> SealedSecret {
     let fill = fill.to_string();
     SealedSecret::parse(&format!("sealed:1:key-1:{}:{}", fill.repeat(96), fill.repeat(64))).unwrap()
+}
+
+/// With a sealed credential that took the place of another, which may still be used.
+pub(crate) fn rotated_provider(name: &str) -> StoredProvider {
+    let credential = CredentialRef::Sealed(sealed('B'));
+    let mut rotated = stored(&Provider { credential, ..provider(name) });
+    rotated.history.credential_version = 2;
+    rotated.history.credential_set_at_ms = Some(9);
+    rotated.history.credential_fingerprint = Some("0000000b".to_owned());
+    rotated.history.previous = Some(PreviousCredential {
+        credential: CredentialRef::Sealed(sealed('A')),
+        version: 1,
+        until_ms: 10,
+        fingerprint: Some("0000000a".to_owned()),
+    });
+    rotated
 }

@@ -1,14 +1,17 @@
 //! From one store to another, by way of a file.
 
-use std::io::Cursor;
+use std::io::{BufReader, Cursor, Read};
 
 use catalog::testing::{SeedStore as _, by};
-use catalog::{Action, ApiKeyLimits, ApiKeyRecord, CredentialRef, KeySecretCheck, Provider, Store};
+use catalog::{
+    Action, ApiKeyLimits, ApiKeyRecord, AuditQuery, CredentialRef, KeySecretCheck, PreviousHash, Provider,
+    Store, StoredProvider,
+};
 use serde_json::{Value, json};
 use store::transfer::{Existing, Imported, TransferError, export, import};
 
 use crate::backend::{Backend, put_raw};
-use crate::records::{cli_provider, key, provider};
+use crate::records::{cli_provider, key, provider, rotated_provider, sealed};
 
 async fn exported(store: &dyn Store) -> String {
     let mut file = Vec::new();
@@ -26,14 +29,15 @@ async fn fill(store: &dyn Store) {
     for provider in [&with_credential, &cli_provider("claude")] {
         store.seed_provider(provider, None).await.unwrap();
     }
+    store.put_provider(&rotated_provider("rotated"), None, &by(Action::Create)).await.unwrap();
     let hash = std::array::from_fn(|index| u8::try_from(index).unwrap());
     let full = ApiKeyRecord {
         hash,
         label: "Jürgens Laptop ☕".to_owned(),
         expires_at_ms: Some(u64::MAX),
         revoked_at_ms: Some(3),
-        owner: String::new(),
-        previous: None,
+        owner: "Ada".to_owned(),
+        previous: Some(PreviousHash { hash: [8; 32], until_ms: 1_200 }),
         allowed_models: Some(vec!["vendor/model:free".to_owned(), "ü".to_owned()]),
         limits: ApiKeyLimits {
             requests_per_minute: Some(1),
@@ -49,10 +53,10 @@ async fn fill(store: &dyn Store) {
     }
 }
 
-async fn content(store: &dyn Store) -> (Vec<Provider>, Vec<ApiKeyRecord>) {
+async fn content(store: &dyn Store) -> (Vec<StoredProvider>, Vec<ApiKeyRecord>) {
     let providers = store.config().await.unwrap().providers.into_iter().map(|provider| provider.value);
     let keys = store.keys().await.unwrap().keys.into_iter().map(|key| key.value);
-    (providers.map(|stored| stored.provider).collect(), keys.collect())
+    (providers.collect(), keys.collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,11 +66,11 @@ async fn what_is_exported_is_imported_from_any_engine_to_any() {
         let file = exported(&*from.store).await;
         for to in [Backend::memory().await, Backend::embedded().await, Backend::over_http().await] {
             let done = imported(&*to.store, &file, Existing::Refuse).await.unwrap();
-            assert_eq!(done, Imported { created: 5, ..Imported::default() });
+            assert_eq!(done, Imported { created: 6, ..Imported::default() });
             assert_eq!(content(&*to.store).await, content(&*from.store).await);
             assert_eq!(exported(&*to.store).await, file);
             let again = imported(&*to.store, &file, Existing::Refuse).await.unwrap();
-            assert_eq!(again, Imported { unchanged: 5, ..Imported::default() });
+            assert_eq!(again, Imported { unchanged: 6, ..Imported::default() });
         }
     }
 }
@@ -78,21 +82,31 @@ async fn the_form_stays_as_it_is() {
     fill(&*store).await;
     let file = exported(&*store).await;
     let lines: Vec<Value> = file.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines[0], json!({"format": "dyad-gateway-store", "version": 1}));
-    assert_eq!(
-        (&lines[1]["provider"]["slug"], &lines[2]["provider"]["slug"]),
-        (&json!("claude"), &json!("ollama"))
-    );
-    assert_eq!(lines[2]["provider"]["credential"], "env:KEY");
-    let full = lines[3..6].iter().find(|line| line["key"]["revoked_at_ms"] == 3).unwrap();
+    assert_eq!(lines[0], json!({"format": "dyad-gateway-store", "version": 2}));
+    let slugs = [1, 2, 3].map(|line: usize| lines[line]["provider"]["provider"]["slug"].as_str().unwrap());
+    assert_eq!(slugs, ["claude", "ollama", "rotated"]);
+    assert_eq!(lines[2]["provider"]["provider"]["credential"], "env:KEY");
+    let rotated = &lines[3]["provider"];
+    assert_eq!(rotated["id"], rotated_provider("rotated").id.as_str());
+    assert_eq!(rotated["provider"]["credential"], sealed('B').to_string());
+    let history = json!({
+        "created_by": "program:test", "created_at_ms": 1_700_000_000_000_u64, "updated_at_ms": 1_700_000_000_000_u64,
+        "credential_version": 2, "credential_set_at_ms": 9, "credential_fingerprint": "0000000b",
+        "previous": {
+            "credential": sealed('A').to_string(), "version": 1, "until_ms": 10, "fingerprint": "0000000a",
+        },
+    });
+    assert_eq!(rotated["history"], history);
+    let full = lines[4..7].iter().find(|line| line["key"]["revoked_at_ms"] == 3).unwrap();
     let expected = json!({
         "id": key(2).id.as_str(), "hash": "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
         "label": "Jürgens Laptop ☕", "created_at_ms": 1_000, "expires_at_ms": u64::MAX, "revoked_at_ms": 3,
         "allowed_models": ["vendor/model:free", "ü"], "requests_per_minute": 1, "concurrent_requests": 2,
         "tokens_per_minute": 3, "tokens_per_day": 4, "tokens_per_month": 5,
+        "owner": "Ada", "previous": { "hash": "08".repeat(32), "until_ms": 1_200 },
     });
     assert_eq!(full["key"], expected);
-    assert_eq!(lines[6], json!({"end": {"providers": 2, "keys": 3}}));
+    assert_eq!(lines[7], json!({"end": {"providers": 3, "keys": 3}}));
 }
 
 #[tokio::test]
@@ -113,9 +127,9 @@ async fn what_is_there_is_replaced_on_request_only() {
     assert_eq!((content(&*to).await, to.config_version().await.unwrap()), before, "nothing was written");
 
     let done = imported(&*to, &file, Existing::Replace).await.unwrap();
-    assert_eq!(done, Imported { created: 3, replaced: 2, ..Imported::default() });
+    assert_eq!(done, Imported { created: 4, replaced: 2, ..Imported::default() });
     let (mut providers, keys) = content(&*to).await;
-    providers.retain(|provider| provider.slug != extra.slug);
+    providers.retain(|stored| stored.provider.slug != extra.slug);
     assert_eq!((providers, keys), content(&*from).await);
     assert_eq!(to.provider(&other.slug).await.unwrap().unwrap().version, 2);
 }
@@ -192,18 +206,21 @@ async fn a_file_that_is_not_in_order_changes_nothing() {
     for (file, line, word) in [
         (String::new(), 1, "cut off"),
         ("{\"provider\":{}}\n".to_owned(), 1, "no export"),
-        (with(0, r#"{"format":"dyad-gateway-store","version":2}"#), 1, "version 2"),
-        (without(1), 7, "cut off"),
-        (without(6), 7, "cut off"),
+        (with(0, r#"{"format":"dyad-gateway-store","version":1}"#), 1, "version 1"),
+        (without(1), 8, "cut off"),
+        (without(7), 8, "cut off"),
         (with(1, "{"), 2, "EOF"),
-        (with(1, r#"{"provider":{"name":"x"}}"#), 2, "provider.type: is required"),
+        (with(1, &lines[1].replace("\"type\":", "\"kind\":")), 2, "provider.provider.type: is required"),
+        (with(1, &lines[1].replace("\"prv_", "\"p_")), 2, "prv_"),
+        (with(1, &lines[1].replace("\"created_by\":", "\"made_by\":")), 2, "made_by"),
+        (with(3, &lines[3].replace("sealed:1:", "sealed:9:")), 4, "sealed"),
         (with(1, r#"{"audit":{}}"#), 2, "audit"),
         (with(1, lines[2]), 3, "ollama is there twice"),
-        (with(3, lines[4]), 5, "is there twice"),
-        (with(3, &lines[3].replace("\"hash\":\"", "\"hash\":\"x")), 4, "hexadecimal"),
-        (with(3, &lines[3].replace("\"label\":", "\"surprise\":1,\"label\":")), 4, "surprise"),
-        (with(3, r#"{"key":{"id":"short","hash":"","label":"","created_at_ms":0}}"#), 4, "12 characters"),
-        (format!("{good}{}\n", lines[1]), 8, "after the end"),
+        (with(4, lines[5]), 6, "is there twice"),
+        (with(4, &lines[4].replace("\"hash\":\"", "\"hash\":\"x")), 5, "hexadecimal"),
+        (with(4, &lines[4].replace("\"label\":", "\"surprise\":1,\"label\":")), 5, "surprise"),
+        (with(4, r#"{"key":{"id":"short","hash":"","label":"","created_at_ms":0}}"#), 5, "12 characters"),
+        (format!("{good}{}\n", lines[1]), 9, "after the end"),
         (with(1, &fat), 2, "bytes or more"),
     ] {
         let to = Backend::memory().await.store;
@@ -214,6 +231,56 @@ async fn a_file_that_is_not_in_order_changes_nothing() {
     }
 }
 
+/// Each change has its entry; what was there already has none.
+#[tokio::test]
+async fn an_import_is_in_the_audit_log() {
+    let from = Backend::memory().await.store;
+    fill(&*from).await;
+    from.seed_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
+    let file = exported(&*from).await;
+    let to = Backend::memory().await.store;
+    imported(&*to, &file, Existing::Refuse).await.unwrap();
+    imported(&*to, &file, Existing::Refuse).await.unwrap();
+    let log = to.audit(&AuditQuery { limit: 100, ..AuditQuery::default() }).await.unwrap().entries;
+    assert_eq!(log.len(), 7);
+    assert!(log.iter().all(|entry| entry.action == Action::Import && entry.before.is_none()));
+}
+
+/// Lines of large keys, no two the same.
+struct EndlessKeys {
+    seed: u64,
+    line: Cursor<Vec<u8>>,
+}
+
+impl Read for EndlessKeys {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.line.position() == self.line.get_ref().len() as u64 {
+            self.seed += 1;
+            let models = vec!["m".repeat(256); 1_000];
+            let key = json!({
+                "id": key(self.seed).id.as_str(), "hash": "07".repeat(32), "label": "k", "created_at_ms": 1,
+                "allowed_models": models,
+            });
+            self.line = Cursor::new(format!("{}\n", json!({ "key": key })).into_bytes());
+        }
+        self.line.read(buffer)
+    }
+}
+
+/// Endless input is not read to its end.
+#[tokio::test]
+async fn a_file_that_is_too_long_is_refused() {
+    let store = Backend::memory().await.store;
+    let header = b"{\"format\":\"dyad-gateway-store\",\"version\":2}\n".as_slice();
+    let endless = header.chain(EndlessKeys { seed: 0, line: Cursor::default() });
+    let error = import(&*store, &mut BufReader::new(endless), Existing::Refuse, &by(Action::Import))
+        .await
+        .unwrap_err();
+    let TransferError::Line { reason, .. } = &error else { panic!("{error}") };
+    assert!(reason.contains("in parts"), "{reason}");
+    assert_eq!(content(&*store).await, (vec![], vec![]));
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_is_told() {
     let backend = Backend::embedded().await;
@@ -221,5 +288,5 @@ async fn what_cannot_be_read_is_told() {
     put_raw(&backend.engine.unwrap(), &json!({ "pk": { "S": "KEY#a" }, "sk": { "S": "a" } }));
     let mut file = Vec::new();
     let done = export(&*backend.store, &mut file).await.unwrap();
-    assert_eq!((done.providers, done.keys, &*done.left_out[0].name), (2, 3, "KEY#a/a"));
+    assert_eq!((done.providers, done.keys, &*done.left_out[0].name), (3, 3, "KEY#a/a"));
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use catalog::{CredentialRef, Secret};
-use gateway::{Body, BoxFuture, CallError, Host, Origin};
+use gateway::{Body, BoxFuture, CallError, CallTrace, Host, Origin, Reach};
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -54,6 +54,8 @@ pub(crate) struct Recorded {
     /// Whether it went the way to runners.
     pub(crate) by_runner: bool,
     pub(crate) body: String,
+    /// Of one that went to an upstream.
+    pub(crate) reach: Option<Reach>,
 }
 
 impl Recorded {
@@ -130,12 +132,18 @@ impl FakeHost {
         let (head, body) = request.into_parts();
         let host = head.uri.host().unwrap().to_owned();
         let body = ready(body.collect()).unwrap().to_bytes();
+        // Connections take no time.
+        if let Some(trace) = head.extensions.get::<Arc<CallTrace>>() {
+            trace.resolved(self.monotonic());
+            trace.connected(self.monotonic());
+        }
         let mut state = self.state();
         state.calls.push(Recorded {
             url: head.uri.to_string(),
             headers: head.headers,
             by_runner,
             body: String::from_utf8(body.to_vec()).unwrap(),
+            reach: head.extensions.get().copied(),
         });
         let reply = state.replies.get_mut(&host).and_then(VecDeque::pop_front);
         Box::pin(reply.unwrap_or_else(|| panic!("{host} was not expected to be called")).settle())
@@ -187,7 +195,7 @@ impl Host for FakeHost {
         self.state().spawned.push(Task::new(future));
     }
 
-    /// `env:KEY_OF_<SLUG>` is there; every other is not.
+    /// `env:KEY_OF_<SLUG>` is there, and what is given; nothing else is.
     fn credential(&self, reference: &CredentialRef, _: Origin) -> Result<Option<Secret>, String> {
         match reference {
             CredentialRef::None => Ok(None),
@@ -198,7 +206,7 @@ impl Host for FakeHost {
             CredentialRef::File(_) | CredentialRef::Sealed(_) => {
                 Err("a host opens nothing that is sealed".to_owned())
             }
-            CredentialRef::Inline(_) => Err("there are only variables".to_owned()),
+            CredentialRef::Inline(secret) => Ok(Some(secret.clone())),
         }
     }
 }
