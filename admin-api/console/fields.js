@@ -112,11 +112,15 @@ function group({ schema, label }, { body, children, child, read, legend = label 
 
 function object(field) {
   const { context, schema, value, required } = field;
-  const entries = Object.entries(schema.properties).filter(([, property]) => !property.readOnly);
+  const isRequired = (name) => schema.required?.includes(name) ?? false;
+  const entries = Object.entries(schema.properties)
+    .filter(([, property]) => !property.readOnly)
+    // What has to be said comes first; all else as the document has it.
+    .sort(([a], [b]) => isRequired(b) - isRequired(a));
   const fields = new Map(
     entries.map(([name, property]) => [
       name,
-      makeField(context, name, property, value?.[name], { required: schema.required?.includes(name) }),
+      makeField(context, name, property, value?.[name], { required: isRequired(name) }),
     ]),
   );
   const read = () => {

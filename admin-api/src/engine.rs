@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use catalog::{
-    ApiKeyRecord, BoxFuture, CheckReport, Explanation, Health, Provider, ProviderSlug, TestReport,
-    TestRequest,
+    ApiKeyRecord, BoxFuture, CheckReport, CredentialRef, Explanation, Health, Provider, ProviderSlug,
+    TestReport, TestRequest,
 };
 
 /// A gateway that runs in the same process. It need not serve anybody: it is asked what it would do, and does it.
@@ -11,6 +11,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Providers that are not in the store: from the command line, a file or the surroundings. A stored one of the same
     /// slug hides one of these.
     fn given(&self) -> Vec<Provider>;
+
+    /// Why this host cannot read what a stored provider refers to as `env:NAME` or `file:PATH`, without the credential;
+    /// `None` if it can, or if the reference is neither.
+    fn unreadable(&self, reference: &CredentialRef) -> Option<String>;
 
     /// A chat of a few tokens, which costs as much. Answers within 60 seconds.
     fn test(&self, test: TestRequest) -> BoxFuture<'_, TestReport>;

@@ -206,7 +206,7 @@ pub(crate) async fn create_provider(
         }
         known.check(&admin, &written, None)?;
         if is_dry_run {
-            return dry_run(&admin, &known, &written, None).await;
+            return dry_run(&admin, &known, &written, &stored).await;
         }
         // Sealed anew for another attempt: which is as good.
         credentials::replace(&admin, &mut stored, &written.credential, change.at_ms).await?;
@@ -300,7 +300,7 @@ async fn update(
         let written = read(before)?;
         known.check(admin, &written, Some(before))?;
         if is_dry_run {
-            return dry_run(admin, &known, &written, Some(before)).await;
+            return dry_run(admin, &known, &written, before).await;
         }
         let mut after = before.clone();
         let credential = after.provider.credential;
@@ -369,30 +369,30 @@ pub(crate) async fn delete_provider(
     }
 }
 
-/// Whether what was written could be reached. It is valid by now.
+/// Whether what was written could be reached, in the place of `record`. It is valid by now.
 async fn dry_run(
     admin: &Admin,
     known: &Known,
     written: &Written,
-    before: Option<&StoredProvider>,
+    record: &StoredProvider,
 ) -> Result<Answer, AdminError> {
-    let provider = match (&written.credential, before) {
-        (WrittenCredential::Unsaid, Some(before)) => {
-            let mut after = before.clone();
+    let provider = match &written.credential {
+        WrittenCredential::Unsaid => {
+            let mut after = record.clone();
             after.provider = written.provider.clone();
-            after.provider.credential = before.provider.credential.clone();
+            after.provider.credential = record.provider.credential.clone();
             opened(admin, &after).await
         }
-        (WrittenCredential::Unsaid | WrittenCredential::Removed, _) => Ok(written.provider.clone()),
-        (WrittenCredential::Reference(reference), _) => {
+        WrittenCredential::Removed => Ok(written.provider.clone()),
+        WrittenCredential::Reference(reference) => {
             Ok(with_credential(&written.provider, NewCredential::Reference(reference)))
         }
-        (WrittenCredential::Given(secret), _) => {
+        WrittenCredential::Given(secret) => {
             Ok(with_credential(&written.provider, NewCredential::Given(secret)))
         }
     };
+    let warnings = known.warnings(provider.as_ref().unwrap_or(&written.provider), Some(&record.id));
     let reachable = check(admin, provider).await.into();
-    let warnings = known.warnings(&written.provider, before.map(|before| &before.id));
     Answer::ok(&DryRun { valid: true, reachable, warnings })
 }
 

@@ -1,5 +1,7 @@
 //! The whole router on a memory store, and a gateway of which every answer is made up.
 
+mod robustness;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,8 +9,8 @@ use std::time::Duration;
 use axum::Router;
 use bytes::Bytes;
 use catalog::{
-    ApiKeyHasher, ApiKeyRecord, BoxFuture, CheckReport, Explanation, Health, KeyRing, MemoryStore, Provider,
-    ProviderSlug, Secret, TestReport, TestRequest, UpstreamHosts,
+    ApiKeyHasher, ApiKeyRecord, BoxFuture, CheckReport, CredentialRef, Explanation, Health, KeyRing,
+    MemoryStore, Provider, ProviderSlug, Secret, TestReport, TestRequest, UpstreamHosts,
 };
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -88,6 +90,12 @@ fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
 impl Engine for FakeEngine {
     fn given(&self) -> Vec<Provider> {
         self.set(|answers| answers.given.clone())
+    }
+
+    fn unreadable(&self, reference: &CredentialRef) -> Option<String> {
+        let missing = |name: &String| name == "MISSING";
+        matches!(reference, CredentialRef::Env(name) if missing(name))
+            .then(|| "MISSING is not set".to_owned())
     }
 
     fn test(&self, test: TestRequest) -> BoxFuture<'_, TestReport> {

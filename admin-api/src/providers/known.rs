@@ -1,6 +1,7 @@
 //! All providers and what is known of them, read once for a request; and the rules that look at more than one of them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use catalog::{
     Adapter, CredentialRef, Health, LeftOut, Provider, ProviderId, ProviderSlug, ProviderStatus,
@@ -10,6 +11,7 @@ use url::Url;
 
 use super::parse::{Written, WrittenCredential};
 use super::view::{Found, ProviderView};
+use crate::engine::Engine;
 use crate::error::{AdminError, Detail};
 use crate::service::Admin;
 
@@ -26,6 +28,7 @@ pub(crate) struct Known {
     health: HashMap<ProviderSlug, Health>,
     /// What nodes that are up offer; `Err` says why it is not known.
     clis: Result<HashSet<String>, String>,
+    engine: Arc<dyn Engine>,
     now_ms: u64,
 }
 
@@ -60,6 +63,7 @@ impl Known {
             statuses,
             health: engine.health().into_iter().collect(),
             clis: offered_clis(admin).await,
+            engine: engine.clone(),
             now_ms: admin.now_ms(),
         })
     }
@@ -199,6 +203,12 @@ impl Known {
     /// What may not be meant so, of a provider that has this id if it is stored.
     pub(crate) fn warnings(&self, provider: &Provider, id: Option<&ProviderId>) -> Vec<String> {
         let mut warnings = Vec::new();
+        // Of a given one that would be somebody else's business.
+        if let Some(reason) = id.and_then(|_| self.engine.unreadable(&provider.credential)) {
+            warnings.push(format!(
+                "its credential cannot be read here: {reason}; where another host serves, it must be there"
+            ));
+        }
         if id.is_some() && self.given.iter().any(|given| given.slug == provider.slug) {
             warnings.push(
                 "it takes the place of the provider of this slug that was given on the command line, in a file or by the surroundings"
@@ -271,6 +281,7 @@ mod tests {
             statuses: HashMap::new(),
             health: HashMap::new(),
             clis: Ok(HashSet::new()),
+            engine: Arc::new(crate::testing::FakeEngine::default()),
             now_ms: 0,
         };
         for refused in [known.find("vendor").err(), known.check_readable("vendor").err()] {
