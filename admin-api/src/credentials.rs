@@ -29,7 +29,11 @@ pub(crate) async fn replace(
             stored.history.previous = None;
             return Ok(());
         }
-        WrittenCredential::Reference(reference) if *reference == stored.provider.credential => return Ok(()),
+        WrittenCredential::Reference(reference) if *reference == stored.provider.credential => {
+            // Given again, it may be for another host, where the one before must not go.
+            stored.history.previous = None;
+            return Ok(());
+        }
         WrittenCredential::Reference(reference) => NewCredential::Reference(reference),
         WrittenCredential::Given(secret) => NewCredential::Given(secret),
     };

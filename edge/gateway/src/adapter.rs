@@ -26,8 +26,8 @@ use crate::settings::Settings;
 use crate::stream::Live;
 use crate::timer::LazyTimer;
 
-pub(crate) use openai::list_models;
-pub(crate) use spawn_cli::{Conversation, read_conversation};
+pub(crate) use openai::{chat_body, list_models};
+pub(crate) use spawn_cli::{Conversation, Parameters, nodes_for, read_conversation};
 
 const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
 
@@ -38,8 +38,9 @@ pub(crate) struct Call {
     pub memory: BodyMemory,
     pub headers: HeaderMap,
     pub request_id: HeaderValue,
-    /// When it came, by the store's clock.
-    pub fleet_ms: u64,
+    /// When it came, by the store's clock: for credentials that were rotated out. `None` where the current one is to be
+    /// tested.
+    pub overlap_at_ms: Option<u64>,
     /// The API key's id.
     pub caller: String,
     pub body: Bytes,
@@ -224,7 +225,7 @@ pub(crate) async fn until<T>(host: &dyn Host, deadline: Duration, mut future: Bo
     .await
 }
 
-fn call_failure(error: CallError) -> UpstreamFailure {
+pub(crate) fn call_failure(error: CallError) -> UpstreamFailure {
     match error {
         CallError::ConnectTimeout => {
             UpstreamFailure::new(FailureClass::Timeout, "Connecting to the upstream took too long.")

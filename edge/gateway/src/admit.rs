@@ -19,6 +19,7 @@
 //! not answer, a second at most; from then on it is asked in the background, every three seconds. A store that is slow
 //! has not failed: until a call has, requests wait for it, up to three seconds.
 
+mod foresight;
 mod headers;
 mod instance;
 mod keep;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use catalog::{ApiKeyId, ApiKeyLimits, Counter, Period, Quantity, Window};
 use futures_util::future::join_all;
 
+pub(crate) use self::foresight::foresee;
 pub(crate) use self::headers::{RETRY_AFTER_MS, write_headers};
 pub(crate) use self::instance::Limits;
 use self::keep::Keep;
@@ -203,12 +205,20 @@ impl Estimate {
         self.prompt.saturating_add(self.completion)
     }
 
-    /// What to reserve under limits of which `limit` is the lowest: our own guess alone is no reason to refuse.
-    fn within(self, limit: u64) -> Self {
-        if !self.completion_may_shrink {
-            return self;
+    /// What is reserved under these limits; refused if it would not fit into an empty window. Our own guess of the answer
+    /// alone is no reason to refuse.
+    pub(crate) fn under(self, limits: &ApiKeyLimits) -> Result<Self, ApiError> {
+        let Some((_, lowest)) = Kind::of_tokens(limits).min_by_key(|(_, limit)| *limit) else {
+            return Ok(self);
+        };
+        let mut estimate = self;
+        if self.completion_may_shrink {
+            estimate.completion = self.completion.min(lowest.saturating_sub(self.prompt));
         }
-        Self { completion: self.completion.min(limit.saturating_sub(self.prompt)), ..self }
+        match Kind::of_tokens(limits).find(|(_, limit)| estimate.tokens() > *limit) {
+            Some((kind, limit)) => Err(refusal::too_large(kind, limit, estimate)),
+            None => Ok(estimate),
+        }
     }
 }
 
@@ -337,18 +347,10 @@ pub(crate) async fn reserve(
     key: &CachedKey,
     estimate: Estimate,
 ) -> Result<(), ApiError> {
-    let max: Vec<_> = Kind::of_tokens(&key.record.limits).collect();
-    let Some((_, lowest)) = max.iter().min_by_key(|(_, limit)| *limit) else {
-        permit.reserved = estimate;
-        return Ok(());
-    };
-    let estimate = estimate.within(*lowest);
+    let estimate = estimate.under(&key.record.limits)?;
     let tokens = estimate.tokens();
-    if let Some(&(kind, limit)) = max.iter().find(|(_, limit)| tokens > *limit) {
-        return Err(refusal::too_large(kind, limit, estimate));
-    }
     let (limits, usage) = (permit.limits.clone(), permit.usage.clone());
-    let spending = max.iter().map(|&(kind, limit)| {
+    let spending = Kind::of_tokens(&key.record.limits).map(|(kind, limit)| {
         let (limits, usage) = (&limits, &usage);
         async move {
             let start_ms = limits.spend(usage, kind, tokens, limit).await?;

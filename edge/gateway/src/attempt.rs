@@ -143,7 +143,10 @@ pub(crate) async fn try_targets<A: Attempt>(
             }
             if failure.class == FailureClass::Auth
                 && !corrections.previous_credential
-                && target.upstream.has_previous_credential(request.call().fleet_ms)
+                && request
+                    .call()
+                    .overlap_at_ms
+                    .is_some_and(|at_ms| target.upstream.has_previous_credential(at_ms))
             {
                 tracing::info!(
                     request_id,

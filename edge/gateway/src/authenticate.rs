@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use catalog::{ApiKey, ApiKeyHasher};
+use catalog::{ApiKey, ApiKeyHasher, ApiKeyRecord};
 use http::{HeaderMap, header};
 
 use crate::config::{CachedKey, Config};
@@ -33,14 +33,20 @@ pub(crate) async fn authenticate(
     if !(hasher.verify(key, &known.record.hash) | is_previous) {
         return Err(refused());
     }
+    check_validity(&known.record, fleet_ms)?;
+    Ok(known)
+}
+
+/// Whether the key is good at this time by the store's clock.
+pub(crate) fn check_validity(key: &ApiKeyRecord, fleet_ms: u64) -> Result<(), ApiError> {
     // Whenever that was, by whoever's clock.
-    if known.record.revoked_at_ms.is_some() {
+    if key.revoked_at_ms.is_some() {
         return Err(ApiError::invalid_key("This API key was revoked."));
     }
-    if known.record.expires_at_ms.is_some_and(|at| at <= fleet_ms) {
+    if key.expires_at_ms.is_some_and(|at| at <= fleet_ms) {
         return Err(ApiError::invalid_key("This API key has expired."));
     }
-    Ok(known)
+    Ok(())
 }
 
 /// The scheme's case and the number of spaces vary between clients.

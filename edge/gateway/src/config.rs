@@ -335,6 +335,27 @@ impl Config {
         providers
     }
 
+    /// Providers that have the model and are not among its targets, with the reason.
+    pub(crate) fn left_aside(&self, model: &str) -> Vec<(Provider, Model, String)> {
+        let sources = self.sources();
+        let of_model = sources.providers().filter_map(|(provider, origin)| {
+            let own = model.strip_prefix(provider.slug.as_str()).and_then(|rest| rest.strip_prefix('/'));
+            let found = provider.models.iter().find(|m| m.id == model || own == Some(&m.id))?;
+            let reason = if provider.enabled {
+                self.build_upstream(&sources, provider, origin).err()?
+            } else {
+                "it is not enabled".to_owned()
+            };
+            Some((provider.clone(), found.clone(), reason))
+        });
+        of_model.collect()
+    }
+
+    /// What a key has in use on this instance, if it was ever seen here.
+    pub(crate) fn known_usage(&self, id: &ApiKeyId) -> Option<Arc<Usage>> {
+        self.usages.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
     fn change_sources(&self, change: impl FnOnce(&mut Sources)) {
         let mut sources = self.sources();
         change(&mut sources);

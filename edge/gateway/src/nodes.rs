@@ -13,6 +13,7 @@ use crate::config::log_left_out;
 use crate::freshness::{Failure, Freshness, Turn};
 use crate::host::{BoxFuture, Host};
 use crate::metrics::{Metrics, StoreCall};
+use crate::runners::RunnerNode;
 
 /// Nodes that are known at once; the registry is trusted, but not with all of the memory.
 const MAX_NODES: usize = 10_000;
@@ -138,11 +139,21 @@ impl Nodes {
         states
     }
 
+    /// All that are known.
+    pub(crate) fn all(&self) -> Vec<RunnerNode> {
+        let now_ms = self.host.unix_ms();
+        let known = self.known.load();
+        known
+            .nodes
+            .iter()
+            .map(|node| RunnerNode { record: NodeRecord::clone(node), is_up: is_up(node, now_ms) })
+            .collect()
+    }
+
     /// Nodes that take runs now, in no order.
     pub(crate) fn up(&self) -> Vec<Arc<NodeRecord>> {
         let now_ms = self.host.unix_ms();
-        let is_up = |node: &&Arc<NodeRecord>| node.expires_unix_ms > now_ms && !node.capacity.draining;
-        self.known.load().nodes.iter().filter(is_up).cloned().collect()
+        self.known.load().nodes.iter().filter(|node| is_up(node, now_ms)).cloned().collect()
     }
 
     /// In the order in which they are to be tried, and no more than may be. First the less loaded of two that are
@@ -180,6 +191,10 @@ impl Nodes {
         let mut avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
         avoided.insert(node.id.clone(), until);
     }
+}
+
+fn is_up(node: &NodeRecord, now_ms: u64) -> bool {
+    node.expires_unix_ms > now_ms && !node.capacity.draining
 }
 
 /// Runs and waiting requests, in thousandths of what the node does at once.

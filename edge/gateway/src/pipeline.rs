@@ -7,7 +7,8 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use catalog::{
-    ApiKeyHasher, Capabilities, LimitStore, MasterKeys, Provider, ProviderSlug, Store, StoreError, UsageStore,
+    ApiKeyHasher, ApiKeyLimits, Capabilities, LimitStore, MasterKeys, Provider, ProviderSlug, Store,
+    StoreError, UsageStore,
 };
 use futures_util::future::join;
 use http::header::{self, HeaderName};
@@ -254,7 +255,7 @@ impl Gateway {
         can_answer(&scan, &targets).inspect_err(|e| settlement.refused(e))?;
         let conversation =
             read_conversation(&scan, &body, &mut targets).inspect_err(|e| settlement.refused(e))?;
-        let estimate = estimate_chat(&scan, &body, &targets, key);
+        let estimate = estimate_chat(&scan, &body, &targets, &key.record.limits);
         self.reserve(key, estimate, &mut settlement).await?;
         let wanted = Wanted {
             model: json_string(&scan.model),
@@ -308,7 +309,7 @@ impl Gateway {
             settlement.refused(&error);
             return Err(error);
         }
-        let estimate = Estimate { prompt: prompt_tokens(&body, key), ..Estimate::default() };
+        let estimate = Estimate { prompt: prompt_tokens(&body, &key.record.limits), ..Estimate::default() };
         self.reserve(key, estimate, &mut settlement).await?;
         let embed = EmbeddingsCall { call: self.call(head, id, key, body), scan };
         let answer = settlement.permit().keeping(try_targets(&embed, &targets)).await;
@@ -390,7 +391,7 @@ impl Gateway {
             memory: self.0.memory.clone(),
             headers: head.headers,
             request_id: id.clone(),
-            fleet_ms: self.0.limits.fleet_ms(),
+            overlap_at_ms: Some(self.0.limits.fleet_ms()),
             caller: key.record.id.as_str().to_owned(),
             body,
             trace: None,
@@ -479,7 +480,7 @@ fn write_hex(out: &mut [u8], mut number: u64) {
 }
 
 /// Refuses what no target can do, as far as their providers say so; what they leave open is tried.
-fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> {
+pub(crate) fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> {
     let none = |able: fn(&Capabilities) -> Option<bool>| {
         targets.iter().all(|target| able(&target.model.capabilities) == Some(false))
     };
@@ -495,7 +496,12 @@ fn can_answer(scan: &ChatScan, targets: &[Arc<Target>]) -> Result<(), ApiError> 
 }
 
 /// What a chat may use: the answer as long as the client allows, as the model gives, or as answers mostly are.
-fn estimate_chat(scan: &ChatScan, body: &[u8], targets: &[Arc<Target>], key: &CachedKey) -> Estimate {
+pub(crate) fn estimate_chat(
+    scan: &ChatScan,
+    body: &[u8],
+    targets: &[Arc<Target>],
+    limits: &ApiKeyLimits,
+) -> Estimate {
     let asked = scan.max_completion_tokens.or(scan.max_tokens);
     // Some clients send -1 for "no limit".
     let asked = asked.and_then(|tokens| u64::try_from(tokens).ok()).filter(|tokens| *tokens > 0);
@@ -504,15 +510,15 @@ fn estimate_chat(scan: &ChatScan, body: &[u8], targets: &[Arc<Target>], key: &Ca
     let longest = longest.and_then(|all| all.into_iter().max()).map(u64::from);
     let choice = asked.or(longest).unwrap_or(USUAL_COMPLETION_TOKENS).min(longest.unwrap_or(u64::MAX));
     Estimate {
-        prompt: prompt_tokens(body, key),
+        prompt: prompt_tokens(body, limits),
         completion: choice.saturating_mul(scan.n.into()),
         completion_may_shrink: asked.is_none(),
     }
 }
 
 /// Counted with care where it counts.
-fn prompt_tokens(body: &[u8], key: &CachedKey) -> u64 {
-    if admit::limits_tokens(&key.record.limits) {
+fn prompt_tokens(body: &[u8], limits: &ApiKeyLimits) -> u64 {
+    if admit::limits_tokens(limits) {
         estimate::prompt_tokens(body)
     } else {
         estimate::rough_prompt_tokens(body)

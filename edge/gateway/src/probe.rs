@@ -182,7 +182,7 @@ impl Gateway {
             memory: self.0.memory.clone(),
             headers: HeaderMap::new(),
             request_id: self.request_id(&HeaderMap::new()),
-            fleet_ms: self.0.limits.fleet_ms(),
+            overlap_at_ms: None,
             caller: CALLER.to_owned(),
             body,
             trace: Some(progress.trace.clone()),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::{
-    ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderSlug, Reach, Secret, SpawnCliConfig,
-    UpstreamHosts,
+    ApiKeyRecord, HttpAdapterConfig, Model, Provider, ProviderKind, ProviderSlug, Reach, Secret,
+    SpawnCliConfig, UpstreamHosts,
 };
 use http::{HeaderName, HeaderValue, Uri};
 use openai_wire::request::MaxTokensField;
@@ -22,6 +22,7 @@ use crate::metrics::{Metrics, TargetSeries};
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub slug: ProviderSlug,
+    pub kind: ProviderKind,
     pub adapter: Adapter,
     pub timeouts: Timeouts,
 }
@@ -225,6 +226,11 @@ impl Routes {
         allows(key, name, targets).then_some(targets)
     }
 
+    /// All targets of a model, whoever asks.
+    pub(crate) fn targets(&self, name: &str) -> &[Arc<Target>] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
     /// The models that a key may use, by the names that it may use for them.
     pub(crate) fn listed<'a>(&'a self, key: &'a ApiKeyRecord) -> impl Iterator<Item = (&'a str, &'a Target)> {
         let own = self.all().filter(|(name, _)| {
@@ -289,6 +295,7 @@ impl Upstream {
         let ms = |ms: u32| Duration::from_millis(ms.into());
         Ok(Self {
             slug: provider.slug.clone(),
+            kind: provider.kind(),
             adapter,
             timeouts: Timeouts {
                 connect: ms(timeouts.connect_ms),

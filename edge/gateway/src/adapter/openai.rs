@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use catalog::Reach;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
-use openai_wire::request::Rewrite;
+use openai_wire::request::{ChatScan, Rewrite};
 use openai_wire::response::{CompletionScan, Shape};
 use openai_wire::sse::{self, SseDecoder};
 use openai_wire::{ChatCompletion, UpstreamErrorBody, UpstreamModels};
@@ -99,12 +99,18 @@ async fn send_chat(
     corrections: &Corrections,
     accept: &'static str,
 ) -> Result<http::Response<Body>, UpstreamFailure> {
+    let body = chat_body(&chat.scan, target, corrections);
+    post(&chat.call, &target.upstream, api, &api.chat, body, accept, corrections).await
+}
+
+/// What goes to the target, in pieces.
+pub(crate) fn chat_body(scan: &ChatScan, target: &Target, corrections: &Corrections) -> Vec<Bytes> {
     let learned = &target.learned;
     let limit = corrections.lessons.iter().rev().find_map(|lesson| match lesson {
         Lesson::MaxTokensField(field) => Some(*field),
         Lesson::DropReasoningEffort | Lesson::DropStreamOptions => None,
     });
-    let body = chat.scan.rewrite(&Rewrite {
+    scan.rewrite(&Rewrite {
         model: Some(&target.model.upstream_id),
         include_usage: true,
         drop_stream_options: learned.drop_stream_options()
@@ -113,8 +119,7 @@ async fn send_chat(
             || corrections.lessons.contains(&Lesson::DropReasoningEffort)
             || target.model.capabilities.reasoning == Some(false),
         max_tokens_field: limit.or_else(|| learned.max_tokens_field()),
-    });
-    post(&chat.call, &target.upstream, api, &api.chat, body, accept, corrections).await
+    })
 }
 
 fn completion(chat: &ChatCall, body: &Bytes, target: &Target) -> Result<Completed, UpstreamFailure> {

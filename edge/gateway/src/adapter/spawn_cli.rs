@@ -16,27 +16,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use catalog::SpawnCliConfig;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use openai_wire::request::ChatScan;
 use runner_api::frame::Decoder;
-use runner_api::{CliInfo, NodeRecord, RUNS_PATH, RunRequest, VERSION, VERSION_HEADER, understands};
+use runner_api::{CliInfo, NodeRecord, RUNS_PATH, RunRequest};
 
 use super::{ChatCall, Completed, Gathered, MAX_ERROR_BODY_BYTES, call_failure, until};
 use crate::body::{ReadTimeouts, collect};
 use crate::body_memory::BodyMemory;
 use crate::error::{ApiError, FailureClass, Scope, UpstreamFailure};
 use crate::event::ChatEvent;
-use crate::host::{Body, Host, REQUEST_ID, full};
+use crate::host::{Body, Host, REQUEST_ID};
+use crate::nodes::Nodes;
 use crate::reader::Reader;
 use crate::relay::ChunkRelay;
 use crate::routes::{Target, Timeouts};
 use crate::run_events::{chat_event, frame_failure};
+use crate::runners::{is_runner, runner_request};
 use crate::stream::Live;
 
 pub(crate) use conversation::Conversation;
 use effort::REASONING_EFFORT;
 
-const RUNNER_VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
+/// Values of a CLI's parameters, by name.
+pub(crate) type Parameters = BTreeMap<String, String>;
 
 /// What CLIs among the targets are asked. They are left out where no CLI can do what the request wants, and the request
 /// is refused where nobody else is there.
@@ -124,7 +127,7 @@ struct Runs<'a> {
     timeouts: Timeouts,
     begun: Duration,
     /// Nodes that were not tried yet, with what the CLI's parameters are there.
-    left: std::vec::IntoIter<(Arc<NodeRecord>, BTreeMap<String, String>)>,
+    left: std::vec::IntoIter<(Arc<NodeRecord>, Parameters)>,
     current: Option<Arc<NodeRecord>>,
     /// What the client is told when no node is left.
     failure: Option<UpstreamFailure>,
@@ -137,21 +140,9 @@ impl<'a> Runs<'a> {
         cli: &'a SpawnCliConfig,
     ) -> Result<Self, UpstreamFailure> {
         let begun = chat.call.host.monotonic();
-        let no_node = || UpstreamFailure::unavailable("No runner that is up has the CLI of this model.");
         let conversation = chat.conversation.as_ref().ok_or_else(no_node)?;
         chat.nodes.ensure_fresh().await;
-        let (mut fitting, mut misfit) = (Vec::new(), None);
-        for node in chat.nodes.up() {
-            let Some(info) = node.clis.iter().find(|info| info.name == cli.cli) else { continue };
-            match parameters(info, cli, target, conversation) {
-                Ok(parameters) => fitting.push((node, parameters)),
-                Err(failure) => misfit = Some(failure),
-            }
-        }
-        if fitting.is_empty() {
-            return Err(misfit.unwrap_or_else(no_node));
-        }
-        let left = chat.nodes.in_order(fitting).into_iter();
+        let left = chat.nodes.in_order(nodes_for(&chat.nodes, cli, target, conversation)?).into_iter();
         let timeouts = target.upstream.timeouts;
         Ok(Self { chat, conversation, cli, timeouts, begun, left, current: None, failure: None })
     }
@@ -214,19 +205,17 @@ impl<'a> Runs<'a> {
         Ok(())
     }
 
-    async fn post(
-        &self,
-        node: &NodeRecord,
-        parameters: &BTreeMap<String, String>,
-    ) -> Result<Begun, UpstreamFailure> {
+    async fn post(&self, node: &NodeRecord, parameters: &Parameters) -> Result<Begun, UpstreamFailure> {
         let host = &*self.chat.call.host;
         let left = (self.begun + self.timeouts.total).saturating_sub(host.monotonic());
         let request = self.request(host, parameters.clone(), left);
         let json = serde_json::to_vec(&request).expect("these types have string keys only");
-        let uri = format!("{}{RUNS_PATH}", node.url.trim_end_matches('/'));
-        let Ok(uri) = uri.parse::<Uri>() else {
+        let Some(mut post) = runner_request(node, Method::POST, RUNS_PATH, json) else {
             return Err(UpstreamFailure::unavailable("A runner's address cannot be used."));
         };
+        let headers = post.headers_mut();
+        headers.insert(header::ACCEPT, HeaderValue::from_static(runner_api::CONTENT_TYPE));
+        headers.insert(REQUEST_ID, self.chat.call.request_id.clone());
         tracing::debug!(
             request_id = self.chat.call.request_id.to_str().unwrap_or_default(),
             run = request.id,
@@ -234,15 +223,6 @@ impl<'a> Runs<'a> {
             cli = self.cli.cli,
             "a run goes to a node"
         );
-        let mut post = http::Request::new(full(json));
-        *post.method_mut() = Method::POST;
-        *post.uri_mut() = uri;
-        *post.version_mut() = http::Version::HTTP_2;
-        let headers = post.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(header::ACCEPT, HeaderValue::from_static(runner_api::CONTENT_TYPE));
-        headers.insert(RUNNER_VERSION, HeaderValue::from_static(VERSION));
-        headers.insert(REQUEST_ID, self.chat.call.request_id.clone());
         let deadline = self.begun + self.timeouts.first_byte;
         let response = match until(host, deadline, host.call_runner(post, self.timeouts.connect)).await {
             Some(Ok(response)) => response,
@@ -256,8 +236,7 @@ impl<'a> Runs<'a> {
         if let Some(trace) = &self.chat.call.trace {
             trace.answered(host.monotonic());
         }
-        let version = response.headers().get(RUNNER_VERSION).and_then(|version| version.to_str().ok());
-        if !version.is_some_and(understands) {
+        if !is_runner(&response) {
             let message = "What answered is no runner, or one of another version than this gateway.";
             return Err(UpstreamFailure::unavailable(message));
         }
@@ -276,7 +255,7 @@ impl<'a> Runs<'a> {
         Err(refusal::classify(head.status, &body, self.conversation, self.cli))
     }
 
-    fn request(&self, host: &dyn Host, parameters: BTreeMap<String, String>, left: Duration) -> RunRequest {
+    fn request(&self, host: &dyn Host, parameters: Parameters, left: Duration) -> RunRequest {
         let mut random = [0; 16];
         host.fill_random(&mut random);
         let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
@@ -292,6 +271,31 @@ impl<'a> Runs<'a> {
     }
 }
 
+fn no_node() -> UpstreamFailure {
+    UpstreamFailure::unavailable("No runner that is up has the CLI of this model.")
+}
+
+/// The nodes that a run may go to, in no order, with what the CLI's parameters are there; never none.
+pub(crate) fn nodes_for(
+    nodes: &Nodes,
+    cli: &SpawnCliConfig,
+    target: &Target,
+    conversation: &Conversation,
+) -> Result<Vec<(Arc<NodeRecord>, Parameters)>, UpstreamFailure> {
+    let (mut fitting, mut misfit) = (Vec::new(), None);
+    for node in nodes.up() {
+        let Some(info) = node.clis.iter().find(|info| info.name == cli.cli) else { continue };
+        match parameters(info, cli, target, conversation) {
+            Ok(parameters) => fitting.push((node, parameters)),
+            Err(failure) => misfit = Some(failure),
+        }
+    }
+    if fitting.is_empty() {
+        return Err(misfit.unwrap_or_else(no_node));
+    }
+    Ok(fitting)
+}
+
 /// A run that goes on.
 struct Begun {
     response: http::Response<Body>,
@@ -305,7 +309,7 @@ fn parameters(
     cli: &SpawnCliConfig,
     target: &Target,
     conversation: &Conversation,
-) -> Result<BTreeMap<String, String>, UpstreamFailure> {
+) -> Result<Parameters, UpstreamFailure> {
     let allows = |name: &str, value: &str| {
         let declared = info.parameters.get(name)?;
         Some(declared.values.is_empty() || declared.values.iter().any(|allowed| allowed == value))

@@ -113,6 +113,11 @@ impl Slots {
         self.peak = self.peak.max(self.running);
     }
 
+    /// How many more requests may begin, if no other instance has any.
+    pub(super) fn free(&self, limit: u32) -> u32 {
+        limit.saturating_sub(self.running)
+    }
+
     /// A request has ended.
     pub(super) fn release(&mut self) {
         self.running = self.running.saturating_sub(1);

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use crate::metrics::Scrape;
 use crate::support::{
-    Feed, Mood, Reply, START_MS, TestGateway, completion, ending, ready, secs, setup, text_chunk,
+    Feed, Mood, Reply, START_MS, Task, TestGateway, completion, ending, ready, secs, setup, text_chunk,
 };
 
-const TODAY: Day = Day((START_MS / 86_400_000) as u32);
+/// Of [`START_MS`].
+const TODAY: Day = Day(19_675);
 
 /// The rows of today, as `provider/model requests failed prompt+completion estimated`.
 fn rows(test: &TestGateway) -> Vec<String> {
@@ -49,6 +50,7 @@ fn alpha() -> TestGateway {
 #[test]
 fn requests_are_added_together_and_written_once_an_interval() {
     let test = alpha();
+    assert_eq!(Day::of_ms(START_MS), TODAY);
     for _ in 0..20 {
         chat(&test, &json!({}));
     }
@@ -209,7 +211,7 @@ fn a_flush_that_is_cut_off_loses_nothing() {
     chat(&test, &json!({}));
     test.store.is(Mood::Hangs);
     let gateway = test.gateway.clone();
-    let mut flush = crate::support::Task::new(async move { gateway.flush_usage().await });
+    let mut flush = Task::new(async move { gateway.flush_usage().await });
     flush.must_wait();
     drop(flush);
     test.store.is(Mood::Well);
