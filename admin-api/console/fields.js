@@ -3,7 +3,7 @@
 // where `read` gives the value, `undefined` if nothing was entered. What was entered is not judged here: the API does
 // that, and says where.
 
-import { h, newId } from "./dom.js";
+import { h, newId, prose } from "./dom.js";
 import { words } from "./format.js";
 import { choicesOf, kindOf, simple } from "./schema.js";
 
@@ -46,7 +46,7 @@ function single(
       "div",
       { class: "field" },
       h("label", { for: id }, label, required && h("span", { class: "required" }, " (required)")),
-      hint && h("p", { class: "hint", id: hintId }, hint),
+      hint && h("p", { class: "hint", id: hintId }, prose(hint)),
       error,
       control,
     ),
@@ -84,7 +84,7 @@ function group({ schema, label }, { body, children, child, read, legend = label 
     "fieldset",
     { tabindex: -1, "aria-describedby": error.id },
     h("legend", null, legend),
-    schema.description && h("p", { class: "hint" }, schema.description),
+    schema.description && h("p", { class: "hint" }, prose(schema.description)),
     error,
     body,
   );
