@@ -11,8 +11,7 @@ use crate::error::AdminError;
 /// What a handler answers if all went well.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Answer {
-    #[serde(with = "status_number")]
-    status: StatusCode,
+    status: u16,
     /// `None` for an answer without a body.
     body: Option<Value>,
     /// For `ETag`: the version of the object.
@@ -24,7 +23,7 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn new(status: StatusCode, body: &impl Serialize) -> Result<Self, AdminError> {
         let body = serde_json::to_value(body).map_err(|error| AdminError::Internal(error.to_string()))?;
-        Ok(Self { status, body: Some(body), version: None, location: None })
+        Ok(Self { status: status.as_u16(), body: Some(body), version: None, location: None })
     }
 
     pub(crate) fn ok(body: &impl Serialize) -> Result<Self, AdminError> {
@@ -32,7 +31,7 @@ impl Answer {
     }
 
     pub(crate) fn no_content() -> Self {
-        Self { status: StatusCode::NO_CONTENT, body: None, version: None, location: None }
+        Self { status: StatusCode::NO_CONTENT.as_u16(), body: None, version: None, location: None }
     }
 
     #[must_use]
@@ -47,16 +46,18 @@ impl Answer {
         self
     }
 
-    pub(crate) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> u16 {
         self.status
     }
 }
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
+        // Kept answers come from the store.
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = match self.body {
-            Some(body) => (self.status, axum::Json(body)).into_response(),
-            None => self.status.into_response(),
+            Some(body) => (status, axum::Json(body)).into_response(),
+            None => status.into_response(),
         };
         let headers = response.headers_mut();
         if let Some(version) = self.version {
@@ -67,18 +68,5 @@ impl IntoResponse for Answer {
             headers.insert(LOCATION, location);
         }
         response
-    }
-}
-
-mod status_number {
-    use http::StatusCode;
-    use serde::{Deserialize as _, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u16(status.as_u16())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
-        StatusCode::from_u16(u16::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }

@@ -108,19 +108,19 @@ pub struct Authenticator {
 }
 
 enum Keys {
-    One(VerifyingKey),
+    One(Box<VerifyingKey>),
     Set(KeySet),
 }
 
 impl Authenticator {
     /// Tokens that [`mint`] made, or somebody else who has the secret.
     pub fn hs256(secret: &Secret, rules: TokenRules) -> Result<Self, AuthError> {
-        Ok(Self { keys: Keys::One(VerifyingKey::secret(secret)?), rules })
+        Ok(Self { keys: Keys::One(Box::new(VerifyingKey::secret(secret)?)), rules })
     }
 
     /// `key` is a public key in PEM (SPKI) or as a JWK.
     pub fn public_key(algorithm: Algorithm, key: &str, rules: TokenRules) -> Result<Self, AuthError> {
-        Ok(Self { keys: Keys::One(VerifyingKey::public(algorithm, key)?), rules })
+        Ok(Self { keys: Keys::One(Box::new(VerifyingKey::public(algorithm, key)?)), rules })
     }
 
     /// Keys that somebody else publishes. They are read at the first token, and again every ten minutes or when a token

@@ -84,7 +84,7 @@ impl Change {
         Ok(KeptAnswer {
             id: keeping.id,
             request: keeping.request,
-            status: answer.status().as_u16(),
+            status: answer.status(),
             body: sealed.map_err(|error| cannot_keep(&error))?,
             until_ms: self.at_ms.saturating_add(KEPT_MS),
         })

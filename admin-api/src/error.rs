@@ -170,7 +170,7 @@ impl AdminError {
                 "this Idempotency-Key was used for another request; take a new one".to_owned()
             }
             Self::Conflict(what) => format!("{what}; read it again and repeat the change"),
-            Self::ReadOnly(what) => what.clone(),
+            Self::ReadOnly(what) | Self::Unavailable(what) => what.clone(),
             Self::VersionMismatch { current } => {
                 let now = current.map(|version| format!(": its ETag is now \"{version}\""));
                 format!("it was changed since it was read{}; read it again", now.unwrap_or_default())
@@ -180,7 +180,6 @@ impl AdminError {
             Self::TestFailed { message, .. } => message.clone(),
             Self::Internal(_) => "an internal error; the log has more under the request id".to_owned(),
             Self::StoreUnavailable(_) => "the store does not answer; try again".to_owned(),
-            Self::Unavailable(what) => what.clone(),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::moment::Moment;
 /// One JSON object being read. `None` from a reader means absent, null, or wrong and noted.
 pub(crate) struct Members<'a> {
     pointer: String,
-    members: &'a Map<String, Value>,
+    object: &'a Map<String, Value>,
     known: Vec<&'static str>,
 }
 
@@ -33,8 +33,8 @@ impl Details {
 impl<'a> Members<'a> {
     /// `None`, and a note, if `value` is not an object. `pointer` is empty for the whole body.
     pub(crate) fn of(value: &'a Value, pointer: String, details: &mut Details) -> Option<Self> {
-        if let Value::Object(members) = value {
-            Some(Self { pointer, members, known: Vec::new() })
+        if let Value::Object(object) = value {
+            Some(Self { pointer, object, known: Vec::new() })
         } else {
             details.add(pointer, format!("must be an object, not {}", kind(value)));
             None
@@ -48,7 +48,7 @@ impl<'a> Members<'a> {
     /// The member, whatever it is; `None` if it is absent or null.
     pub(crate) fn value(&mut self, name: &'static str) -> Option<&'a Value> {
         self.known.push(name);
-        self.members.get(name).filter(|value| !value.is_null())
+        self.object.get(name).filter(|value| !value.is_null())
     }
 
     fn typed<T>(
@@ -107,7 +107,7 @@ impl<'a> Members<'a> {
 
     /// Notes the members that nobody asked for. Call it last.
     pub(crate) fn refuse_unknown(&self, details: &mut Details) {
-        let unknown = self.members.keys().filter(|name| !self.known.contains(&name.as_str()));
+        let unknown = self.object.keys().filter(|name| !self.known.contains(&name.as_str()));
         for name in unknown.take(MAX_UNKNOWN) {
             // The name is somebody's input: cut where no real one reaches, and cleared of control characters.
             let name: String = name.chars().take(64).filter(|c| !c.is_control()).collect();

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, made from the handlers. What all routes have in common (the errors, the token, idempotency
+//! The document of `OpenAPI` 3.1, made from the handlers. What all routes have in common (the errors, the token, idempotency
 //! keys) is put to every route that it holds for. `openapi/common.json` describes it, and the gateway's own routes, which
 //! are not served here.
 
@@ -24,10 +24,9 @@ pub(crate) struct Document(Bytes);
 /// Notes the role that the routes need.
 pub(crate) fn note_role<S>(routes: &mut UtoipaMethodRouter<S>, role: Role) {
     for item in routes.1.paths.values_mut() {
-        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete] {
-            if let Some(operation) = operation {
-                operation.extensions = Some(ExtensionsBuilder::new().add(ROLE, role.as_str()).build());
-            }
+        let all = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+        for operation in all.into_iter().flatten() {
+            operation.extensions = Some(ExtensionsBuilder::new().add(ROLE, role.as_str()).build());
         }
     }
 }

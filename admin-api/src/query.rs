@@ -1,6 +1,7 @@
 //! The query of a URL, read strictly: what is mistyped is named, not passed over.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Display;
 
 use axum::extract::FromRequestParts;
@@ -66,11 +67,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
         for (name, value) in
             url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).take(MAX_PARAMETERS)
         {
-            let name = name.into_owned();
-            if query.given.contains_key(&name) {
-                query.details.add(pointer(&name), "is given twice");
-            } else {
-                query.given.insert(name, value.into_owned());
+            match query.given.entry(name.into_owned()) {
+                Entry::Vacant(place) => {
+                    place.insert(value.into_owned());
+                }
+                Entry::Occupied(place) => query.details.add(pointer(place.key()), "is given twice"),
             }
         }
         Ok(query)

@@ -44,7 +44,7 @@ const LONG_READS: usize = 2;
 
 /// How it is known who asks.
 enum Access {
-    Tokens(Authenticator),
+    Tokens(Box<Authenticator>),
     /// Everybody who reaches the router is this one.
     Local(Actor),
 }
@@ -67,7 +67,7 @@ impl Admin {
 /// Everything under `/admin`, for whoever has a token, and for everybody `/openapi.json`, its page and the console. Any
 /// other path is answered as unknown. It sets no time limit for a request's head and body: that is the server's.
 pub fn router(parts: AdminParts, authenticator: Authenticator) -> Router {
-    build(&Admin::new(parts, Access::Tokens(authenticator)))
+    build(&Admin::new(parts, Access::Tokens(Box::new(authenticator))))
 }
 
 /// The same routes without tokens: every request is this actor's. For programs that call it in their own process, on

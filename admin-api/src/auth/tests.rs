@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::header::AUTHORIZATION;
 use http::{Method, Request};
-use jwt_simple::claims::{Claims, JWTClaims};
+use jwt_simple::claims::JWTClaims;
 use jwt_simple::prelude::{
     ECDSAP256KeyPairLike as _, ES256KeyPair, Ed25519KeyPair, EdDSAKeyPairLike as _, HS256Key, MACLike as _,
     RS256KeyPair, RSAKeyPairLike as _,
@@ -15,6 +15,7 @@ use super::*;
 use crate::testing::{NOW_MS, TOKEN_SECRET, TestApp, request, with_header};
 
 /// What signs a token in these tests.
+#[expect(clippy::large_enum_variant, reason = "there are four of them")]
 pub(super) enum Signer {
     Hs256(HS256Key),
     Es256(ES256KeyPair),

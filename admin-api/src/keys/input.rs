@@ -159,10 +159,11 @@ fn models(list: &[Value], details: &mut Details) -> Vec<String> {
         return vec![String::new(); list.len()];
     }
     let read = list.iter().enumerate().map(|(index, model)| {
-        model.as_str().map(str::to_owned).unwrap_or_else(|| {
+        let name = model.as_str();
+        if name.is_none() {
             details.add(format!("/allowedModels/{index}"), format!("must be a string, not {}", kind(model)));
-            "-".to_owned()
-        })
+        }
+        name.unwrap_or("-").to_owned()
     });
     read.collect()
 }

@@ -83,7 +83,7 @@ async fn bodies_are_closed() {
 
 fn is_closed(schema: &Value, document: &Value) -> bool {
     if let Some(reference) = schema["$ref"].as_str() {
-        return is_closed(&document.pointer(&reference[1..]).unwrap(), document);
+        return is_closed(document.pointer(&reference[1..]).unwrap(), document);
     }
     if let Some(choices) = schema["oneOf"].as_array() {
         return choices.iter().all(|choice| choice["type"] == "null" || is_closed(choice, document));

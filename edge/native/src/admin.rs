@@ -5,6 +5,7 @@ mod engine;
 mod routes;
 
 use axum::Router;
+use gateway::Gateway;
 
 use crate::embedded::{EmbeddedGateway, OpenError};
 
@@ -40,4 +41,12 @@ pub(crate) fn routes(
             None => (Some(routes::not_set_up()), ServedTo::NobodyYet),
         },
     })
+}
+
+/// Checks the providers over and over, each in its own time.
+pub(crate) async fn check_health(gateway: Gateway) {
+    loop {
+        let pause = gateway.check_health().await;
+        tokio::time::sleep(pause).await;
+    }
 }

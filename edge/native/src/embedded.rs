@@ -35,6 +35,7 @@ pub struct EmbeddedGateway {
     given: Vec<Provider>,
     /// Asks the runners' nodes, until the gateway is closed.
     _watch: Option<AbortOnDrop>,
+    /// Where stored providers may lead.
     upstream_hosts: UpstreamHosts,
 }
 

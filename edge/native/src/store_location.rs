@@ -21,9 +21,7 @@ use crate::master_keys::{self, MasterKeyFile};
 const SECRET_RULE: &str = "must be \"env:NAME\" or \"file:PATH\": the secret itself does not belong here";
 const KNOWN: [&str; 5] = ["table", "region", "endpoint", "key_secret", "master_keys"];
 
-/// The master keys themselves, as `ID:BASE64` with commas between them; the first is the active one.
-pub(crate) const MASTER_KEYS: &str = "DYAD_MASTER_KEYS";
-/// A file of them, which may change while a gateway serves.
+/// A file of the master keys, which may change while a gateway serves.
 pub(crate) const MASTER_KEYS_FILE: &str = "DYAD_MASTER_KEYS_FILE";
 
 /// Where a gateway keeps everything.
@@ -345,12 +343,15 @@ pub(crate) fn locate(
         _ => CredentialRef::Env(variables::KEY_SECRET.to_owned()),
     };
     let given = |variable| get(variable).filter(|value| !value.is_empty());
-    let master_keys = match (given(MASTER_KEYS), given(MASTER_KEYS_FILE)) {
+    let master_keys = match (given(variables::MASTER_KEYS), given(MASTER_KEYS_FILE)) {
         (Some(_), Some(_)) => {
-            problems.push(format!("{MASTER_KEYS} and {MASTER_KEYS_FILE} are both set: keep one of them"));
+            problems.push(format!(
+                "{} and {MASTER_KEYS_FILE} are both set: keep one of them",
+                variables::MASTER_KEYS
+            ));
             CredentialRef::None
         }
-        (Some(_), None) => CredentialRef::Env(MASTER_KEYS.to_owned()),
+        (Some(_), None) => CredentialRef::Env(variables::MASTER_KEYS.to_owned()),
         (None, Some(path)) => CredentialRef::File(path),
         (None, None) => section.master_keys.clone().unwrap_or(CredentialRef::None),
     };

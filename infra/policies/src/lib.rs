@@ -32,6 +32,7 @@ pub struct Access {
 
 #[derive(Debug)]
 struct Statement {
+    denies: bool,
     actions: Vec<String>,
     resources: Vec<String>,
     conditions: Vec<Condition>,
@@ -42,6 +43,8 @@ struct Statement {
 enum Condition {
     /// Each of them is one of these texts, in which `*` stands for any characters. True where there are none.
     All(Vec<String>),
+    /// One of them is one of these texts. False where there are none.
+    Any(Vec<String>),
     /// There are some.
     Present,
 }
@@ -69,9 +72,15 @@ impl Policy {
         Ok(Self { statements })
     }
 
-    /// Whether any statement allows it. There are no denials here.
+    /// Whether any statement allows it, and none denies it.
     pub fn allows(&self, access: &Access) -> bool {
-        self.statements.iter().any(|statement| statement.allows(access))
+        let mut speaking = self.statements.iter().filter(|statement| statement.is_of(access)).peekable();
+        speaking.peek().is_some() && speaking.all(|statement| !statement.denies)
+    }
+
+    /// Whether a statement denies it, whatever else somebody is allowed by another policy.
+    pub fn denies(&self, access: &Access) -> bool {
+        self.statements.iter().any(|statement| statement.denies && statement.is_of(access))
     }
 }
 
@@ -80,9 +89,11 @@ impl Statement {
         let mut statement = members(value, "statement")?;
         let sid = statement.remove("Sid").unwrap_or_default();
         let of = |name: &str| format!("{}: {name}", sid.as_str().unwrap_or("statement"));
-        if statement.remove("Effect") != Some(json!("Allow")) {
-            return Err(of("Effect is not Allow"));
-        }
+        let denies = match statement.remove("Effect").as_ref().and_then(Value::as_str) {
+            Some("Allow") => false,
+            Some("Deny") => true,
+            _ => return Err(of("Effect is neither Allow nor Deny")),
+        };
         let actions = texts(statement.remove("Action"), &of("Action"))?;
         let resources = texts(statement.remove("Resource"), &of("Resource"))?;
         if actions.iter().chain(&resources).any(|text| text.contains(['*', '?'])) {
@@ -97,10 +108,11 @@ impl Statement {
             }
         }
         nothing_else(&statement, &of("statement"))?;
-        Ok(Self { actions, resources, conditions })
+        Ok(Self { denies, actions, resources, conditions })
     }
 
-    fn allows(&self, access: &Access) -> bool {
+    /// Whether it speaks of this.
+    fn is_of(&self, access: &Access) -> bool {
         self.actions.contains(&access.action)
             && self.resources.contains(&access.resource)
             && self.conditions.iter().all(|condition| condition.holds(access.leading_keys.as_deref()))
@@ -114,17 +126,19 @@ impl Condition {
         }
         match operator {
             "ForAllValues:StringLike" => texts(Some(wanted), operator).ok().map(Self::All),
+            "ForAnyValue:StringLike" => texts(Some(wanted), operator).ok().map(Self::Any),
             "Null" if wanted == json!("false") => Some(Self::Present),
             _ => None,
         }
     }
 
     fn holds(&self, leading_keys: Option<&[String]>) -> bool {
+        let mut keys = leading_keys.unwrap_or_default().iter();
+        let is_one_of =
+            |key: &String, patterns: &[String]| patterns.iter().any(|pattern| is_like(key, pattern));
         match self {
-            Self::All(patterns) => leading_keys
-                .unwrap_or_default()
-                .iter()
-                .all(|key| patterns.iter().any(|pattern| is_like(key, pattern))),
+            Self::All(patterns) => keys.all(|key| is_one_of(key, patterns)),
+            Self::Any(patterns) => keys.any(|key| is_one_of(key, patterns)),
             Self::Present => leading_keys.is_some_and(|keys| !keys.is_empty()),
         }
     }
@@ -203,9 +217,28 @@ mod tests {
     }
 
     #[test]
+    fn a_denial_counts_whatever_is_allowed() {
+        let deny = json!({"ForAnyValue:StringLike": {LEADING_KEYS: ["AUDIT", "A#*"]}});
+        let statements = json!([
+            {"Effect": "Allow", "Action": "dynamodb:GetItem", "Resource": TABLE},
+            {"Effect": "Deny", "Action": "dynamodb:GetItem", "Resource": TABLE, "Condition": deny},
+            {"Effect": "Allow", "Action": "dynamodb:GetItem", "Resource": TABLE},
+        ]);
+        let document = json!({"Version": "2012-10-17", "Statement": statements});
+        let policy = Policy::from_json(&document.to_string()).unwrap();
+        for (keys, denied) in
+            [(&["AUDIT"][..], true), (&["CONFIG", "A#1"], true), (&["CONFIG"], false), (&[], false)]
+        {
+            assert_eq!((policy.denies(&get(keys)), policy.allows(&get(keys))), (denied, !denied), "{keys:?}");
+        }
+        let put = Access { action: "dynamodb:PutItem".to_owned(), ..get(&["AUDIT"]) };
+        assert!(!policy.denies(&put) && !policy.allows(&put));
+    }
+
+    #[test]
     fn what_is_not_understood_is_not_judged() {
         for condition in [
-            json!({"ForAnyValue:StringLike": {LEADING_KEYS: ["CONFIG"]}}),
+            json!({"ForAnyValue:StringEquals": {LEADING_KEYS: ["CONFIG"]}}),
             json!({"StringEquals": {"dynamodb:Select": "COUNT"}}),
             json!({"Null": {LEADING_KEYS: "true"}}),
             json!({"ForAllValues:StringLike": {LEADING_KEYS: ["*KEY"]}}),
@@ -213,7 +246,7 @@ mod tests {
             policy(&condition).unwrap_err();
         }
         for statement in [
-            json!({"Effect": "Deny", "Action": "a", "Resource": "b"}),
+            json!({"Effect": "Maybe", "Action": "a", "Resource": "b"}),
             json!({"Effect": "Allow", "Action": "dynamodb:*", "Resource": "b"}),
             json!({"Effect": "Allow", "Action": "a", "Resource": "*"}),
             json!({"Effect": "Allow", "NotAction": "a", "Resource": "b"}),

@@ -7,14 +7,17 @@ mod recorder;
 
 use std::collections::BTreeSet;
 
-use catalog::testing::SeedStore as _;
+use catalog::testing::{SeedStore as _, by, stored};
 use catalog::{
-    ApiKeyId, ApiKeyLimits, ApiKeyRecord, Ask, Counter, Held, Hold, KeySecretCheck, KeyStore as _,
-    LimitStore as _, Period, Provider, ProviderStore as _, Quantity, RawProvider, Store as _,
+    Action, AnswerStore as _, ApiKeyId, ApiKeyLimits, ApiKeyRecord, Ask, AuditQuery, AuditStore as _, By,
+    Counter, Day, Held, Hold, KeptAnswer, KeySecretCheck, KeyStore as _, LimitStore as _, Period, Provider,
+    ProviderStatus, ProviderStore as _, Quantity, RawProvider, SealedSecret, StatusStore as _, Store as _,
+    UsageCounts, UsageKey, UsageRow, UsageStore as _, verify_audit,
 };
 use recorder::{Recorder, TABLE_ARN};
 use runner_api::{Capacity, NodeRecord, Registry as _};
 use store::DynamoStore;
+use store::transfer::{self, Existing};
 use table_policies::{Access, Policy};
 
 fn policy(name: &str) -> Policy {
@@ -56,15 +59,40 @@ fn provider() -> Provider {
     Provider::check(&raw).unwrap()
 }
 
-/// What `dyad-gateway keys …`, `providers …` and an export do.
+/// What the administration does, at any host and from the command line.
 async fn administer(store: &DynamoStore) {
     store.seed_key_secret(KeySecretCheck([7; 32]), None).await.unwrap();
-    store.seed_key(&key(), None).await.unwrap();
+    store.put_key(&key(), None, &answering()).await.unwrap();
+    store.kept_answer([1; 32], 0).await.unwrap().unwrap();
     let version = store.seed_provider(&provider(), None).await.unwrap();
     store.remove_provider(&provider().slug, version).await.unwrap();
     store.seed_provider(&provider(), None).await.unwrap();
     store.keys().await.unwrap();
     store.provider(&provider().slug).await.unwrap();
+    store.put_status(&stored(&provider()).id, &ProviderStatus::default()).await.unwrap();
+    assert_eq!(store.statuses().await.unwrap().len(), 1);
+    let log = store.audit(&AuditQuery { limit: 2, ..AuditQuery::default() }).await.unwrap();
+    assert_eq!(log.entries.len(), 2);
+    assert_eq!(verify_audit(store, None).await.unwrap().seq, 5);
+    assert_eq!(store.usage(Day(20_000)).await.unwrap(), []);
+    assert_eq!(store.last_used().await.unwrap(), []);
+    assert!(store.table_state().await.unwrap().unwrap().items_expire);
+    let mut file = Vec::new();
+    transfer::export(store, &mut file).await.unwrap();
+    transfer::import(store, &mut &file[..], Existing::Replace, &by(Action::Import)).await.unwrap();
+}
+
+/// A change whose answer is kept.
+fn answering() -> By {
+    let body = format!("sealed:1:key-1:{}:{}", "A".repeat(96), "A".repeat(64));
+    let answer = KeptAnswer {
+        id: [1; 32],
+        request: [2; 32],
+        status: 201,
+        body: SealedSecret::parse(&body).unwrap(),
+        until_ms: u64::MAX,
+    };
+    By { answer: Some(answer), ..by(Action::Create) }
 }
 
 /// What an edge does from its start on.
@@ -93,6 +121,15 @@ fn node() -> NodeRecord {
     }
 }
 
+/// What it counts of requests.
+async fn add_usage(store: &DynamoStore) {
+    let of = UsageKey { day: Day(20_000), key: key_id(), provider: provider().slug, model: "m".to_owned() };
+    let row = UsageRow { of, counts: UsageCounts { requests: 1, ..UsageCounts::default() }, last_at_ms: 2 };
+    store.add_usage(&row).await.unwrap();
+    // One that comes late.
+    store.add_usage(&UsageRow { last_at_ms: 1, ..row }).await.unwrap();
+}
+
 async fn spend_limits(store: &DynamoStore) {
     let counter = Counter {
         key: key_id(),
@@ -119,30 +156,60 @@ async fn each_may_do_its_own_work() {
     read_configuration(&recorder.store).await;
     assert_eq!(refused(&policy("edge"), &recorder.take()), []);
     spend_limits(&recorder.store).await;
-    assert_eq!(refused(&policy("edge"), &recorder.take()), []);
+    add_usage(&recorder.store).await;
+    let served = recorder.take();
+    assert_eq!(refused(&policy("edge"), &served), []);
+    assert_eq!(refused(&policy("admin"), &served), [], "a gateway that serves the administration too");
     announce(&recorder.store).await;
     assert_eq!(refused(&policy("runner"), &recorder.take()), []);
     recorder.store.announce(&node()).await.unwrap();
     recorder.take();
     let nodes = recorder.store.nodes().await.unwrap().nodes;
     assert_eq!(nodes.len(), 1);
-    assert_eq!(refused(&policy("edge"), &recorder.take()), []);
+    let looked = recorder.take();
+    assert_eq!(refused(&policy("edge"), &looked), []);
+    assert_eq!(refused(&policy("admin"), &looked), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edge_may_not_write_configuration() {
     let recorder = Recorder::start().await;
     let edge = policy("edge");
-    // Each of a transaction's parts is refused, not the count of changes alone.
+    // Each of a transaction's parts is refused, not the count of changes alone; and so is the log, to read.
+    let check = || {
+        let accesses = recorder.take();
+        let is_log = |access: &Access| access.leading_keys.as_deref() == Some(&["AUDIT".to_owned()]);
+        assert_eq!(accesses.iter().filter(|access| is_log(access)).count(), 2, "read and written");
+        let mut reads =
+            accesses.iter().filter(|access| access.action == "dynamodb:GetItem" && !is_log(access));
+        assert!(reads.all(|access| edge.allows(access)), "what it serves from");
+        let refused = refused(&edge, &accesses);
+        let changes = accesses.iter().filter(|access| is_log(access) || access.action != "dynamodb:GetItem");
+        assert!(changes.eq(&refused), "{accesses:?}");
+    };
     recorder.store.seed_key(&key(), None).await.unwrap();
-    let accesses = recorder.take();
-    assert_eq!(refused(&edge, &accesses).len(), accesses.len());
+    check();
     let version = recorder.store.seed_provider(&provider(), None).await.unwrap();
-    let accesses = recorder.take();
-    assert_eq!(refused(&edge, &accesses).len(), accesses.len());
+    check();
     recorder.store.remove_provider(&provider().slug, version).await.unwrap();
-    let accesses = recorder.take();
-    assert_eq!(refused(&edge, &accesses).len(), accesses.len());
+    check();
+    recorder.store.put_status(&stored(&provider()).id, &ProviderStatus::default()).await.unwrap();
+    assert_eq!(refused(&edge, &recorder.take()).len(), 1);
+}
+
+/// Not even administrators: neither by these policies, nor by any other that they may have besides.
+#[test]
+fn nobody_may_change_an_audit_entry() {
+    let admin = policy("admin");
+    for action in ["UpdateItem", "DeleteItem", "BatchWriteItem", "PartiQLUpdate", "PartiQLDelete"] {
+        let access = |key: &str| Access {
+            action: format!("dynamodb:{action}"),
+            resource: TABLE_ARN.to_owned(),
+            leading_keys: Some(vec!["CONFIG".to_owned(), key.to_owned()]),
+        };
+        assert!(admin.denies(&access("AUDIT")), "{action}");
+        assert!(!admin.denies(&access("KEY#a")), "{action}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,6 +219,7 @@ async fn a_runner_sees_nothing_of_it() {
     administer(&recorder.store).await;
     read_configuration(&recorder.store).await;
     spend_limits(&recorder.store).await;
+    add_usage(&recorder.store).await;
     let accesses = recorder.take();
     assert_eq!(refused(&runner, &accesses).len(), accesses.len());
 }
@@ -159,8 +227,18 @@ async fn a_runner_sees_nothing_of_it() {
 /// What the store does not do, and somebody with the keys of an edge or a runner could.
 #[test]
 fn nothing_else_is_allowed_either() {
-    let partitions =
-        ["CONFIG", "KEY#0", "NODE#0", "CLIS#0", "LIMIT#0123456789ab", "AUDIT", "USAGE#0123456789ab"];
+    let partitions = [
+        "ANSWER#0",
+        "AUDIT",
+        "CLIS#0",
+        "CONFIG",
+        "KEY#0",
+        "LIMIT#0123456789ab",
+        "NODE#0",
+        "STATUS",
+        "USAGE#20000",
+        "USED",
+    ];
     let with_keys = [
         "GetItem",
         "BatchGetItem",
@@ -176,6 +254,7 @@ fn nothing_else_is_allowed_either() {
     let without = [
         "Scan",
         "DescribeTable",
+        "DescribeTimeToLive",
         "UpdateTable",
         "DeleteTable",
         "CreateBackup",
@@ -208,6 +287,43 @@ fn nothing_else_is_allowed_either() {
             "dynamodb:Query CONFIG",
             "dynamodb:Query NODE#0",
             "dynamodb:UpdateItem LIMIT#0123456789ab",
+            "dynamodb:UpdateItem USAGE#20000",
+            "dynamodb:UpdateItem USED",
+        ]
+    );
+    assert_eq!(
+        allowed("admin"),
+        [
+            "dynamodb:DeleteItem CONFIG",
+            "dynamodb:DescribeTable ",
+            "dynamodb:DescribeTimeToLive ",
+            "dynamodb:GetItem ANSWER#0",
+            "dynamodb:GetItem AUDIT",
+            "dynamodb:GetItem CLIS#0",
+            "dynamodb:GetItem CONFIG",
+            "dynamodb:GetItem KEY#0",
+            "dynamodb:GetItem NODE#0",
+            "dynamodb:GetItem STATUS",
+            "dynamodb:GetItem USAGE#20000",
+            "dynamodb:GetItem USED",
+            "dynamodb:PutItem ANSWER#0",
+            "dynamodb:PutItem AUDIT",
+            "dynamodb:PutItem CONFIG",
+            "dynamodb:PutItem KEY#0",
+            "dynamodb:Query ANSWER#0",
+            "dynamodb:Query AUDIT",
+            "dynamodb:Query CLIS#0",
+            "dynamodb:Query CONFIG",
+            "dynamodb:Query KEY#0",
+            "dynamodb:Query NODE#0",
+            "dynamodb:Query STATUS",
+            "dynamodb:Query USAGE#20000",
+            "dynamodb:Query USED",
+            "dynamodb:UpdateItem CONFIG",
+            "dynamodb:UpdateItem LIMIT#0123456789ab",
+            "dynamodb:UpdateItem STATUS",
+            "dynamodb:UpdateItem USAGE#20000",
+            "dynamodb:UpdateItem USED",
         ]
     );
     let runner = ["dynamodb:DeleteItem NODE#0", "dynamodb:PutItem CLIS#0", "dynamodb:PutItem NODE#0"];

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use jwt_simple::prelude::{ES256KeyPair, Ed25519KeyPair, EdDSAKeyPairLike as _};
+use jwt_simple::prelude::{ES256KeyPair, Ed25519KeyPair};
 use serde_json::json;
 
 use super::super::tests::{Signer, claims};

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use admin_api::{Algorithm, Authenticator, TokenRules};
+use admin_api::{Algorithm, Authenticator, JwksSource, TokenRules};
 use catalog::{CredentialRef, Secret, Violation, Violations};
-use http::Uri;
 use toml::Value;
 
 use crate::credential;
@@ -64,7 +63,7 @@ enum TokenKey {
     },
     Jwks {
         algorithm: Algorithm,
-        place: JwksPlace,
+        source: JwksSource,
         name: String,
     },
 }
@@ -76,12 +75,6 @@ pub(crate) enum Access {
     /// Whoever has a token that its data directory's secret signed; nobody on a table, which has no such secret.
     Own,
     Tokens(Box<Authenticator>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum JwksPlace {
-    Url(String),
-    File(PathBuf),
 }
 
 /// The checked form of `[admin]`, as far as it is right by itself.
@@ -227,7 +220,12 @@ impl AdminConfig {
                 let key = read(&file).map_err(|reason| format!("{name}: {reason}"))?;
                 (Authenticator::public_key(algorithm, &key, rules), name)
             }
-            TokenKey::Jwks { .. } => return Err("JWKS".to_owned()),
+            TokenKey::Jwks { algorithm, source, name } => {
+                if let JwksSource::File(file) = &source {
+                    read(file).map_err(|reason| format!("{name}: {reason}"))?;
+                }
+                (Authenticator::jwks(algorithm, source, rules), name)
+            }
         };
         authenticator
             .map(|authenticator| Access::Tokens(Box::new(authenticator)))
@@ -291,31 +289,15 @@ fn token_key(
         (Some(given), _) => {
             Some(TokenKey::PublicKey { algorithm, file: given.value.into(), name: given.name })
         }
-        (None, Some(jwks)) => match jwks_place(&jwks.value) {
-            Ok(place) => Some(TokenKey::Jwks { algorithm, place, name: jwks.name }),
-            Err(message) => {
-                problems.push(format!("{}: {message}", jwks.name));
-                None
-            }
-        },
+        (None, Some(jwks)) => {
+            let source = if jwks.value.contains("://") {
+                JwksSource::Url(jwks.value)
+            } else {
+                JwksSource::File(jwks.value.into())
+            };
+            Some(TokenKey::Jwks { algorithm, source, name: jwks.name })
+        }
         (None, None) => None,
-    }
-}
-
-/// Keys that come over an unprotected network are anybody's.
-fn jwks_place(text: &str) -> Result<JwksPlace, &'static str> {
-    const RULE: &str =
-        "must be https://… or the path of a file; http:// only to 127.0.0.1, [::1] or localhost";
-    if !text.contains("://") {
-        return Ok(JwksPlace::File(text.into()));
-    }
-    let url: Uri = text.parse().map_err(|_| RULE)?;
-    let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    let is_local = url.host().is_some_and(|host| ["127.0.0.1", "[::1]", "localhost"].contains(&host));
-    match url.scheme_str() {
-        Some("https") if !has_user => Ok(JwksPlace::Url(text.to_owned())),
-        Some("http") if !has_user && is_local => Ok(JwksPlace::Url(text.to_owned())),
-        _ => Err(RULE),
     }
 }
 
@@ -359,9 +341,9 @@ mod tests {
             ..TokenRules::default()
         };
         assert_eq!(tokens.rules, expected);
-        let place = JwksPlace::File("/etc/jwks.json".into());
+        let source = JwksSource::File("/etc/jwks.json".into());
         let name = "DYAD_ADMIN_JWKS".to_owned();
-        assert_eq!(tokens.key, TokenKey::Jwks { algorithm: Algorithm::Es256, place, name });
+        assert_eq!(tokens.key, TokenKey::Jwks { algorithm: Algorithm::Es256, source, name });
         let reference = |config: AdminConfig| match config.tokens.unwrap().key {
             TokenKey::Secret { secret, .. } => secret,
             other => panic!("{other:?}"),
@@ -398,21 +380,32 @@ mod tests {
             ("jwt_secret = \"env:A\"\njwt_algorithm = \"ES256\"", &[], "it is HS256"),
             ("jwt_secret = \"env:A\"", &[("DYAD_ADMIN_JWKS", "/k")], "only one of them"),
             ("jwks = \"https://a/k\"\njwt_algorithm = \"RS256\"", &[], "audience: is required with jwks"),
-            (
-                "jwks = \"http://id.example/k\"\njwt_algorithm = \"RS256\"\naudience = \"a\"",
-                &[],
-                "must be https://",
-            ),
-            (
-                "jwks = \"https://me@id.example/k\"\njwt_algorithm = \"RS256\"\naudience = \"a\"",
-                &[],
-                "must be https://",
-            ),
-            ("jwks = \"ftp://a/k\"\njwt_algorithm = \"RS256\"\naudience = \"a\"", &[], "must be https://"),
             ("jwt_secret = \"env:A\"\naudience = \"a\\nb\"", &[], "[admin] audience: "),
         ] {
             let found = settled(text, variables).unwrap_err();
             assert!(found.len() == 1 && found[0].contains(words), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn keys_that_cannot_be_used_are_named_by_their_giver() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("k");
+        std::fs::write(&file, "no key").unwrap();
+        let file = file.to_str().unwrap();
+        let with_file = [("DYAD_ADMIN_JWT_PUBLIC_KEY", file), ("DYAD_ADMIN_JWT_ALGORITHM", "ES256")];
+        for (text, variables, words) in [
+            ("jwks = \"http://id.example/k\"", &[][..], "[admin] jwks: "),
+            ("jwks = \"ftp://id.example/k\"", &[], "[admin] jwks: "),
+            ("jwks = \"/no/such\"", &[], "[admin] jwks: /no/such cannot be read"),
+            ("", &with_file, "DYAD_ADMIN_JWT_PUBLIC_KEY: "),
+            (&format!("jwt_secret = \"file:{file}\""), &[], "[admin] jwt_secret: a secret for HS256"),
+            ("jwt_secret = \"file:/no/such\"", &[], "[admin] jwt_secret: the file /no/such"),
+        ] {
+            let is_set = text.starts_with("jwks");
+            let of_set = if is_set { "audience = \"a\"\njwt_algorithm = \"RS256\"\n" } else { "" };
+            let error = settled(&format!("{of_set}{text}"), variables).unwrap().access().err().unwrap();
+            assert!(error.starts_with(words) && !error.contains("no key"), "{text}: {error}");
         }
     }
 }

@@ -9,7 +9,7 @@ use catalog::{
     ApiKeyRecord, BoxFuture, CheckReport, CredentialRef, Explanation, Health, Provider, ProviderSlug,
     TestReport, TestRequest,
 };
-use gateway::{Gateway, Host as _, Origin, full};
+use gateway::{Gateway, Host as _, Origin, RunnerNode, full};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 
@@ -52,18 +52,15 @@ impl Engine for NativeEngine {
     }
 
     fn explain<'a>(&'a self, body: &'a [u8], key: &'a ApiKeyRecord) -> BoxFuture<'a, Explanation> {
-        Box::pin(async move {
-            let _ = (body, key);
-            Explanation::default()
-        })
+        Box::pin(self.gateway.explain(body, key))
     }
 
     fn runners(&self) -> BoxFuture<'_, Result<Vec<RunnerInfo>, String>> {
-        Box::pin(async { Err("no runners".to_owned()) })
+        Box::pin(async { Ok(self.gateway.runners().await?.into_iter().map(info).collect()) })
     }
 
     fn drain_runner<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async move { Err(id.to_owned()) })
+        Box::pin(self.gateway.drain_runner(id))
     }
 
     fn fetch<'a>(&'a self, url: &'a str, max_bytes: usize) -> BoxFuture<'a, Result<Bytes, FetchError>> {
@@ -96,5 +93,21 @@ impl NativeEngine {
             read.extend_from_slice(&data);
         }
         Ok(read.freeze())
+    }
+}
+
+fn info(node: RunnerNode) -> RunnerInfo {
+    let RunnerNode { record, is_up } = node;
+    RunnerInfo {
+        id: record.id,
+        url: record.url,
+        version: record.version,
+        slots: record.capacity.slots,
+        running: record.capacity.running,
+        queued: record.capacity.queued,
+        parked: record.capacity.parked,
+        draining: record.capacity.draining,
+        up: is_up,
+        clis: record.clis.into_iter().map(|cli| cli.name).collect(),
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use catalog::CredentialRef;
 use clap::Parser;
+use edge_host::variables;
 use serde_json::json;
 
 use super::greeting::{console_url, metrics_url, origin};
@@ -16,7 +17,7 @@ use crate::output::Output;
 use crate::providers::{Given, gather, open_gateway};
 use crate::router::{GatewayServes, Site};
 use crate::server::Server;
-use crate::store_location::{MASTER_KEYS, MASTER_KEYS_FILE, StoreLocation};
+use crate::store_location::{MASTER_KEYS_FILE, StoreLocation};
 
 /// The administration of a table's gateways: its API under /admin, its console under /console.
 #[derive(Debug, Parser)]
@@ -78,10 +79,13 @@ impl AdminCli {
             ));
             if !has_master_keys {
                 output.remark(&format!(
-                    "There are no master keys ({MASTER_KEYS_FILE} or {MASTER_KEYS}): credentials can only be references (env:NAME)."
+                    "There are no master keys ({MASTER_KEYS_FILE} or {}): credentials can only be references (env:NAME).",
+                    variables::MASTER_KEYS
                 ));
             }
+            let health = tokio::spawn(admin::check_health(gateway.clone()));
             let signal = signals.next().await;
+            health.abort();
             self.serving.drain(server, signal, &mut signals).await
         })?
     }

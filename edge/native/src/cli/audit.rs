@@ -97,7 +97,9 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
         .query("action", action.as_ref().map(clap::builder::PossibleValue::get_name));
     let limit = usize::try_from(args.limit).unwrap_or(MAX_LISTED);
     let entries = api.list(call, limit).await?;
-    entries.iter().for_each(|entry| output.object(entry));
+    for entry in &entries {
+        output.object(entry);
+    }
     if entries.is_empty() {
         output.say("There are no such entries.");
     } else {

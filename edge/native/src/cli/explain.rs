@@ -45,7 +45,9 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         let api = Api::open(&args.api, Needs::Gateway).await?;
         let explanation = api.json(Call::post(&["explain"], body)).await?;
         output.object(&explanation);
-        lines(&explanation).iter().for_each(|line| output.say(line));
+        for line in lines(&explanation) {
+            output.say(line);
+        }
         Ok(())
     })?
 }

@@ -140,7 +140,9 @@ fn deliver(key: &Value, output: Output) -> Result<(), Failure> {
 async fn list(args: &ListArgs, api: &Api, output: Output) -> Result<(), Failure> {
     let call = Call::get(&["keys"]).query("state", args.state.clone()).query("owner", args.owner.clone());
     let keys = api.list(call, MAX_LISTED).await?;
-    keys.iter().for_each(|key| output.object(&object(key)));
+    for key in &keys {
+        output.object(&object(key));
+    }
     match (keys.is_empty(), args.state.is_some() || args.owner.is_some()) {
         (true, false) => output.say("There are no API keys; 'dyad-gateway keys create' makes one."),
         (true, true) => output.say("There are no such API keys."),

@@ -167,7 +167,9 @@ fn list(args: &GatheredArgs, stored: bool) -> Result<(), Failure> {
         let api = Api::open(&args.api, Needs::Store).await?;
         let call = Call::get(&["providers"]).query("origin", stored.then_some("store"));
         let providers = api.list(call, MAX_LISTED).await?;
-        providers.iter().for_each(|provider| output.object(&shown::listed(provider)));
+        for provider in &providers {
+            output.object(&shown::listed(provider));
+        }
         if providers.is_empty() {
             output.say(format!(
                 "There are no providers in {api}; 'dyad-gateway providers add' and 'dyad-gateway providers apply FILE' write them."

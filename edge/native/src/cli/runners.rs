@@ -46,7 +46,9 @@ pub(crate) fn run(command: &RunnersCommand) -> Result<(), Failure> {
         match command {
             RunnersCommand::List { .. } => {
                 let runners = api.list(Call::get(&["runners"]), MAX_LISTED).await?;
-                runners.iter().for_each(|runner| output.object(runner));
+                for runner in &runners {
+                    output.object(runner);
+                }
                 if runners.is_empty() {
                     output.say(format!(
                         "{api} knows no runner. One inside a gateway that serves is known there: name it with --url."

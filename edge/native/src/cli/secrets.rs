@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use catalog::CredentialRef;
 use clap::{Args, Subcommand};
+use edge_host::variables;
 use serde_json::{Value, json};
 
 use super::api_client::{Api, ApiArgs, Call, MAX_LISTED, Needs};
@@ -12,7 +13,7 @@ use super::{CommonArgs, Failure, StoreArgs, block_on};
 use crate::data_dir::DataDir;
 use crate::master_keys::add_key;
 use crate::output::{Output, count};
-use crate::store_location::{MASTER_KEYS, MASTER_KEYS_FILE, StoreLocation, locate_for};
+use crate::store_location::{MASTER_KEYS_FILE, StoreLocation, locate_for};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SecretsCommand {
@@ -21,7 +22,7 @@ pub(crate) enum SecretsCommand {
         after_help = "Examples:\n  dyad-gateway secrets new-key\n  dyad-gateway secrets new-key --file master.keys      # makes the file if it is not there\n\nA gateway that serves takes the key up at once. 'dyad-gateway secrets rewrap' moves what is sealed to it."
     )]
     NewKey(NewKeyArgs),
-    /// List the credentials of the stored providers: where they come from, how old they are; never their values
+    /// List the credentials of the stored providers: where they come from, how old they are, and the master key that each is sealed under; never their values
     List {
         #[command(flatten)]
         api: ApiArgs,
@@ -68,7 +69,7 @@ async fn list(args: &ApiArgs) -> Result<(), Failure> {
     let output = Output::new(args.common.json);
     let api = Api::open(args, Needs::Store).await?;
     let providers = api.list(Call::get(&["providers"]).query("origin", Some("store")), MAX_LISTED).await?;
-    let names = ["PROVIDER", "SOURCE", "VERSION", "FINGERPRINT", "SET", "FORMER UNTIL"];
+    let names = ["PROVIDER", "SOURCE", "VERSION", "FINGERPRINT", "MASTER KEY", "SET", "FORMER UNTIL"];
     let mut rows = vec![names.map(str::to_owned).to_vec()];
     for provider in &providers {
         let credential = &provider["credentials"]["apiKey"];
@@ -86,6 +87,7 @@ async fn list(args: &ApiArgs) -> Result<(), Failure> {
             text(&credential[if is_reference { "reference" } else { "source" }]),
             credential["version"].as_u64().map_or_else(|| "-".to_owned(), |version| version.to_string()),
             text(&credential["fingerprint"]),
+            text(&credential["sealedUnder"]),
             time(&credential["setAt"]),
             time(&credential["previous"]["until"]),
         ]);
@@ -155,7 +157,8 @@ fn file_of_store(args: &NewKeyArgs) -> Result<PathBuf, Failure> {
             "the master keys are in the variable {name}, which cannot be changed from here"
         ))),
         StoreLocation::DynamoDb { .. } => Err(no_file(&format!(
-            "neither {MASTER_KEYS_FILE} nor {MASTER_KEYS} nor [store] master_keys says where the master keys are"
+            "neither {MASTER_KEYS_FILE} nor {} nor [store] master_keys says where the master keys are",
+            variables::MASTER_KEYS
         ))),
     }
 }

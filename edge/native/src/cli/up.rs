@@ -6,6 +6,7 @@ use std::time::Duration;
 use catalog::{ApiKey, Provider};
 use clap::Args;
 use gateway::{Discovered, Gateway};
+use tokio::task::JoinHandle;
 
 use super::greeting::{Greeting, base_url, metrics_url};
 use super::serving::{ServingArgs, Signals, bind, listen_address};
@@ -25,6 +26,8 @@ use crate::{discovery, metrics};
 const RUNTIME_THREADS: usize = 2;
 /// How often providers are asked for their models again.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the store may take to add the usage that was counted last.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the start waits for the answers; those that come later count from then on.
 const DISCOVERY_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -142,10 +145,24 @@ async fn serve(
         unusable: all_unusable(unusable, &discovered),
     };
     greeting.show(Output::new(args.common.json)).map_err(|error| Failure::failed("the greeting", &error))?;
-    let rediscovery = tokio::spawn(rediscover(gateway.clone()));
+    let background =
+        [tokio::spawn(rediscover(gateway.clone())), tokio::spawn(admin::check_health(gateway.clone()))];
     let signal = signals.next().await;
-    rediscovery.abort();
-    args.serving.drain(server, signal, signals).await
+    background.iter().for_each(JoinHandle::abort);
+    let drained = args.serving.drain(server, signal, signals).await;
+    flush_usage(gateway, signals).await;
+    drained
+}
+
+/// What was counted since the last time would be lost. Who asks again does not want to wait.
+async fn flush_usage(gateway: &Gateway, signals: &mut Signals) {
+    let left = tokio::select! {
+        left = tokio::time::timeout(FLUSH_PATIENCE, gateway.flush_usage()) => left,
+        _ = signals.next() => return,
+    };
+    if !matches!(left, Ok(0)) {
+        tracing::warn!("the store did not take all of the usage that was counted last; it is lost");
+    }
 }
 
 /// The runner of this machine, if there is to be one and it can be.

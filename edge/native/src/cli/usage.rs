@@ -87,7 +87,9 @@ pub(crate) fn run(args: &UsageArgs) -> Result<(), Failure> {
             return written.map_err(|error| Failure::failed("the usage cannot be written", &error));
         }
         let rows = api.list(call, MAX_LISTED).await?;
-        rows.iter().for_each(|row| output.object(row));
+        for row in &rows {
+            output.object(row);
+        }
         if rows.is_empty() {
             output.say("There is no such usage.");
         } else {

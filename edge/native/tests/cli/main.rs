@@ -1,5 +1,6 @@
 //! The binary as people and programs use it: what it prints, how it exits, and what it serves meanwhile.
 
+mod admin;
 mod aws_credentials;
 mod ca;
 mod clis;
@@ -13,6 +14,8 @@ mod life_cycle;
 mod metrics;
 mod openapi;
 mod programs;
+mod provider_commands;
+mod remote;
 mod runners;
 mod store;
 mod stored_providers;

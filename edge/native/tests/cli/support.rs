@@ -1,4 +1,4 @@
-//! The binary as a child process, and a small upstream.
+//! The binary as a child process, and small upstreams.
 
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be made ends its test")]
 
@@ -14,6 +14,12 @@ use serde_json::Value;
 use store::sdk::{Credentials, SharedCredentialsProvider};
 use store::{DynamoStore, StoreAccess};
 use tempfile::TempDir;
+
+mod callers;
+mod chats;
+
+pub(crate) use callers::{Administrator, Stream};
+pub(crate) use chats::Chats;
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
@@ -69,6 +75,15 @@ impl Place {
     pub(crate) fn beside(&self) -> Self {
         let (environment, emulator) = (self.environment.clone(), self.emulator.clone());
         Self { directory: tempfile::tempdir().unwrap(), environment, emulator }
+    }
+
+    /// Another machine, whose administrator knows this gateway of ours by its URL and a token of this role.
+    pub(crate) fn administrator_of(&self, gateway: &Served, role: &str) -> Self {
+        let token = self.run(&["admin", "token", "--role", role]).expect(0).stdout;
+        let mut administrator = Self::new();
+        administrator.set("DYAD_ADMIN_URL", gateway.ready["base_url"].as_str().unwrap());
+        administrator.set("DYAD_ADMIN_TOKEN", token.trim());
+        administrator
     }
 
     /// This place's table, for who goes past the gateway.
@@ -138,6 +153,29 @@ impl Place {
         command.env("DYAD_GATEWAY_NO_RUNNER", "true");
         command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         command
+    }
+
+    /// `dyad-admin`, in the same environment.
+    fn admin_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dyad-admin"));
+        command.args(["--listen", "127.0.0.1:0", "--json"]).args(arguments).env_clear();
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end, since it cannot serve.
+    pub(crate) fn run_admin(&self, arguments: &[&str]) -> Ran {
+        Ran::from(self.admin_command(arguments).output().unwrap())
+    }
+
+    pub(crate) fn serve_admin(&self, arguments: &[&str]) -> Served {
+        Served::start(self.admin_command(arguments))
+    }
+
+    /// Somebody with a token that 'admin token' prints here.
+    pub(crate) fn administrator(&self, served: &Served, arguments: &[&str]) -> Administrator {
+        let token = self.run(&[&["admin", "token"][..], arguments].concat()).expect(0).stdout;
+        Administrator { address: served.address(), token: token.trim().to_owned() }
     }
 
     /// Runs a command to its end.
@@ -232,9 +270,10 @@ impl Served {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        let url = self.ready["base_url"].as_str().unwrap();
-        let authority = url.split_once("://").unwrap().1.strip_suffix("/v1").unwrap();
-        authority.parse().unwrap()
+        // An administration by itself has no base URL for clients.
+        let url = self.ready["base_url"].as_str().or(self.ready["url"].as_str()).unwrap();
+        let authority = url.split_once("://").unwrap().1;
+        authority.strip_suffix("/v1").unwrap_or(authority).parse().unwrap()
     }
 
     pub(crate) fn first_key(&self) -> &str {
@@ -248,6 +287,11 @@ impl Served {
         );
         let answer = exchange(TcpStream::connect(self.address()).unwrap(), head.as_bytes());
         answer["HTTP/1.1 ".len()..][..3].parse().unwrap()
+    }
+
+    /// Begins a chat, streamed.
+    pub(crate) fn chat(&self, key: &str, model: &str) -> Stream {
+        Stream::begin(self.address(), key, model)
     }
 
     /// What `/ready` says.
@@ -361,11 +405,7 @@ fn answer(mut stream: TcpStream, key: Option<&str>) -> std::io::Result<()> {
     } else {
         ("401 Unauthorized", r#"{"error":{"message":"wrong key"}}"#)
     };
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    )
+    respond(&mut stream, status, body)
 }
 
 /// A provider for a configuration file.
@@ -379,4 +419,12 @@ pub(crate) fn provider(slug: &str, base_url: &str, rest: &str) -> String {
 pub(crate) fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn respond(stream: &mut TcpStream, status: &str, body: &str) -> std::io::Result<()> {
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }

@@ -6,8 +6,8 @@ use admin_api::{Actor, AdminParts, Engine, FetchError, RunnerInfo, local_router}
 use axum::Router;
 use bytes::Bytes;
 use catalog::{
-    ApiKeyHasher, ApiKeyRecord, BoxFuture, CheckReport, Explanation, Failure as CheckFailure, Health,
-    Provider, ProviderSlug, Secret, Store as _, TestReport, TestRequest, UpstreamHosts,
+    ApiKeyHasher, ApiKeyRecord, BoxFuture, CheckReport, CredentialRef, Explanation, Failure as CheckFailure,
+    Health, Provider, ProviderSlug, Secret, Store as _, TestReport, TestRequest, UpstreamHosts,
 };
 use edge_host::variables;
 use url::Url;
@@ -44,7 +44,7 @@ pub(super) struct LocalApi {
 }
 
 enum Opened {
-    Store(OpenedStore),
+    Store(Box<OpenedStore>),
     Gateway(Box<EmbeddedGateway>),
 }
 
@@ -78,7 +78,7 @@ impl LocalApi {
                 hasher,
                 upstream_hosts,
             };
-            (Opened::Store(opened), location, parts)
+            (Opened::Store(Box::new(opened)), location, parts)
         };
         let router = local_router(parts, Actor::local_admin(format!("cli:{}", user())));
         Ok(Self { router, location, opened })
@@ -98,7 +98,7 @@ impl LocalApi {
     }
 
     /// The API keeps to itself what is wrong on its side; whoever runs this command is on that side.
-    pub(super) async fn explain(&self, refusal: Refusal, cause: Option<String>) -> ApiError {
+    pub(super) async fn explain(&self, refusal: Box<Refusal>, cause: Option<String>) -> ApiError {
         let opened = match &self.opened {
             Opened::Store(opened) => opened,
             Opened::Gateway(gateway) => gateway.opened_store(),
@@ -152,6 +152,11 @@ const NO_GATEWAY: &str = "there is no gateway in this process";
 impl Engine for NoGateway {
     fn given(&self) -> Vec<Provider> {
         Vec::new()
+    }
+
+    /// The gateway that serves may read what this command may not.
+    fn unreadable(&self, _: &CredentialRef) -> Option<String> {
+        None
     }
 
     fn test(&self, test: TestRequest) -> BoxFuture<'_, TestReport> {

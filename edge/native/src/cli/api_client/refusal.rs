@@ -8,7 +8,7 @@ use crate::cli::values::plain;
 
 /// Why a request was not answered as wished.
 pub(crate) enum ApiError {
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// There was no answer, or none that can be understood. For people.
     Failed(String),
 }
@@ -28,20 +28,20 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// `None` if the API does not answer like this.
-    pub(super) fn read(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> Option<Self> {
+    pub(super) fn read(status: StatusCode, headers: &HeaderMap, content: &[u8]) -> Option<Box<Self>> {
         let body: Value = serde_json::from_slice(content).ok()?;
         let error = body.get("error")?;
         let text = |value: &Value| value.as_str().map(plain);
         let violation = |detail: &Value| Some((text(&detail["pointer"])?, text(&detail["message"])?));
         let details = error["details"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Some(Self {
+        Some(Box::new(Self {
             status,
             code: text(&error["code"]).unwrap_or_default(),
             message: text(&error["message"])?,
             violations: details.iter().filter_map(violation).collect(),
             request_id: headers.get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned),
             body,
-        })
+        }))
     }
 }
 
@@ -59,7 +59,7 @@ impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         let refusal = match error {
             ApiError::Failed(line) => return Self::Failed(line),
-            ApiError::Refused(refusal) => refusal,
+            ApiError::Refused(refusal) => *refusal,
         };
         if !refusal.violations.is_empty() {
             let line = |(pointer, message): &(String, String)| match pointer.as_str() {

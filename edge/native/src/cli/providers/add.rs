@@ -84,7 +84,7 @@ impl AddArgs {
                 ]));
             }
             Some(file) => edit::writable(read_json(file)?),
-            None => self.from_flags(),
+            None => self.provider_of_flags(),
         };
         if let (Some(credential), Value::Object(body)) = (self.credential.get()?, &mut body) {
             body.insert("credentials".to_owned(), json!({"apiKey": credential.expose()}));
@@ -92,7 +92,7 @@ impl AddArgs {
         Ok(body)
     }
 
-    fn from_flags(&self) -> Value {
+    fn provider_of_flags(&self) -> Value {
         let kind = self.kind.unwrap_or(if self.cli.is_some() { Kind::SpawnCli } else { Kind::Proxy });
         let mut config = Map::new();
         let mut body = Map::new();

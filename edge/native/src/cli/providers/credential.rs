@@ -35,6 +35,7 @@ pub(crate) struct RotateArgs {
 /// Where a credential comes from: never from the command line itself.
 #[derive(Debug, Clone, Args)]
 #[group(multiple = false)]
+#[expect(clippy::struct_field_names, reason = "they name the options")]
 pub(super) struct CredentialArgs {
     /// Read the credential from standard input; it is sealed before it is stored
     #[arg(long, visible_alias = "stdin")]
@@ -122,8 +123,8 @@ pub(super) fn rotate(args: &RotateArgs) -> Result<(), Failure> {
             Err(ApiError::Refused(refusal)) if refusal.code == "test_failed" => {
                 super::test::show(&refusal.body["test"], output);
                 return Err(Failure::Failed(format!(
-                    "{}; the former credential is still in use",
-                    refusal.message
+                    "the new credential did not pass its test, so the former is still in use: {}",
+                    super::test::failure(&refusal.body["test"]["failure"])
                 )));
             }
             Err(error) => return Err(args.name.failure(error, &api)),

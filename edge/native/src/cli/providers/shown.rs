@@ -69,23 +69,17 @@ pub(super) fn credential(provider: &Value) -> String {
     if credential["set"] != true {
         return "none".to_owned();
     }
-    let mut shown = match credential["reference"].as_str() {
-        Some(reference) => plain(reference),
-        None => text(&credential["source"]),
-    };
-    if let Some(version) = credential["version"].as_u64() {
-        shown.push_str(&format!(", version {version}"));
-    }
-    if let Some(fingerprint) = credential["fingerprint"].as_str() {
-        shown.push_str(&format!(", fingerprint {}", plain(fingerprint)));
-    }
-    if let Some(set_at) = credential["setAt"].as_str() {
-        shown.push_str(&format!(", set {}", shown_time(set_at)));
-    }
-    if let Some(until) = credential["previous"]["until"].as_str() {
-        shown.push_str(&format!("; the former is kept until {}", shown_time(until)));
-    }
-    shown
+    let reference = credential["reference"].as_str().map(plain);
+    let parts = [
+        Some(reference.unwrap_or_else(|| text(&credential["source"]))),
+        credential["version"].as_u64().map(|version| format!("version {version}")),
+        credential["fingerprint"].as_str().map(|fingerprint| format!("fingerprint {}", plain(fingerprint))),
+        credential["setAt"].as_str().map(|at| format!("set {}", shown_time(at))),
+        credential["previous"]["until"]
+            .as_str()
+            .map(|until| format!("the former is kept until {}", shown_time(until))),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn models(provider: &Value) -> Vec<String> {
@@ -115,14 +109,10 @@ fn state(provider: &Value) -> &'static str {
 }
 
 fn health(health: &Value) -> String {
-    let mut shown = text(&health["state"]);
-    if let Some(since) = health["since"].as_str() {
-        shown.push_str(&format!(" since {}", shown_time(since)));
-    }
-    if health["failure"].is_object() {
-        shown.push_str(&format!(": {}", test::failure(&health["failure"])));
-    }
-    shown
+    let since = health["since"].as_str().map(|since| format!(" since {}", shown_time(since)));
+    let failure = health["failure"].is_object().then(|| format!(": {}", test::failure(&health["failure"])));
+    let state = text(&health["state"]);
+    format!("{state}{}{}", since.unwrap_or_default(), failure.unwrap_or_default())
 }
 
 fn last_test(report: &Value) -> String {
