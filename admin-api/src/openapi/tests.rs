@@ -65,6 +65,22 @@ async fn it_is_whole() {
     }
 }
 
+#[tokio::test]
+async fn parameters_are_never_null() {
+    let document = document().await;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for operation in item.as_object().unwrap().values() {
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let schema = &parameter["schema"];
+                assert!(
+                    parameter["$ref"].is_string() || schema["type"].is_string() || schema["$ref"].is_string(),
+                    "{path}: {parameter}"
+                );
+            }
+        }
+    }
+}
+
 /// What is read has no members but those that are known.
 #[tokio::test]
 async fn bodies_are_closed() {
