@@ -47,7 +47,12 @@ impl Document {
         document["tags"] = common["tags"].take();
         members(&mut document["paths"]).append(members(&mut common["paths"]));
         for (part, more) in members(&mut common["components"]) {
-            members(&mut document["components"][part]).append(members(more));
+            let (of_routes, more) = (members(&mut document["components"][part]), members(more));
+            debug_assert!(
+                !more.keys().any(|name| of_routes.contains_key(name)),
+                "common.json has a name of {part} that the routes have for something else"
+            );
+            of_routes.append(more);
         }
         Self(document.to_string().into())
     }
