@@ -290,7 +290,7 @@ function text(field) {
   const hint = join(
     schema.description,
     unless(schema.default, "if not set"),
-    example && `For example ${example}`,
+    example && `For example: ${example}`,
   );
   return single(field, control, () => control.value || undefined, { hint });
 }
@@ -320,6 +320,10 @@ function input(field, attributes) {
   });
 }
 
-const join = (...texts) => texts.filter(Boolean).join(" ") || undefined;
+/** Sentences after one another, each with its full stop. */
+const join = (...texts) => {
+  const sentences = texts.filter(Boolean).map((text) => (/[.!?]$/.test(text) ? text : `${text}.`));
+  return sentences.join(" ") || undefined;
+};
 const unless = (value, text) =>
   value === undefined || value === null || value === "" ? null : `${value} ${text}.`;
