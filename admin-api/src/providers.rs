@@ -11,7 +11,9 @@ mod wire;
 use std::sync::Arc;
 
 use axum::extract::State;
-use catalog::{Action, CheckReport, Failure, HealthState, ProviderId, SealError, StoredProvider, Versioned};
+use catalog::{
+    Action, CheckReport, Failure, HealthState, ProviderId, ProviderSlug, SealError, StoredProvider, Versioned,
+};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
