@@ -47,12 +47,11 @@ impl Document {
         document["tags"] = common["tags"].take();
         members(&mut document["paths"]).append(members(&mut common["paths"]));
         for (part, more) in members(&mut common["components"]) {
-            let (of_routes, more) = (members(&mut document["components"][part]), members(more));
-            debug_assert!(
-                !more.keys().any(|name| of_routes.contains_key(name)),
-                "common.json has a name of {part} that the routes have for something else"
-            );
-            of_routes.append(more);
+            let place = members(&mut document["components"][part]);
+            for (name, component) in members(more) {
+                let other = place.insert(name.clone(), component.take());
+                debug_assert!(other.is_none(), "two {part} are called {name}");
+            }
         }
         Self(document.to_string().into())
     }
@@ -77,6 +76,12 @@ fn complete(method: &str, operation: &mut Value) {
     let changes = operation[ROLE] == Role::Admin.as_str();
     let mut parameters: Vec<Value> = operation["parameters"].as_array().cloned().unwrap_or_default();
     for schema in parameters.iter_mut().filter_map(|parameter| parameter.get_mut("schema")) {
+        without_null(schema);
+    }
+    let contents = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut);
+    for schema in
+        contents.into_iter().flat_map(Map::values_mut).filter_map(|content| content.get_mut("schema"))
+    {
         without_null(schema);
     }
     let has = |place: &str| parameters.iter().any(|parameter| parameter["in"] == place);
@@ -111,8 +116,8 @@ fn complete(method: &str, operation: &mut Value) {
     operation["security"] = json!([{"adminToken": []}]);
 }
 
-/// A parameter that may be left out is an `Option` here, which is not to say that it may be null: there is no such thing
-/// in a URL or a header.
+/// What may be left out is an `Option` in the code, which is not to say that it may be null: a parameter never is, nor is
+/// a body.
 fn without_null(schema: &mut Value) {
     if let Some(Value::Array(kinds)) = schema.get_mut("type") {
         kinds.retain(|kind| kind != "null");

@@ -172,3 +172,18 @@ async fn answers_have_an_id_and_stay_where_they_are() {
         assert!(app.send(id(odd)).await.header("x-request-id").starts_with("req_"));
     }
 }
+
+/// The console makes its forms from these.
+#[tokio::test]
+async fn the_types_of_providers_are_told_apart_by_their_names() {
+    let document = document().await;
+    let mapping =
+        document["components"]["schemas"]["ProviderInput"]["discriminator"]["mapping"].as_object().unwrap();
+    let names: Vec<&str> = mapping.keys().map(String::as_str).collect();
+    assert_eq!(names, ["local", "proxy", "spawn-cli"]);
+    for (name, reference) in mapping {
+        let schema = document.pointer(&reference.as_str().unwrap()[1..]).unwrap();
+        let kind = document.pointer(&schema["properties"]["type"]["$ref"].as_str().unwrap()[1..]).unwrap();
+        assert_eq!(kind["enum"], serde_json::json!([name]), "{reference}");
+    }
+}
