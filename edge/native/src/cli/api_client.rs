@@ -1,35 +1,29 @@
 //! The administration API, as commands call it: of a gateway at a URL, or in this process on a store.
 
 mod local;
-mod place;
 mod refusal;
+mod remote;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use catalog::Secret;
 use clap::Args;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH};
+use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use tower::ServiceExt as _;
 use url::Url;
 
 use super::{CommonArgs, Failure, StoreArgs};
-use crate::connect::{self, ConnectTimeout};
 use crate::error_chain::error_chain;
 use local::LocalApi;
 pub(crate) use local::Needs;
-use place::Remote;
 pub(crate) use refusal::{ApiError, Refusal};
+use remote::RemoteApi;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For one request. A test of a provider takes up to a minute, and the check of a long audit log more.
 const TIMEOUT: Duration = Duration::from_secs(600);
 /// Longest answer: a year of usage in CSV is the longest there is.
@@ -53,7 +47,7 @@ pub(crate) struct ApiArgs {
     pub url: Option<String>,
     /// Trust the authorities of this PEM file with --url, instead of the system's
     #[arg(long, value_name = "FILE")]
-    pub ca: Option<std::path::PathBuf>,
+    pub ca: Option<PathBuf>,
     #[command(flatten)]
     pub store: StoreArgs,
     #[command(flatten)]
@@ -137,15 +131,13 @@ struct Answer {
     content: Bytes,
 }
 
-type HttpsClient = Client<ConnectTimeout<HttpsConnector<HttpConnector>>, Full<Bytes>>;
-
 pub(crate) struct Api {
     transport: Transport,
 }
 
 enum Transport {
-    Local(LocalApi),
-    Remote { client: HttpsClient, base: Url, token: Secret },
+    Local(Box<LocalApi>),
+    Remote(Box<RemoteApi>),
 }
 
 /// For messages: where the changes go.
@@ -153,7 +145,7 @@ impl std::fmt::Display for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.transport {
             Transport::Local(local) => local.location().fmt(f),
-            Transport::Remote { base, .. } => f.write_str(base.as_str().trim_end_matches('/')),
+            Transport::Remote(remote) => f.write_str(remote.base().as_str().trim_end_matches('/')),
         }
     }
 }
@@ -162,20 +154,9 @@ impl Api {
     /// Reads and checks all that says where it is, and opens the store if it is that one. Nothing is asked yet of a
     /// gateway at a URL.
     pub(crate) async fn open(args: &ApiArgs, needs: Needs) -> Result<Self, Failure> {
-        let transport = match args.remote()? {
-            Some(Remote { base, token, roots }) => {
-                let tls = crate::tls::client_config(roots)
-                    .map_err(|error| Failure::failed("TLS cannot be set up", &error))?;
-                let https = HttpsConnectorBuilder::new()
-                    .with_tls_config(tls)
-                    .https_or_http()
-                    .enable_http1()
-                    .wrap_connector(connect::tcp());
-                let client =
-                    Client::builder(TokioExecutor::new()).build(ConnectTimeout::new(https, CONNECT_TIMEOUT));
-                Transport::Remote { client, base, token }
-            }
-            None => Transport::Local(LocalApi::open(args, needs).await?),
+        let transport = match RemoteApi::of(args)? {
+            Some(remote) => Transport::Remote(Box::new(remote)),
+            None => Transport::Local(Box::new(LocalApi::open(args, needs).await?)),
         };
         Ok(Self { transport })
     }
@@ -209,10 +190,7 @@ impl Api {
             let wanted = (at_most - entries.len()).min(PAGE);
             let page = call.clone().query("limit", Some(wanted.to_string())).query("cursor", cursor.clone());
             let mut page = self.json(page).await?;
-            match page["data"].take() {
-                Value::Array(data) => entries.extend(data),
-                _ => return Err(ApiError::Failed(format!("{self} answers something else than a list"))),
-            }
+            entries.extend(self.data_of(&mut page)?);
             let next = page["nextCursor"].as_str().map(str::to_owned);
             if next.is_none() || next == cursor {
                 break;
@@ -221,6 +199,19 @@ impl Api {
         }
         entries.truncate(at_most);
         Ok(entries)
+    }
+
+    /// All of a list that has no pages.
+    pub(crate) async fn whole_list(&self, call: Call) -> Result<Vec<Value>, ApiError> {
+        let mut list = self.json(call).await?;
+        self.data_of(&mut list)
+    }
+
+    fn data_of(&self, list: &mut Value) -> Result<Vec<Value>, ApiError> {
+        match list.get_mut("data").map(Value::take) {
+            Some(Value::Array(data)) => Ok(data),
+            _ => Err(ApiError::Failed(format!("{self} answers something else than a list"))),
+        }
     }
 
     /// A change that somebody else's is in the way of has not been made, and is tried again.
@@ -252,13 +243,9 @@ impl Api {
                     result => result,
                 }
             }
-            Transport::Remote { client, base, token } => {
-                let mut request = call.to_request(base)?;
-                let bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
-                let mut bearer = bearer.map_err(|error| ApiError::Failed(error_chain(&error)))?;
-                bearer.set_sensitive(true);
-                request.headers_mut().insert(AUTHORIZATION, bearer);
-                let response = client.request(request).await.map_err(|error| {
+            Transport::Remote(remote) => {
+                let request = call.to_request(remote.base())?;
+                let response = remote.send(request).await.map_err(|error| {
                     ApiError::Failed(format!("{self} cannot be reached: {}", error_chain(&error)))
                 })?;
                 self.read(response).await

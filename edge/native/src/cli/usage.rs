@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::api_client::{Api, ApiArgs, Call, MAX_LISTED, Needs};
+use super::api_client::{Api, ApiArgs, Call, Needs};
 use super::values::{day, plain};
 use super::{Failure, block_on};
 use crate::output::Output;
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &UsageArgs) -> Result<(), Failure> {
             let written = stdout.write_all(&csv).and_then(|()| stdout.flush());
             return written.map_err(|error| Failure::failed("the usage cannot be written", &error));
         }
-        let rows = api.list(call, MAX_LISTED).await?;
+        let rows = api.whole_list(call).await?;
         for row in &rows {
             output.object(row);
         }

@@ -1,8 +1,6 @@
 //! Providers, one at a time: added, shown, edited, rotated, enabled and disabled; and what is said of all that in the audit
 //! log.
 
-#![expect(clippy::unwrap_used, reason = "a fixture that cannot be made ends its test")]
-
 use serde_json::{Value, json};
 
 use super::support::Place;

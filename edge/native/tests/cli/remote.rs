@@ -134,6 +134,7 @@ fn what_is_no_administration_api_is_told_from_one() {
         ),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno", "something else than JSON"),
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}", "something else than a list"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]", "something else than a list"),
         ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\n{}", "breaks off"),
         ("SSH-2.0-server\r\n", "cannot be reached"),
     ] {
