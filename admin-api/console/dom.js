@@ -135,6 +135,11 @@ export function facts(entries) {
   );
 }
 
+/** Text in which `backticks` mark code, as the API's own descriptions have it. */
+export function prose(text) {
+  return (text ?? "").split("`").map((part, index) => (index % 2 === 1 ? h("code", null, part) : part));
+}
+
 /** A time, short for people and exact for machines and on hover. */
 export function timeElement(iso, text) {
   return h("time", { datetime: iso, title: iso }, text);

@@ -3,7 +3,7 @@
 // where `read` gives the value, `undefined` if nothing was entered. What was entered is not judged here: the API does
 // that, and says where.
 
-import { h, newId } from "./dom.js";
+import { h, newId, prose } from "./dom.js";
 import { words } from "./format.js";
 import { choicesOf, kindOf, simple } from "./schema.js";
 
@@ -46,7 +46,7 @@ function single(
       "div",
       { class: "field" },
       h("label", { for: id }, label, required && h("span", { class: "required" }, " (required)")),
-      hint && h("p", { class: "hint", id: hintId }, hint),
+      hint && h("p", { class: "hint", id: hintId }, prose(hint)),
       error,
       control,
     ),
@@ -84,7 +84,7 @@ function group({ schema, label }, { body, children, child, read, legend = label 
     "fieldset",
     { tabindex: -1, "aria-describedby": error.id },
     h("legend", null, legend),
-    schema.description && h("p", { class: "hint" }, schema.description),
+    schema.description && h("p", { class: "hint" }, prose(schema.description)),
     error,
     body,
   );
@@ -290,7 +290,7 @@ function text(field) {
   const hint = join(
     schema.description,
     unless(schema.default, "if not set"),
-    example && `For example ${example}`,
+    example && `For example: ${example}`,
   );
   return single(field, control, () => control.value || undefined, { hint });
 }
@@ -320,6 +320,10 @@ function input(field, attributes) {
   });
 }
 
-const join = (...texts) => texts.filter(Boolean).join(" ") || undefined;
+/** Sentences after one another, each with its full stop. */
+const join = (...texts) => {
+  const sentences = texts.filter(Boolean).map((text) => (/[.!?]$/.test(text) ? text : `${text}.`));
+  return sentences.join(" ") || undefined;
+};
 const unless = (value, text) =>
   value === undefined || value === null || value === "" ? null : `${value} ${text}.`;

@@ -1,6 +1,6 @@
 // The readable page of the API's document.
 
-import { h, problem, table } from "./dom.js";
+import { h, problem, prose, table } from "./dom.js";
 import { bounds, byTag, exampleOf, typeName } from "./example.js";
 import { refName, resolve, simple } from "./schema.js";
 
@@ -77,6 +77,7 @@ function operationDetails(description, { method, path, operation }) {
     " ",
     h("code", null, path),
     operation.summary && ` – ${operation.summary}`,
+    operation["x-role"] && [" ", h("span", { class: "tag" }, operation["x-role"])],
   ];
   const responses = Object.entries(operation.responses ?? {});
   return lazy(
@@ -96,7 +97,7 @@ function operationDetails(description, { method, path, operation }) {
             {
               label: "Meaning",
               cell: (parameter) => [
-                parameter.description,
+                prose(parameter.description),
                 " ",
                 bounds(simple(description, parameter.schema)).join(", "),
               ],
@@ -165,7 +166,7 @@ function schemaTable(description, schema) {
       [
         { label: "Member", cell: ({ name, required }) => [h("code", null, name), required && " (required)"] },
         { label: "Type", cell: ({ member }) => typeLink(description, member) },
-        { label: "Meaning", cell: ({ plain: of }) => [of.description, " ", bounds(of).join(", ")] },
+        { label: "Meaning", cell: ({ plain: of }) => [prose(of.description), " ", bounds(of).join(", ")] },
       ],
       rows,
     ),
@@ -192,7 +193,7 @@ function paragraphs(text) {
   return (text ?? "")
     .split(/\n\s*\n/)
     .filter(Boolean)
-    .map((paragraph) => h("p", null, paragraph));
+    .map((paragraph) => h("p", null, prose(paragraph)));
 }
 
 show().catch((error) => main.replaceChildren(h("h1", null, "API"), problem(error)));

@@ -172,11 +172,13 @@ impl Authenticator {
         let name = claims.subject.ok_or_else(|| invalid("it has no sub, which says whose it is"))?;
         let is_name = (1..=By::MAX_ACTOR_CHARS).contains(&name.chars().count())
             && !name.chars().any(char::is_control)
+            && name.trim() == name
             // Who acts by themselves must not be taken for somebody's token, nor the other way round.
             && !name.starts_with("program:");
         if !is_name {
             return Err(invalid(
-                "its sub must have 1 to 128 characters without control characters, and must not begin with program:",
+                "its sub must have 1 to 128 characters, no control characters, no white space at its ends, \
+                 and must not begin with program:",
             ));
         }
         let role = claim(&claims.custom, &self.rules.role_claim).and_then(highest_role);

@@ -47,7 +47,11 @@ impl Document {
         document["tags"] = common["tags"].take();
         members(&mut document["paths"]).append(members(&mut common["paths"]));
         for (part, more) in members(&mut common["components"]) {
-            members(&mut document["components"][part]).append(members(more));
+            let place = members(&mut document["components"][part]);
+            for (name, component) in members(more) {
+                let other = place.insert(name.clone(), component.take());
+                debug_assert!(other.is_none(), "two {part} are called {name}");
+            }
         }
         Self(document.to_string().into())
     }
@@ -70,7 +74,16 @@ fn members(value: &mut Value) -> &mut Map<String, Value> {
 /// What an operation has because of what it is.
 fn complete(method: &str, operation: &mut Value) {
     let changes = operation[ROLE] == Role::Admin.as_str();
-    let parameters: Vec<Value> = operation["parameters"].as_array().cloned().unwrap_or_default();
+    let mut parameters: Vec<Value> = operation["parameters"].as_array().cloned().unwrap_or_default();
+    for schema in parameters.iter_mut().filter_map(|parameter| parameter.get_mut("schema")) {
+        without_null(schema);
+    }
+    let contents = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut);
+    for schema in
+        contents.into_iter().flat_map(Map::values_mut).filter_map(|content| content.get_mut("schema"))
+    {
+        without_null(schema);
+    }
     let has = |place: &str| parameters.iter().any(|parameter| parameter["in"] == place);
     let mut errors = vec![
         ("400", "Invalid"),
@@ -92,16 +105,32 @@ fn complete(method: &str, operation: &mut Value) {
         errors.push(("412", "Changed"));
     }
     if changes && method == "post" {
-        let mut parameters = parameters;
         parameters.push(json!({"$ref": "#/components/parameters/IdempotencyKey"}));
-        operation["parameters"] = Value::from(parameters);
     }
+    operation["parameters"] = Value::from(parameters);
     let responses = members(&mut operation["responses"]);
     for (status, name) in errors {
         let error = json!({"$ref": format!("#/components/responses/{name}")});
         responses.entry(status).or_insert(error);
     }
     operation["security"] = json!([{"adminToken": []}]);
+}
+
+/// What may be left out is an `Option` in the code, which is not to say that it may be null: a parameter never is, nor is
+/// a body.
+fn without_null(schema: &mut Value) {
+    if let Some(Value::Array(kinds)) = schema.get_mut("type") {
+        kinds.retain(|kind| kind != "null");
+        if let [only] = kinds.as_mut_slice() {
+            schema["type"] = only.take();
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("oneOf") {
+        choices.retain(|choice| choice["type"] != "null");
+        if let [only] = choices.as_mut_slice() {
+            *schema = only.take();
+        }
+    }
 }
 
 /// Which part of a list is wanted.

@@ -11,7 +11,9 @@ mod wire;
 use std::sync::Arc;
 
 use axum::extract::State;
-use catalog::{Action, CheckReport, Failure, HealthState, ProviderId, SealError, StoredProvider, Versioned};
+use catalog::{
+    Action, CheckReport, Failure, HealthState, ProviderId, ProviderSlug, SealError, StoredProvider, Versioned,
+};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -140,6 +142,9 @@ pub(crate) async fn list_providers(
     let origin = query.read("origin", "store or given", one_of(&["store", "given"]));
     let page = query.page();
     query.finish()?;
+    if page.cursor.as_deref().is_some_and(|cursor| ProviderSlug::parse(cursor).is_err()) {
+        return Err(AdminError::InvalidCursor);
+    }
     let is_wanted = |provider: &ProviderView| {
         kind.is_none_or(|kind| provider.kind == kind)
             && state.is_none_or(|state| state.admits(provider))

@@ -65,6 +65,22 @@ async fn it_is_whole() {
     }
 }
 
+#[tokio::test]
+async fn parameters_are_never_null() {
+    let document = document().await;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for operation in item.as_object().unwrap().values() {
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let schema = &parameter["schema"];
+                assert!(
+                    parameter["$ref"].is_string() || schema["type"].is_string() || schema["$ref"].is_string(),
+                    "{path}: {parameter}"
+                );
+            }
+        }
+    }
+}
+
 /// What is read has no members but those that are known.
 #[tokio::test]
 async fn bodies_are_closed() {
@@ -154,5 +170,20 @@ async fn answers_have_an_id_and_stay_where_they_are() {
     assert_eq!(app.send(id("mine-7")).await.header("x-request-id"), "mine-7");
     for odd in ["", "a b", &"x".repeat(129)] {
         assert!(app.send(id(odd)).await.header("x-request-id").starts_with("req_"));
+    }
+}
+
+/// The console makes its forms from these.
+#[tokio::test]
+async fn the_types_of_providers_are_told_apart_by_their_names() {
+    let document = document().await;
+    let mapping =
+        document["components"]["schemas"]["ProviderInput"]["discriminator"]["mapping"].as_object().unwrap();
+    let names: Vec<&str> = mapping.keys().map(String::as_str).collect();
+    assert_eq!(names, ["local", "proxy", "spawn-cli"]);
+    for (name, reference) in mapping {
+        let schema = document.pointer(&reference.as_str().unwrap()[1..]).unwrap();
+        let kind = document.pointer(&schema["properties"]["type"]["$ref"].as_str().unwrap()[1..]).unwrap();
+        assert_eq!(kind["enum"], serde_json::json!([name]), "{reference}");
     }
 }

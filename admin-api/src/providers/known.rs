@@ -141,6 +141,11 @@ impl Known {
         }
     }
 
+    /// What was found out since it was read.
+    pub(crate) fn note_status(&mut self, id: &ProviderId, status: ProviderStatus) {
+        self.statuses.insert(id.clone(), status);
+    }
+
     pub(crate) fn status(&self, id: &ProviderId) -> ProviderStatus {
         self.statuses.get(id).cloned().unwrap_or_default()
     }

@@ -90,9 +90,9 @@ pub(crate) async fn rotate_credential(
     let mut race = Race::new(if_match);
     let mut tested: Option<Provider> = None;
     loop {
-        let known = Known::read(&admin).await?;
-        let Versioned { value: before, version } = known.find_stored(&name)?;
-        race.check(*version)?;
+        let mut known = Known::read(&admin).await?;
+        let Versioned { value: before, version } = known.find_stored(&name)?.clone();
+        race.check(version)?;
         if before.provider.adapter.http().is_none() {
             let message = "a spawn-cli provider has no credential: the vendor's key of a CLI is in the file of the runners' operator";
             return Err(AdminError::invalid("", message));
@@ -106,13 +106,14 @@ pub(crate) async fn rotate_credential(
             }
             let status = ProviderStatus { last_test: Some(report), ..known.status(&before.id) };
             admin.parts.store.put_status(&before.id, &status).await?;
+            known.note_status(&before.id, status);
             tested = Some(provider);
         }
-        let mut after = before.clone();
+        let mut after = before;
         let until_ms = change.at_ms.saturating_add(rotation.overlap_ms);
         credentials::rotate(&admin, &mut after, new, change.at_ms, until_ms).await?;
         after.history.updated_at_ms = change.at_ms;
-        match store(&admin, &known, &change, Action::Rotate, after, *version).await {
+        match store(&admin, &known, &change, Action::Rotate, after, version).await {
             Ok(answer) => return Ok(answer),
             Err(NotStored::Refused(error)) => return Err(error),
             Err(NotStored::Store(error)) => race.lost(error)?,

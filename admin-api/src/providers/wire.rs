@@ -14,7 +14,7 @@ use super::schema;
 
 /// The only value of `type` that the schema has.
 macro_rules! kind {
-    ($name:ident, $value:literal) => {
+    ($name:ident, $value:tt) => {
         #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
         pub(crate) enum $name {
             #[serde(rename = $value)]

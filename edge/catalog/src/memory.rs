@@ -15,7 +15,7 @@ use crate::{
 mod reports;
 
 /// The audit log's size, in bytes: changes that would make it larger are refused, as it must not lose anything.
-const MAX_AUDIT_BYTES: usize = 64 << 20;
+const MAX_AUDIT_BYTES: usize = 32 << 20;
 /// Of kept answers; the next one takes the place of the one that ends first.
 const MAX_ANSWERS: usize = 1_000;
 /// Of rows of usage, keys that were used, and states of providers, each.
@@ -308,3 +308,6 @@ fn put<K: Clone + Ord, V: Clone + fmt::Debug>(
 fn answer<'a, T: Send + 'a>(result: Result<T, StoreError>) -> BoxFuture<'a, Result<T, StoreError>> {
     Box::pin(ready(result))
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

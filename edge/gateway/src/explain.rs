@@ -15,8 +15,8 @@ use crate::Gateway;
 use crate::adapter::{Conversation, Corrections, Parameters, chat_body, nodes_for, read_conversation};
 use crate::admit;
 use crate::authenticate::check_validity;
+use crate::chat::{can_answer, estimate_chat};
 use crate::error::ApiError;
-use crate::pipeline::{can_answer, estimate_chat};
 use crate::routes::{Adapter, Target};
 
 /// Longest value that is quoted.

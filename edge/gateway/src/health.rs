@@ -17,8 +17,8 @@ const MAX_CHECKS: usize = 4;
 const FAILURES_TO_BE_DOWN: u32 = 3;
 /// The longest time between two checks of one that is down.
 const MAX_INTERVAL: Duration = Duration::from_secs(300);
-/// A change of the configuration is noticed so soon.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// How often the configuration is looked at meanwhile: a new provider is checked within twice that.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// What the checks found, by provider.
 #[derive(Default)]

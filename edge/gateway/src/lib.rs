@@ -1,8 +1,8 @@
 //! The gateway itself: one pipeline from request to response.
 //!
-//! `authenticate → admit → resolve → adapter → normalize → stream → settle`: [`Gateway::handle`], in `pipeline.rs`,
-//! calls the stages in this order. The crate is host-free: it reads no clock, spawns nothing and opens no socket but
-//! through [`Host`], so the same code serves natively and on WASM edges.
+//! `authenticate → admit → resolve → adapter → normalize → stream → settle`: [`Gateway::handle`], in `pipeline.rs` and,
+//! for chats and embeddings, `chat.rs`, calls the stages in this order. The crate is host-free: it reads no clock, spawns
+//! nothing and opens no socket but through [`Host`], so the same code serves natively and on WASM edges.
 
 mod adapter;
 mod admit;
@@ -11,6 +11,7 @@ mod authenticate;
 mod body;
 mod body_memory;
 mod changes;
+mod chat;
 mod classify;
 mod config;
 mod cors;
@@ -25,6 +26,7 @@ mod freshness;
 mod health;
 mod host;
 mod metrics;
+mod models;
 mod nodes;
 mod normalize;
 mod pipeline;
@@ -47,7 +49,8 @@ pub use catalog::{HostList, Reach, UpstreamHosts};
 pub use event::ChatEvent;
 pub use host::{Body, BoxError, BoxFuture, CallError, CallTrace, Host, Origin, full};
 pub use metrics::GatewayMetrics;
-pub use pipeline::{Gateway, GatewayParts, ServedModel};
+pub use models::ServedModel;
+pub use pipeline::{Gateway, GatewayParts};
 pub use providers::{Discovered, ProviderCheck};
 pub use route::ROUTES;
 pub use runners::RunnerNode;

@@ -24,7 +24,7 @@ impl Route<'_> {
     }
 }
 
-/// Every operation: its method and its path, as OpenAPI writes it. The aliases that [`route`] takes are left out.
+/// Every operation: its method and its path, as `OpenAPI` writes it. The aliases that [`route`] takes are left out.
 pub const ROUTES: [(&str, &str); 6] = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/embeddings"),

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use catalog::LeftOut;
+use http::{HeaderValue, StatusCode, header};
 
 use crate::Gateway;
+use crate::host::Body;
+use crate::pipeline::json_response;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -50,5 +53,33 @@ impl Gateway {
             models: config.routes().len(),
             left_out,
         }
+    }
+
+    /// Ready as long as there is a configuration to serve, even while the store is away or its API keys are not for
+    /// this gateway's key secret; the body tells.
+    pub(crate) fn ready(&self) -> http::Response<Body> {
+        let status = self.status();
+        let is_well =
+            status.store_failure.is_none() && status.limits_failure.is_none() && !status.key_secret_differs;
+        let (code, word) = match (status.is_loaded, is_well) {
+            (true, true) => (StatusCode::OK, "ready"),
+            (true, false) => (StatusCode::OK, "degraded"),
+            (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        let mut response = json_response(
+            code,
+            &serde_json::json!({
+                "status": word,
+                "store": status.store_failure.unwrap_or("ok"),
+                "limits": status.limits_failure.unwrap_or("ok"),
+                "key_secret": if status.key_secret_differs { "mismatch" } else { "ok" },
+                "models": status.models,
+                "left_out": status.left_out.len(),
+            }),
+        );
+        if !status.is_loaded {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
     }
 }

@@ -14,9 +14,7 @@ pub fn credential(
     match reference {
         CredentialRef::None => Ok(None),
         CredentialRef::Sealed(_) => {
-            return Err(
-                "a sealed credential belongs to the record of a store that it was sealed for".to_owned()
-            );
+            Err("a sealed credential belongs to the record of a store that it was sealed for".to_owned())
         }
         CredentialRef::Inline(secret) => credential_of(secret.expose(), "the given credential").map(Some),
         CredentialRef::Env(name) => {

@@ -24,9 +24,15 @@ pub(crate) async fn open_gateway(data_dir: &Path, upstream: &str) -> Result<Embe
     Ok(EmbeddedGateway::open(data_dir, Settings::default(), vec![provider]).await?)
 }
 
-/// The application's own routes first; whatever they do not know is the gateway's.
-pub(crate) fn application(gateway: &EmbeddedGateway) -> Router {
-    Router::new().route("/about", get(|| async { "a host application" })).fallback_service(gateway.router())
+/// The application's own routes first, then the administration's; whatever they do not know is the gateway's.
+pub(crate) fn application(gateway: &EmbeddedGateway) -> Result<Router, Box<dyn Error>> {
+    let mut application = Router::new().route("/about", get(|| async { "a host application" }));
+    // For tokens of `dyad-gateway admin token --data-dir DATA_DIR`. An application that knows its administrators by other
+    // means makes a router of `gateway.admin_parts()`.
+    if let Some(authenticator) = gateway.token_authenticator()? {
+        application = application.merge(gateway.admin_router(authenticator));
+    }
+    Ok(application.fallback_service(gateway.router()))
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -43,6 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         anstream::println!("API key   {}", key.expose());
     }
     anstream::println!("Base URL  http://{address}/v1");
+    anstream::println!("Console   http://{address}/console");
 
     // Upstreams come and go, and their models with them.
     let discovering = gateway.gateway().clone();
@@ -52,6 +59,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
             tokio::time::sleep(Duration::from_secs(30)).await;
         }
     });
-    axum::serve(listener, application(&gateway)).await?;
+    let checking = gateway.gateway().clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(checking.check_health().await).await;
+        }
+    });
+    axum::serve(listener, application(&gateway)?).await?;
     Ok(())
 }

@@ -17,6 +17,7 @@ mod serving;
 mod store;
 mod up;
 mod usage;
+mod user;
 mod values;
 
 use std::path::PathBuf;

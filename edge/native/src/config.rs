@@ -98,6 +98,9 @@ fn check(table: Table) -> Result<FileConfig, Violations> {
                 .map(|ms| config.settings.config_refresh = Duration::from_millis(ms)),
             "config_max_age_ms" => number(&value, 10, 3_600_000)
                 .map(|ms| config.settings.config_max_age = Duration::from_millis(ms)),
+            "usage_flush_ms" => {
+                number(&value, 10, 20_000).map(|ms| config.settings.usage_flush = Duration::from_millis(ms))
+            }
             "credential_dir" => match value.as_str() {
                 Some(path) if !path.is_empty() => {
                     config.credential_dir = Some(path.into());

@@ -12,8 +12,14 @@
 //! |---|---|---|---|
 //! | configuration version | `CONFIG` | `VERSION` | `providers` N: writes of providers and of the key secret's check, `keys_c` N: writes of API keys whose ids begin with the character `c` (none: 0) |
 //! | check of the key secret | `CONFIG` | `KEY_SECRET` | `record_version` N, `check` B (32 bytes): see `catalog::ApiKeyHasher::check` |
-//! | provider | `CONFIG` | `PROVIDER#` and its slug | `record_version` N, `body` S: JSON in the form of `catalog::RawProvider` |
-//! | API key | `KEY#` and the first character of its id | its id | `record_version` N, `key_hash` B (32 bytes), `label` S, `created_at_ms` N, and where set: `expires_at_ms` N, `revoked_at_ms` N, `allowed_models` L of S, `requests_per_minute`, `concurrent_requests`, `tokens_per_minute`, `tokens_per_day`, `tokens_per_month` N |
+//! | provider | `CONFIG` | `PROVIDER#` and its slug | `record_version` N, `id` S, `body` S: JSON in the form of `catalog::RawProvider`, `history` S: JSON of `catalog::History`; credentials in both are references or sealed |
+//! | API key | `KEY#` and the first character of its id | its id | `record_version` N, `key_hash` B (32 bytes), `label` S, `created_at_ms` N, and where set: `owner` S, `expires_at_ms` N, `revoked_at_ms` N, `previous_hash` B, `previous_until_ms` N, `allowed_models` L of S, `requests_per_minute`, `concurrent_requests`, `tokens_per_minute`, `tokens_per_day`, `tokens_per_month` N |
+//! | audit entry | `AUDIT` | its number, with 20 digits | `at_ms` N, `actor`, `action`, `object`, `previous_hash`, `hash` S, and where set: `request_id`, `before`, `after` S: JSON of the object |
+//! | the audit log's head | `AUDIT` | `HEAD` | `seq` N, `hash` S: of the last entry |
+//! | kept answer | `ANSWER#` and its id | `ANSWER` | `body` S: JSON of `catalog::KeptAnswer`, sealed; `until_ms` N, `ttl` N |
+//! | usage of a day | `USAGE#` and the day's number | key id, `#`, provider, `#`, SHA-256 of the model | `model` S, `requests`, `failed`, `prompt_tokens`, `completion_tokens`, `estimated`, `last_at_ms` N, `ttl` N |
+//! | last use of an API key | `USED` | its id | `at_ms` N, `ttl` N |
+//! | how a provider stands | `STATUS` | its id | where known: `last_test`, `health` S: JSON of `catalog::TestReport` and `Health`; `ttl` N |
 //! | limit in a window | `LIMIT#` and the key's id | quantity, period and start: `TOKENS#DAY#1767225600000` | `taken` N, `ttl` N |
 //! | slots of concurrent requests | `LIMIT#` and the key's id | `SLOTS` | `held` N: all slots; `holder_x` M for each instance `x`: `slots` N, `until_ms` N; `ttl` N |
 //! | node | `NODE#` and 0 to 3, by the hash of its id | its id | `url`, `version` S, `slots`, `running`, `queued`, `queue_limit`, `parked` N, `draining` BOOL, `clis` S: the hash of what it runs, `expires_unix_ms` N by the store's clock, `ttl` N |
@@ -28,17 +34,34 @@
 //! | `config` | `Query` of `CONFIG`, page by page (1 MB each, 32 at most) |
 //! | `config_version`, `provider`, `find_key`, `key_secret` | `GetItem` |
 //! | `keys` | `Query` of each of the 62 partitions, four at once: for administrators |
-//! | `put_provider`, `put_key`, `put_key_secret` | `TransactWriteItems`: `Put` if the record is at the expected `record_version` (or absent), and `ADD` 1 to its count in the configuration version |
-//! | `delete_provider` | `TransactWriteItems`: `Delete` on the same condition, and the same `ADD` |
+//! | `put_provider`, `delete_provider`, `put_key`, `put_key_secret` | `GetItem` of the audit log's head, then of the record as it is; `TransactWriteItems`: `Put` or `Delete` if the record is still at the expected `record_version` (or absent), `ADD` 1 to its count in the configuration version, `Put` of the audit entry if there is none of its number, `Put` of the head if it is still the one that was read, and `Put` of the kept answer, if the request has one, unless there is one that has not ended |
+//! | `audit` | `Query` of `AUDIT`, backwards, page by page (1 MB each, 4 at most): what it has found by then is a page |
+//! | `audit_from` | `Query`, one page |
+//! | `audit_head`, `kept_answer` | `GetItem` |
+//! | `add_usage` | `UpdateItem` of the key's last use and of the row, if neither has a later time; else the row once more without its time |
+//! | `usage`, `last_used`, `statuses` | `Query` of a partition, as `config` |
+//! | `put_status` | `UpdateItem` |
 //! | `announce` | `PutItem` of the node; of what it runs too, the first time and every six hours |
 //! | `withdraw` | `DeleteItem` |
 //! | `nodes` | `Query` of the four partitions, and a `GetItem` for each hash that is new |
 //! | limits | one `UpdateItem` each, see `limits.rs` |
 //!
+//! # Every change has its entry
+//!
+//! A change, its count, its audit entry and the answer that is kept for it are one transaction. It is conditional on the
+//! head that was read first of all: as long as the head stays, no other change came between, so an entry's `before` is
+//! what was there, and the chain of hashes has no gap and no fork. Whoever comes second reads again, after a random pause,
+//! up to 30 times; those of one process wait for each other instead. A log that goes on beyond its head takes no more
+//! entries (`Broken`), and one whose head cannot be read neither (`Unreadable`): nothing is written over.
+//!
+//! That entries are not changed or removed later is beyond what a table can promise. The chain tells it
+//! (`catalog::verify_audit`), also of the end of the log if its head was noted elsewhere: each change is logged with its
+//! hash. On AWS the policies of `infra/terraform` let nobody update or delete an entry.
+//!
 //! # Consistency
 //!
 //! Strongly consistent are the version (or nobody could promise that a revocation is effective within seconds), the
-//! configuration, keys, and lists for administrators. Eventually consistent, at half the price, are nodes: the next
+//! configuration, keys, the audit log, answers, and lists for administrators. Eventually consistent, at half the price, are nodes: the next
 //! announcement is seconds away, and a node that has gone refuses by itself.
 //!
 //! A transaction's parts become visible one by one: between a [`Query` or several `GetItem`s and a
@@ -82,6 +105,15 @@
 //! | concurrent requests | fewer than one in four seconds: held, and given back | 2,000,000 | $1.25 |
 //! | | always one under way | one every ten seconds, however many requests | |
 //!
+//! A change takes two read units (more where the record has more than 4 KB) and, where the record has up to 1 KB, about
+//! twelve write units: two each for record, count and head, six for an entry of 3 KB (before, after, who and when), and
+//! two to four more for an answer that is kept. A million changes would cost $8.
+//!
+//! Usage takes two write units for each row that an instance adds, three where somebody was faster: an instance that
+//! adds what it counted every 15 s, with three keys and models in use all the time, 1,040,000 in 30 days: $0.65.
+//! A day's usage is read with one read unit for 4 KB, some fourteen rows. The state of a provider takes a unit for each KB
+//! whenever a check or a test has something to say.
+//!
 //! # No partition runs hot
 //!
 //! A partition gives 3,000 read units and 1,000 write units a second.
@@ -89,8 +121,12 @@
 //! - `CONFIG`: half a unit a second for each instance with requests, so 6,000 instances; beyond, check less often
 //!   (`config_refresh`; 5 s are good for 15,000). A change of a provider makes each instance read the partition
 //!   twice, at its own time within two seconds each: with 20 providers of 2 KB, 600 instances at once. More are
-//!   throttled, tried again after random pauses, and serve what they know meanwhile. Every change takes two write units
-//!   here for its count, a provider's those of its item besides: 500 changes of keys a second.
+//!   throttled, tried again after random pauses, and serve what they know meanwhile.
+//! - `AUDIT`: all changes meet at the head, one after the other: as many a second as there are times a process can ask
+//!   for two items and have a transaction answered, some 30 at 10 ms each, all processes together. The partition itself
+//!   would be good for about 100. Administrators do not come near; whoever makes thousands of keys by a program waits.
+//! - `USAGE#d`, `USED`: 1,000 rows added a second: 750 instances that add 20 rows every 15 s.
+//! - `STATUS`: 1,000 checks of providers a second.
 //! - `KEY#c`: a change of one key moves one of 62 counts. Each instance then reads again, twice, the keys of that group
 //!   that it is asked for: no more than one in 62 of its requests, and each key once. 1,000 instances with 1,000 keys
 //!   each in use read 16 keys each instead of 1,000, and at 100,000 requests a second no more than 1,600 units in any.
@@ -115,10 +151,11 @@
 //! answers fill it again). A write that is tried again carries the same idempotency token, so it takes place once.
 //! Then:
 //!
-//! - `Conflict`: the record was not at the expected version;
-//! - `Unavailable`: no answer in time, no connection, throttled, or a 5xx. A write may have taken place all the same;
+//! - `Conflict`: the record was not at the expected version, or there is an answer under this id already;
+//! - `Unavailable`: no answer in time, no connection, throttled, a 5xx, or too many other changes. A write may have taken
+//!   place all the same;
 //! - `Refused`: the record breaks a rule of `catalog`; nothing was sent;
-//! - `Unreadable`: the one item that was asked for cannot be read;
+//! - `Unreadable`: the one item that was asked for, or is to be changed, cannot be read;
 //! - `NotSetUp`: there is no such table;
 //! - `Denied`: the credentials are wrong, have expired, or do not allow this;
 //! - `Broken`: everything else, such as an answer that cannot be read.

@@ -23,10 +23,15 @@ use crate::{
 
 const SHORT: Duration = Duration::from_secs(120);
 const DASHBOARD: &str = "infra/compose/grafana/dashboards/dyad-cli-gateway.json";
-const UNITS: [&str; 4] =
-    ["dyad-gateway.service", "dyad-runner.service", "dyad-crl.service", "dyad-crl.timer"];
+const UNITS: [&str; 5] = [
+    "dyad-gateway.service",
+    "dyad-admin.service",
+    "dyad-runner.service",
+    "dyad-crl.service",
+    "dyad-crl.timer",
+];
 /// `systemd-analyze security`: 0.0 is all that can be taken away, 10.0 nothing. Services that listen.
-const EXPOSED: [&str; 2] = ["dyad-gateway.service", "dyad-runner.service"];
+const EXPOSED: [&str; 3] = ["dyad-gateway.service", "dyad-admin.service", "dyad-runner.service"];
 const MOST_EXPOSED: &str = "20";
 
 /// Runs all of it. What a tool says is shown; whatever it complains of counts.
@@ -188,7 +193,8 @@ fn units(context: &Context, scratch: &TempDir) -> Result<Tally, Problem> {
         cp -R /lib/systemd/system \"$1/usr/lib/systemd/\"
         cp infra/systemd/*.service infra/systemd/*.timer \"$1/etc/systemd/system/\"
         printf '[Service]\\nExecStart=/usr/local/bin/dockerd\\n' > \"$1/etc/systemd/system/docker.service\"
-        for file in usr/local/bin/dyad-gateway usr/local/bin/dyad-runner usr/local/bin/dockerd etc/dyad-gateway/distribute-crl
+        for file in usr/local/bin/dyad-gateway usr/local/bin/dyad-admin usr/local/bin/dyad-runner usr/local/bin/dockerd \
+          etc/dyad-gateway/distribute-crl
         do install -m 755 /dev/null \"$1/$file\"; done";
     context.step("sh", SHORT).args(["-euc", make, "units"]).arg(&root).quiet().succeed()?;
     let analyze = |verb: &str| {

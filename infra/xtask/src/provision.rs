@@ -66,6 +66,11 @@ const fn package(name: &'static str, probe: &'static [&'static str]) -> Need {
 
 pub(crate) const C_COMPILER: Need = package("gcc", &["cc", "--version"]);
 pub(crate) const CPP_COMPILER: Need = package("g++", &["c++", "--version"]);
+/// Ubuntu has none as a package; its machines often have Google's.
+pub(crate) const CHROMIUM: Need = package(
+    "chromium",
+    &["sh", "-c", "chromium --version || chromium-browser --version || google-chrome --version"],
+);
 pub(crate) const CMAKE: Need = package("cmake", &["cmake", "--version"]);
 pub(crate) const NINJA: Need = package("ninja-build", &["ninja", "--version"]);
 pub(crate) const NGINX: Need = package("nginx", &["sh", "-c", "PATH=$PATH:/usr/sbin exec nginx -v"]);

@@ -149,6 +149,18 @@ pub(crate) const SUITES: &[Suite] = &[
         run: clis,
     },
     Suite {
+        name: "console",
+        about: "the console and the API's page in headless Chromium, against the gateway; their scripts' own tests",
+        needs: &[&[
+            provision::C_COMPILER,
+            provision::NPM,
+            Need::Node,
+            provision::CHROMIUM,
+            Need::Pins("tests/console"),
+        ]],
+        run: console,
+    },
+    Suite {
         name: "fuzz",
         about: "the fuzz targets, briefly",
         needs: &[&[provision::CPP_COMPILER, provision::FUZZ]],
@@ -238,6 +250,17 @@ fn clis(context: &Context) -> Result<Tally, Problem> {
     // Runners have clients on every host.
     let artifacts = [worker_artifacts(context)?, spin_artifacts(context)?].concat();
     run_with(system_tests(context, &["-E", "binary(/^cli_/)"])?, artifacts)
+}
+
+fn console(context: &Context) -> Result<Tally, Problem> {
+    let gateway = context.gateway_binary()?;
+    // The console's scripts are modules without a package file: that is worth no warning. Each test waits boundedly.
+    let node = context
+        .step("node", Duration::from_secs(900))
+        .args(["--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", "--test", "--test-reporter=spec"])
+        .args(["--test-concurrency=2", "tests/console/unit/*.test.mjs", "tests/console/browser/*.test.mjs"]);
+    let node = node.env("DYAD_GATEWAY_BIN", gateway).env("NO_COLOR", "1");
+    Ok(Tally::of_node_test(&node.env("DYAD_CONSOLE_TOOLS", context.clients().join("console")).run()?))
 }
 
 /// Variables, and what they name.

@@ -30,6 +30,14 @@ impl Tally {
         counts.or_failed(finished)
     }
 
+    /// From the last lines of `node --test` with the reporter `spec`: `ℹ pass 5`, `ℹ fail 1`, `ℹ cancelled 0`.
+    pub(crate) fn of_node_test(finished: &Finished) -> Self {
+        let count = |name| finished.stdout.lines().rev().find_map(|line| node_count(line, name));
+        let counts = count("pass").zip(count("fail").zip(count("cancelled")));
+        let counts = counts.map(|(passed, (failed, cancelled))| Self { passed, failed: failed + cancelled });
+        counts.unwrap_or_else(|| Self::one(false)).or_failed(finished)
+    }
+
     /// Never lets a failed run count as passed only because no failure was recognised in its output.
     fn or_failed(self, finished: &Finished) -> Self {
         if !finished.status.success() && self.failed == 0 { self + Self::one(false) } else { self }
@@ -62,6 +70,10 @@ fn nextest_summary(line: &str) -> Option<Tally> {
 fn cargo_test_result(line: &str) -> Option<Tally> {
     let counts = line.strip_prefix("test result: ")?;
     Some(Tally { passed: number_before(counts, " passed")?, failed: number_before(counts, " failed")? })
+}
+
+fn node_count(line: &str, name: &str) -> Option<u64> {
+    line.strip_prefix("ℹ ")?.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()
 }
 
 fn number_before(text: &str, word: &str) -> Option<u64> {
@@ -106,5 +118,13 @@ mod tests {
                       test result: FAILED. 1 passed; 2 failed; 0 ignored";
         assert_eq!(Tally::of_cargo_test(&finished(101, stdout, "")), Tally { passed: 4, failed: 2 });
         assert_eq!(Tally::of_cargo_test(&finished(101, "", "error")), Tally { passed: 0, failed: 1 });
+    }
+
+    #[test]
+    fn node_test_counts() {
+        let stdout = "✔ one (1ms)\nℹ tests 9\nℹ suites 0\nℹ pass 5\nℹ fail 2\nℹ cancelled 1\nℹ skipped 0";
+        assert_eq!(Tally::of_node_test(&finished(1, stdout, "")), Tally { passed: 5, failed: 3 });
+        assert_eq!(Tally::of_node_test(&finished(1, "Could not find 'tests'", "")), Tally::one(false));
+        assert_eq!(Tally::of_node_test(&finished(0, "", "")), Tally { passed: 0, failed: 1 });
     }
 }

@@ -41,7 +41,15 @@ after(async () => {
 test("a viewer sees everything, and no button that would be refused", async () => {
   const page = await openTab(browser);
   await signIn(page, gateway.url, await gateway.token("viewer"));
-  const allowed = new Set(["Sign out", "Show", "Download CSV", "Verify the chain", "Explain", "Ask again", "Try again"]);
+  const allowed = new Set([
+    "Sign out",
+    "Show",
+    "Download CSV",
+    "Verify the chain",
+    "Explain",
+    "Ask again",
+    "Try again",
+  ]);
   const look = async () => {
     const buttons = await page.locator("button:visible, a.button:visible").allInnerTexts();
     assert.deepEqual(

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 use system_tests::admin::{Admin, provider};
+use system_tests::config::Config;
+use system_tests::gateway::Gateway;
 use system_tests::raw::Connection;
 use system_tests::turn::Turn;
 use system_tests::upstream::{FakeUpstream, Gate, Reply, Step};
@@ -14,7 +16,8 @@ fn proxy_at(base_url: &str) -> Value {
 
 #[tokio::test]
 async fn addresses_inside_are_refused_however_they_are_written() {
-    let gateway = gateway().await;
+    let allows_none = Config { private_upstream_hosts: Vec::new(), ..Config::new([]) };
+    let gateway = Gateway::start(&allows_none).await;
     let admin = Admin::of(&gateway).await;
     for url in [
         "https://127.0.0.1/v1",
@@ -136,6 +139,7 @@ async fn requests_under_way_outlive_their_provider() {
     let body = json!({"model": "m", "stream": true, "messages": [{"role": "user", "content": "Count."}]});
     streaming.send(chat_request(&gateway, &key, &body).bytes()).await;
     assert_eq!(streaming.head().await.status, 200);
+    upstream.on("m", Reply::turn(Turn::says("Hello again.")));
     assert_eq!(admin.send("DELETE", "/admin/providers/gone", None).await.status, 204);
     until("the model is gone", || chat(&gateway, &key, "m"), |answer| answer.status == 404).await;
     gate.open();

@@ -366,3 +366,11 @@ fn nothing_secret_is_printed() {
     let written = provider(proxy()).unwrap();
     assert!(!format!("{written:?}").contains("canary"));
 }
+
+#[test]
+fn numbers_are_whole_however_they_are_written() {
+    assert_eq!(provider(with(proxy(), "/rank", json!(2.0))).unwrap().provider.rank, 2);
+    for number in [json!(2.5), json!(-1), json!(-0.5), json!(1e300), json!(4_294_967_296_u64), json!("2")] {
+        assert_eq!(pointers(with(proxy(), "/rank", number)), ["/rank"]);
+    }
+}

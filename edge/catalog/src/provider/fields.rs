@@ -81,7 +81,7 @@ impl<'a> Fields<'a> {
         violations: &mut Violations,
     ) -> Option<u64> {
         let wanted = format!("a whole number from {} to {}", range.start(), range.end());
-        self.typed(name, wanted, violations, |value| value.as_u64().filter(|number| range.contains(number)))
+        self.typed(name, wanted, violations, |value| whole(value).filter(|number| range.contains(number)))
     }
 
     pub(super) fn number_u32(
@@ -137,6 +137,18 @@ impl<'a> Fields<'a> {
             violations.add(self.path(&name), format!("unknown key; known are {}", self.known.join(", ")));
         }
     }
+}
+
+/// `2.0` is a whole number to JSON Schema, and to many who write JSON.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "whole, not negative and exact in an f64"
+)]
+fn whole(value: &Value) -> Option<u64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let is_whole = |number: &f64| (0.0..=EXACT).contains(number) && number.fract() == 0.0;
+    value.as_u64().or_else(|| value.as_f64().filter(is_whole).map(|number| number as u64))
 }
 
 /// What a value is, for messages: never its content, which may be a secret in the wrong place.

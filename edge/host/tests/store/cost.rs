@@ -2,12 +2,13 @@
 //! numbers.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use catalog::testing::SeedStore as _;
+use catalog::{Day, UsageStore as _};
 use http::StatusCode;
 
-use crate::support::{Edge, Table, provider};
+use crate::support::{Edge, Table, UPSTREAM, provider, provider_at};
 
 const TICK: Duration = Duration::from_secs(2);
 
@@ -120,4 +121,39 @@ async fn a_revocation_is_effective_within_the_greatest_age() {
     assert_eq!(busy.get("/v1/models", &key).await.status, StatusCode::UNAUTHORIZED);
     idle.advance(Duration::from_secs(10));
     assert_eq!(idle.get("/v1/models", &key).await.status, StatusCode::UNAUTHORIZED);
+}
+
+/// What requests used is two updates for each key and model that was used, every interval, however many they were.
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_costs_by_the_interval_and_not_by_the_request() {
+    let table = Table::empty().await;
+    let keys = [table.put_key(1, |_| {}).await, table.put_key(2, |_| {}).await];
+    let provider = provider_at(&format!("http://{UPSTREAM}/v1"), "up", "m");
+    table.store.seed_provider(&provider, None).await.unwrap();
+    let edge = table.edge();
+    for key in &keys {
+        edge.models(key).await;
+    }
+    counted(&table);
+    for each in [1, 25] {
+        for key in &keys {
+            for _ in 0..each {
+                assert_eq!(edge.chat(key).await.status, StatusCode::OK);
+            }
+        }
+        edge.at_rest().await;
+        let updates = counted(&table).remove("UpdateItem").unwrap_or_default();
+        // Where the interval ends among the requests, there are two of them.
+        assert!((4..=8).contains(&updates), "{updates}");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let today = Day::of_ms(u64::try_from(now.as_millis()).unwrap());
+    // It may have been midnight.
+    let mut rows = table.store.usage(Day(today.0 - 1)).await.unwrap();
+    rows.extend(table.store.usage(today).await.unwrap());
+    assert!(rows.iter().all(|row| row.of.model == "m"));
+    let requests: u64 = rows.iter().map(|row| row.counts.requests).sum();
+    let prompt_tokens: u64 = rows.iter().map(|row| row.counts.prompt_tokens).sum();
+    assert_eq!((requests, prompt_tokens), (52, 52 * 5));
+    assert_eq!(table.store.last_used().await.unwrap().len(), 2);
 }

@@ -167,7 +167,8 @@ impl Table {
 
     /// One that has not been asked for anything yet.
     pub(crate) fn edge(&self) -> Edge {
-        self.edge_at(self.proxy.address, |_| {})
+        // Who waits until nothing goes on waits for this.
+        self.edge_at(self.proxy.address, |settings| settings.usage_flush = Duration::from_secs(2))
     }
 
     /// The same, past the proxy.
@@ -178,8 +179,6 @@ impl Table {
     fn edge_at(&self, address: SocketAddr, change: impl FnOnce(&mut Settings)) -> Edge {
         let host = TestHost::new(self.upstream.clone());
         let mut deployment = deployment(&format!("http://{address}"));
-        // Not what a test waits for.
-        deployment.settings.usage_flush = Duration::from_millis(100);
         change(&mut deployment.settings);
         Edge { gateway: deployment.into_gateway(host.clone()), host }
     }

@@ -7,6 +7,7 @@ use catalog::{By, Secret};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+use super::user::user;
 use super::values::duration;
 use super::{CommonArgs, Failure, StoreArgs};
 use crate::admin::{self, AdminSection};
@@ -115,10 +116,4 @@ fn signing(args: &TokenArgs) -> Result<(Secret, TokenRules), Failure> {
             "{access} has no secret for tokens: set DYAD_ADMIN_JWT_SECRET, here and where the administration is served"
         )])),
     }
-}
-
-/// Who runs this.
-fn user() -> String {
-    let named = ["USER", "LOGNAME"].into_iter().filter_map(variable).find(|name| !name.is_empty());
-    named.unwrap_or_else(|| format!("uid:{}", rustix::process::getuid().as_raw()))
 }

@@ -44,10 +44,10 @@ pub(crate) struct ApiArgs {
         value_name = "URL",
         help = "Ask the gateway at this URL, with the administrator's token in DYAD_ADMIN_TOKEN, instead of working on a store [env: DYAD_ADMIN_URL]"
     )]
-    url: Option<String>,
+    pub url: Option<String>,
     /// Trust the authorities of this PEM file with --url, instead of the system's
     #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
     #[command(flatten)]
     pub store: StoreArgs,
     #[command(flatten)]

@@ -1,5 +1,6 @@
 //! The administration: who is let in, and what changes while the gateway serves.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -260,9 +261,76 @@ fn a_credential_is_rotated_while_a_stream_runs() {
     chats.release();
     let ended = stream.finish();
     assert!(ended.body.contains("[DONE]"), "{}", ended.body);
+    let audit = admin.call("GET", "/admin/audit", None).body.to_string();
+    assert!(audit.contains("\"rotate\""), "{audit}");
+    let providers = admin.call("GET", "/admin/providers", None).body.to_string();
     let log = gateway.stop();
+    let files = std::fs::read_dir(place.data_dir()).unwrap();
+    let kept: Vec<u8> = files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+    assert!(!kept.is_empty());
     for secret in ["sk-old", "sk-new", "sk-bad"] {
-        assert!(!log.contains(secret), "{log}");
+        for (place, shown) in [("log", &log), ("audit", &audit), ("answers", &providers)] {
+            assert!(!shown.contains(secret), "{place}: {shown}");
+        }
+        assert!(
+            !kept.windows(secret.len()).any(|part| part == secret.as_bytes()),
+            "{secret} is in the store"
+        );
+    }
+}
+
+/// 200 requests in a second, from four clients, while everything secret changes several times.
+#[test]
+fn no_request_fails_while_credentials_and_master_keys_rotate() {
+    const CLIENTS: u32 = 4;
+    const PACE: Duration = Duration::from_millis(20);
+    const LEAST_REQUESTS: usize = 400;
+    let place = place();
+    let chats = Chats::start(&["sk-0"]);
+    let (gateway, admin) = with_provider(&place, &chats, "sk-0");
+    let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let begun = Instant::now();
+    let client = |stagger: u32| {
+        let mut next = begun + PACE * stagger / CLIENTS;
+        while !is_over.load(Ordering::Relaxed) || answered.load(Ordering::Relaxed) < LEAST_REQUESTS {
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            next += PACE;
+            let answer = gateway.chat(gateway.first_key(), "m").finish();
+            assert!(answer.status == 200 && answer.body.contains("[DONE]"), "{}", answer.body);
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let client = &client;
+        let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(move || client(number))).collect();
+        // However it ends, the clients do.
+        let over = SetWhenDropped(&is_over);
+        for round in 1..=3 {
+            let new = format!("sk-{round}");
+            chats.accept(&[&format!("sk-{}", round.max(2) - 2), &format!("sk-{}", round - 1), &new]);
+            let rotated =
+                admin.call("POST", "/admin/providers/up/credentials", Some(&json!({"apiKey": new})));
+            assert_eq!(rotated.status, 200, "{}", rotated.body);
+            let id = place.run(&["secrets", "new-key", "--json"]).expect(0).json()[0]["key_id"].clone();
+            let rewrapped = admin.call("POST", "/admin/secrets/rewrap", Some(&json!({})));
+            assert_eq!((rewrapped.status, &rewrapped.body["activeKeyId"]), (200, &id), "{}", rewrapped.body);
+            assert_eq!(rewrapped.body["failed"], json!([]));
+            eventually("the new credential is sent", || {
+                (chats.authorized_by().last() == Some(&new)).then_some(())
+            });
+        }
+        drop(over);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+}
+
+struct SetWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 
-use super::support::{Upstream, exchange};
+use super::support::{Place, Upstream, exchange};
 use dyad_gateway::NewApiKey;
 
 #[expect(dead_code, reason = "the example's main is for a shell")]
@@ -23,7 +23,7 @@ async fn a_host_application_serves_its_own_route_and_the_gateways() {
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(axum::serve(listener, example::application(&gateway)).into_future());
+    let serving = tokio::spawn(axum::serve(listener, example::application(&gateway).unwrap()).into_future());
     let get = |path: &str, key: &str| {
         let head = format!(
             "GET {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
@@ -38,5 +38,14 @@ async fn a_host_application_serves_its_own_route_and_the_gateways() {
     assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains("\"error\""), "{refused}");
     let unknown = get("/nothing", key.expose());
     assert!(unknown.starts_with("HTTP/1.1 404 ") && unknown.contains("\"error\""), "{unknown}");
+    let token = tokio::task::spawn_blocking({
+        let place = directory.path().to_str().unwrap().to_owned();
+        move || Place::new().run(&["admin", "token", "--data-dir", &place]).expect(0).stdout
+    });
+    let who = get("/admin/whoami", token.await.unwrap().trim());
+    assert!(who.starts_with("HTTP/1.1 200 ") && who.contains("\"admin\""), "{who}");
+    let refused = get("/admin/keys", key.expose());
+    assert!(refused.starts_with("HTTP/1.1 401 "), "an API key is no token: {refused}");
+    assert!(get("/openapi.json", "").starts_with("HTTP/1.1 200 "));
     serving.abort();
 }

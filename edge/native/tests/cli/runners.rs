@@ -483,5 +483,5 @@ fn a_cli_that_no_runner_has_is_said_to_be_missing() {
     let ran = place.run(&["providers", "check", "--no-discovery", "--config", &config]).expect(1);
     assert!(ran.stdout.contains("No runner that is up has the CLI 'claude'"), "{ran:#?}");
     let ran = place.run(&["doctor", "--no-discovery", "--config", &config]).expect(1);
-    assert!(ran.stdout.contains("provider claude at cli:claude: no runner"), "{ran:#?}");
+    assert!(ran.stdout.contains("provider claude at cli:claude: No runner"), "{ran:#?}");
 }

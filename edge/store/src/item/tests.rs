@@ -74,6 +74,53 @@ fn node() -> Item {
     node::from_record(&record, &"0".repeat(32), 1)
 }
 
+fn audit_entry() -> Item {
+    let by = catalog::By { request_id: "r".to_owned(), ..catalog::testing::by(catalog::Action::Update) };
+    let change = catalog::AuditedChange {
+        object: "key/0123456789ab".to_owned(),
+        before: Some("{}".to_owned()),
+        after: Some("{}".to_owned()),
+    };
+    from_audit_entry(&catalog::AuditHead { seq: 1, hash: [1; 32] }.next(&by, change))
+}
+
+fn audit_head() -> Item {
+    from_audit_head(&catalog::AuditHead { seq: 1, hash: [1; 32] })
+}
+
+fn answer() -> Item {
+    let body = format!("sealed:1:k:{}:{}", "A".repeat(96), "A".repeat(64));
+    from_answer(&catalog::KeptAnswer {
+        id: [1; 32],
+        request: [2; 32],
+        status: 201,
+        body: catalog::SealedSecret::parse(&body).unwrap(),
+        until_ms: u64::MAX,
+    })
+}
+
+/// One item with what usage, last uses and states have: they are written attribute by attribute.
+fn report() -> Item {
+    let of = UsageKey {
+        day: catalog::Day(1),
+        key: ApiKeyId::parse("0123456789ab").unwrap(),
+        provider: ProviderSlug::parse("a").unwrap(),
+        model: "m".to_owned(),
+    };
+    let mut item = Key::usage(&of).to_item();
+    item.insert(SCHEMA_VERSION.to_owned(), schema());
+    item.insert("model".to_owned(), string("m"));
+    for name in
+        ["requests", "failed", "prompt_tokens", "completion_tokens", "estimated", "last_at_ms", "at_ms"]
+    {
+        item.insert(name.to_owned(), number(1));
+    }
+    for name in ["last_test", "health"] {
+        item.insert(name.to_owned(), string("{}"));
+    }
+    item
+}
+
 /// Whatever is read obeys the rules, so that writing it gives it again.
 fn check(item: &Item) -> Result<(), TestCaseError> {
     if let Ok(ConfigItem::Provider(read)) = to_config_item(item) {
@@ -87,7 +134,19 @@ fn check(item: &Item) -> Result<(), TestCaseError> {
     if let Ok(read) = node::to_stored(item) {
         prop_assert!(read.url.starts_with("https://") && read.clis.len() == 32 && !read.id.is_empty());
     }
-    let _ = (to_config_version(item), node::to_clis(item));
+    if let Ok(read) = to_audit_entry(item) {
+        prop_assert_eq!(to_audit_entry(&from_audit_entry(&read)).unwrap(), read);
+    }
+    if let Ok(read) = to_audit_head(item) {
+        prop_assert_eq!(to_audit_head(&from_audit_head(&read)).unwrap(), read);
+    }
+    if let Ok(read) = to_answer(item) {
+        prop_assert_eq!(to_answer(&from_answer(&read)).unwrap(), read);
+    }
+    if let Ok(read) = to_usage(item) {
+        prop_assert_eq!(item[SK].as_s().unwrap(), &Key::usage(&read.of).sk);
+    }
+    let _ = (to_config_version(item), node::to_clis(item), to_used_key(item), to_status(item));
     let named = left_out(item, &ItemError::Unknown);
     prop_assert!(!named.name.chars().any(char::is_control));
     Ok(())
@@ -100,7 +159,10 @@ proptest! {
     }
 
     #[test]
-    fn damaged_items_are_read_or_left_out(item in prop_oneof![damaged(provider()), damaged(key()), damaged(node())]) {
+    fn damaged_items_are_read_or_left_out(item in prop_oneof![
+        damaged(provider()), damaged(key()), damaged(node()), damaged(audit_entry()), damaged(audit_head()),
+        damaged(answer()), damaged(report()),
+    ]) {
         check(&item)?;
     }
 }

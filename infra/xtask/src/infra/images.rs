@@ -48,7 +48,10 @@ pub(super) fn check(context: &Context) -> Result<Tally, Problem> {
     let base = base(context)?;
     let dist = context.root.join("dist");
     fs::create_dir_all(&dist).map_err(|error| no_access(&dist, &error))?;
-    for binary in [context.gateway_binary()?, context.runner_binary()?] {
+    let gateway = context.gateway_binary()?;
+    // Of the same package.
+    let admin = gateway.with_file_name("dyad-admin");
+    for binary in [gateway, admin, context.runner_binary()?] {
         // Without symbols, as a release: they are most of it.
         context
             .step("strip", SHORT)
@@ -80,6 +83,20 @@ pub(super) fn check(context: &Context) -> Result<Tally, Problem> {
         let user = context.step("docker", SHORT).args(user).quiet().succeed()?.stdout;
         tally = tally + Tally::one(user == "65532:65532");
     }
+    let admin = [
+        "run",
+        "--rm",
+        "--read-only",
+        "--cap-drop",
+        "ALL",
+        "--network",
+        "none",
+        "--entrypoint",
+        "dyad-admin",
+        "dyad-gateway:local",
+        "--version",
+    ];
+    tally = tally + passes(context.step("docker", SHORT).args(admin))?;
     let served = serves(context);
     // Whatever came of it.
     compose(context).args(["down", "--volumes"]).quiet().succeed()?;

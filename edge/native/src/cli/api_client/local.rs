@@ -13,6 +13,7 @@ use edge_host::variables;
 use url::Url;
 
 use super::{ApiArgs, ApiError, Refusal};
+use crate::cli::user::user;
 use crate::cli::{Failure, ProviderArgs, StoreArgs};
 use crate::config::{self, FileConfig};
 use crate::embedded::{EmbeddedGateway, now_ms};
@@ -129,21 +130,6 @@ fn random_secret() -> Result<Secret, Failure> {
     random.map(Secret::new).map_err(|error| Failure::failed("the system has no randomness", &error))
 }
 
-/// Who runs this command, by name where the system knows one.
-fn user() -> String {
-    let id = rustix::process::getuid().as_raw();
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    name_of(id, &accounts).unwrap_or_else(|| format!("uid-{id}"))
-}
-
-fn name_of(id: u32, accounts: &str) -> Option<String> {
-    let id = id.to_string();
-    let line = accounts.lines().find(|line| line.split(':').nth(2) == Some(&id))?;
-    let name = line.split(':').next()?;
-    let is_plain = (1..=64).contains(&name.len()) && !name.chars().any(char::is_control);
-    is_plain.then(|| name.to_owned())
-}
-
 /// In the place of a gateway, where the command needs none.
 struct NoGateway;
 
@@ -202,20 +188,5 @@ fn no_gateway() -> CheckFailure {
         message: NO_GATEWAY.to_owned(),
         advice: String::new(),
         status: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_have_names() {
-        let accounts = "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n:x:7:7::/:\n";
-        assert_eq!(name_of(0, accounts).as_deref(), Some("root"));
-        assert_eq!(name_of(1000, accounts).as_deref(), Some("me"));
-        for unknown in [1, 100, 7] {
-            assert_eq!(name_of(unknown, accounts), None, "{unknown}");
-        }
     }
 }

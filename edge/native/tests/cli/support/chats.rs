@@ -18,7 +18,8 @@ pub(crate) struct Chats {
 
 #[derive(Default)]
 struct ChatsState {
-    keys: &'static [&'static str],
+    /// The credentials that are let in.
+    keys: Mutex<Vec<String>>,
     gate: Mutex<Gate>,
     changed: Condvar,
     /// The credentials of the chats that were let in, in order.
@@ -34,10 +35,10 @@ struct Gate {
 }
 
 impl Chats {
-    pub(crate) fn start(keys: &'static [&'static str]) -> Self {
+    pub(crate) fn start(keys: &[&str]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let state = Arc::new(ChatsState { keys, ..ChatsState::default() });
+        let state = Arc::<ChatsState>::default();
         let shared = state.clone();
         // The threads end with the test's process.
         std::thread::spawn(move || {
@@ -46,7 +47,14 @@ impl Chats {
                 std::thread::spawn(move || state.answer(stream));
             }
         });
-        Self { base_url, state }
+        let chats = Self { base_url, state };
+        chats.accept(keys);
+        chats
+    }
+
+    /// From now on these credentials are let in, and no others.
+    pub(crate) fn accept(&self, keys: &[&str]) {
+        *self.state.keys.lock().unwrap() = keys.iter().map(|&key| key.to_owned()).collect();
     }
 
     /// Chats that begin from now on wait after their first piece.
@@ -90,7 +98,7 @@ impl ChatsState {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        if !self.keys.contains(&key.as_str()) {
+        if !self.keys.lock().unwrap().contains(&key) {
             return respond(&mut stream, "401 Unauthorized", r#"{"error":{"message":"wrong key"}}"#);
         }
         if !path.ends_with("/chat/completions") {
