@@ -16,28 +16,24 @@ export function openDialog(title, content, { onClose } = {}) {
   return () => dialog.close();
 }
 
-/** Asks before something is done. `act` does it; what it throws is shown in the dialog. Resolves when it is closed. */
-export function confirmDialog({ title, text, action, act, dangerous = false, content }) {
-  return new Promise((resolve) => {
-    const slot = h("div");
-    const finish = async () => {
-      await act();
-      close();
-    };
-    const confirm = button(action, finish, { slot, class: dangerous ? "dangerous" : "primary" });
-    const cancel = h(
-      "button",
-      { type: "button", class: "quiet", autofocus: true, click: () => close() },
-      "Cancel",
-    );
-    const close = openDialog(
-      title,
-      [h("p", null, text), content, slot, h("div", { class: "buttons" }, cancel, confirm)],
-      {
-        onClose: resolve,
-      },
-    );
-  });
+/** Asks before something is done. `act` does it; what it throws is shown in the dialog. */
+export function confirmDialog({ title, text, action, act, dangerous = false }) {
+  const slot = h("div");
+  const finish = async () => {
+    await act();
+    close();
+  };
+  const confirm = button(action, finish, { slot, class: dangerous ? "dangerous" : "primary" });
+  const cancel = h(
+    "button",
+    { type: "button", class: "quiet", autofocus: true, click: () => close() },
+    "Cancel",
+  );
+  const close = openDialog(title, [
+    h("p", null, text),
+    slot,
+    h("div", { class: "buttons" }, cancel, confirm),
+  ]);
 }
 
 /** Shows a secret for the one time that there is. */

@@ -85,7 +85,7 @@ function signOut(reason) {
   drawHeader();
   main.replaceChildren(signInForm(signIn, reason));
   document.title = "Sign in – Dyad Gateway";
-  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+  closeDialogs();
   main.querySelector("input").focus();
 }
 
@@ -117,6 +117,7 @@ function drawHeader() {
 async function show() {
   if (!console_) return;
   shown?.abort();
+  closeDialogs();
   shown = new AbortController();
   const { signal } = shown;
   console_.api.signal = signal;
@@ -148,6 +149,11 @@ async function show() {
   document.title = `${title.textContent} – Dyad Gateway`;
   title.focus();
   scrollTo(0, 0);
+}
+
+/** A dialog belongs to the page that it was opened from. */
+function closeDialogs() {
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
 }
 
 function match(path) {

@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::api_client::{Api, ApiArgs, Call, MAX_LISTED, Needs};
 use super::values::{plain, shown_time, since, until};
 use super::{CommonArgs, Failure, block_on};
-use crate::output::{Output, count};
+use crate::output::Output;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
     /// List who changed what and when, the latest first
     #[command(
-        after_help = "Examples:\n  dyad-gateway audit list --from 7d\n  dyad-gateway audit list --object provider/openai --action rotate --json\n  dyad-gateway audit list --from 2026-11-01 --until 2026-11-30 --actor alice@example.com --limit 1000\n\n--json has each object as it was before and after, without its secrets."
+        after_help = "Examples:\n  dyad-gateway audit list --from 7d\n  dyad-gateway audit list --object provider/openai --action rotate --json\n  dyad-gateway audit list --from 2026-11-01 --until 2026-11-30 --actor alice@example.com\n\n--json has each object as it was before and after, without its secrets."
     )]
     List(ListArgs),
     /// Check that no entry was altered or removed; the exit code is 1 if one was
@@ -109,10 +109,7 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
         output.table(&rows);
     }
     if entries.len() == limit {
-        output.remark(&format!(
-            "There may be more than {}: see --limit.",
-            count(limit, "entry").replace("entrys", "entries")
-        ));
+        output.remark(&format!("There may be more than these {limit}: see --limit."));
     }
     Ok(())
 }

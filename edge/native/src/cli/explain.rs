@@ -87,7 +87,7 @@ fn lines(explanation: &Value) -> Vec<String> {
             "{:<12} {} ({}) {} at {}",
             format!("target {}", index + 1),
             text(&target["provider"]),
-            text(&target["kind"]),
+            text(&target["type"]),
             text(&target["upstreamModel"]),
             text(&target["address"])
         ));
@@ -110,11 +110,11 @@ mod tests {
     fn a_decision_is_told_in_its_order() {
         let explanation = json!({
             "model": "fast", "stream": true, "refused": null, "estimatedPromptTokens": 9, "estimatedCompletionTokens": 1024,
-            "limits": [{"name": "requests_per_minute", "limit": 60, "remaining": 59}],
+            "limits": [{"name": "requestsPerMinute", "limit": 60, "remaining": 59}],
             "targets": [
-                {"provider": "a", "kind": "proxy", "upstreamModel": "x", "address": "https://a.example/v1",
+                {"provider": "a", "type": "proxy", "upstreamModel": "x", "address": "https://a.example/v1",
                  "rewritten": ["model: fast → x"], "passedOver": null},
-                {"provider": "b", "kind": "spawn-cli", "upstreamModel": "y", "address": "cli:b", "rewritten": [],
+                {"provider": "b", "type": "spawn-cli", "upstreamModel": "y", "address": "cli:b", "rewritten": [],
                  "passedOver": "no runner is up"},
             ],
         });
@@ -122,7 +122,7 @@ mod tests {
             lines(&explanation),
             [
                 "model        fast, streamed",
-                "limit        requests_per_minute: 60, 59 left",
+                "limit        requestsPerMinute: 60, 59 left",
                 "set aside    9 tokens for the prompt, 1024 for the answer",
                 "target 1     a (proxy) x at https://a.example/v1",
                 "             changes model: fast → x",

@@ -19,7 +19,7 @@ const SERVED: &str = "A running gateway refuses it within ten seconds.";
 pub(crate) enum KeysCommand {
     /// Create an API key and show it, this once
     #[command(
-        after_help = "Examples:\n  dyad-gateway keys create --label \"build server\" --owner ci@example.com --expires-in 90d\n  dyad-gateway keys create --label demo --models llama3.2 --requests-per-minute 60 --tokens-per-day 100000"
+        after_help = "Examples:\n  dyad-gateway keys create --label \"build server\" --owner ci@example.com --expires-in 90d\n  dyad-gateway keys create --label demo --models llama3.2 --requests-per-minute 60"
     )]
     Create(CreateArgs),
     /// List the API keys (never their secrets)

@@ -30,12 +30,12 @@ pub(crate) enum ProvidersCommand {
     Show(NamedArgs),
     /// Write a new provider into the store; running gateways serve it within seconds
     #[command(
-        after_help = "Examples:\n  dyad-gateway providers add --name OpenAI --base-url https://api.openai.com/v1 --credential-env OPENAI_API_KEY --test\n  pass openai | dyad-gateway providers add --name OpenAI --base-url https://api.openai.com/v1 --credential-stdin --model fast=gpt-4.1-mini\n  dyad-gateway providers add --name Claude --cli claude --model claude=sonnet\n  dyad-gateway providers add provider.json --dry-run\n\nThe file is JSON, as 'providers show --json' prints it."
+        after_help = "Examples:\n  dyad-gateway providers add --name OpenAI --base-url https://api.openai.com/v1 \\\n      --credential-env OPENAI_API_KEY --test\n  pass openai | dyad-gateway providers add --name OpenAI \\\n      --base-url https://api.openai.com/v1 --credential-stdin --model fast=gpt-4.1-mini\n  dyad-gateway providers add --name Claude --cli claude --model claude=sonnet\n  dyad-gateway providers add provider.json --dry-run\n\nThe file is JSON, as 'providers show --json' prints it."
     )]
     Add(add::AddArgs),
     /// Change a provider: in an editor, member by member, or from a file
     #[command(
-        after_help = "Examples:\n  dyad-gateway providers edit openai                     # in $VISUAL, $EDITOR or vi\n  dyad-gateway providers edit openai --set rank=5 --set adapterConfig.timeouts.totalMs=60000\n  dyad-gateway providers edit openai --set description=null\n  dyad-gateway providers show openai --json > openai.json; ...; dyad-gateway providers edit openai openai.json\n\nA file that has a version is for that version only; without one it counts whatever was changed meanwhile."
+        after_help = "Examples:\n  dyad-gateway providers edit openai                     # in $VISUAL, $EDITOR or vi\n  dyad-gateway providers edit openai --set rank=5 --set adapterConfig.timeouts.totalMs=60000\n  dyad-gateway providers edit openai --set description=null\n  dyad-gateway providers edit openai openai.json         # as 'providers show --json' prints it\n\nA file that has a version is for that version only; without one it counts whatever was changed meanwhile."
     )]
     Edit(edit::EditArgs),
     /// Send a provider a tiny chat, which costs a few tokens, and say how long each stage took

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::Place;
+use super::support::{Chats, Place};
 
 const BASE_URL: &str = "http://127.0.0.1:9/v1";
 const ADD: [&str; 8] = ["providers", "add", "--name", "One", "--type", "local", "--base-url", BASE_URL];
@@ -224,6 +224,73 @@ fn a_credential_is_sealed_and_never_shown() {
             assert!(!text.contains("sk-canary"), "{text}");
         }
     }
+}
+
+/// A chat is had by this process on the store at hand, and by the gateway at a URL.
+#[test]
+fn providers_and_credentials_are_tested_with_a_chat() {
+    for is_far in [false, true] {
+        let home = Place::new();
+        let gateway = is_far.then(|| home.up(&[]));
+        let far = gateway.as_ref().map(|gateway| home.administrator_of(gateway, "admin"));
+        let place = far.as_ref().unwrap_or(&home);
+        let chats = Chats::start(&["sk-first", "sk-second"]);
+        let base = ["providers", "add", "--name", "One", "--type", "local", "--base-url", &chats.base_url];
+        let rest = ["--model", "m", "--credential-stdin"];
+        let dry = place
+            .run_with_input(&[&base[..], &rest, &["--dry-run", "--json"]].concat(), "sk-first")
+            .expect(0)
+            .json();
+        assert_eq!((&dry[0]["valid"], &dry[0]["reachable"]["ok"]), (&json!(true), &json!(true)));
+        assert!(json(place, &["providers", "list", "--stored"]).is_empty(), "a dry run writes nothing");
+        let added = place.run_with_input(&[&base[..], &rest, &["--test"]].concat(), "sk-first").expect(0);
+        assert!(added.stdout.contains("answer") && added.stdout.contains("first second"), "{added:#?}");
+
+        let report = json(place, &["providers", "test", "one", "--model", "m", "--stream"]).remove(0);
+        assert_eq!(
+            (&report["ok"], &report["stream"], &report["model"]),
+            (&json!(true), &json!(true), &json!("m"))
+        );
+        let table = place.run(&["providers", "test", "one"]).expect(0).stdout;
+        assert!(table.contains(" ms") && table.contains("2 of the answer"), "{table}");
+        assert_eq!(show(place)["lastTest"]["ok"], true);
+
+        let rotate = ["providers", "rotate", "one", "--stdin"];
+        let refused = place.run_with_input(&rotate, "sk-wrong").expect(1);
+        assert!(refused.stderr.contains("auth") && refused.stderr.contains("still in use"), "{refused:#?}");
+        assert_eq!(show(place)["credentials"]["apiKey"]["version"], 1);
+        place.run_with_input(&rotate, "sk-second").expect(0);
+        assert_eq!(show(place)["credentials"]["apiKey"]["version"], 2);
+        assert_eq!(chats.authorized_by().last().unwrap(), "sk-second");
+        place.run_with_input(&[&rotate[..], &["--no-test"]].concat(), "sk-wrong").expect(0);
+        let failed = place.run(&["providers", "test", "one"]).expect(1);
+        assert!(failed.stderr.contains("the test failed: auth"), "{failed:#?}");
+        let dry = place.run(&["providers", "edit", "one", "--set", "rank=1", "--dry-run"]).expect(1);
+        assert!(dry.stderr.contains("nothing was written") && show(place)["rank"] == 100, "{dry:#?}");
+    }
+}
+
+#[test]
+fn a_decision_is_explained() {
+    let place = Place::new();
+    place.run(&[&ADD[..], &["--model", "a=b"]].concat()).expect(0);
+    let told = json(&place, &["explain", "--model", "a"]).remove(0);
+    assert_eq!(
+        (&told["targets"][0]["provider"], &told["targets"][0]["upstreamModel"]),
+        (&json!("one"), &json!("b"))
+    );
+    let key = json(&place, &["keys", "create", "--models", "x", "--requests-per-minute", "5"]).remove(0);
+    let file = place
+        .write("request.json", r#"{"messages": [{"role": "user", "content": "Hello"}], "stream": true}"#);
+    let lines =
+        place.run(&["explain", "--model", "a", "--key", key["id"].as_str().unwrap(), &file]).expect(0).stdout;
+    assert!(
+        lines.contains("one (local)") && lines.contains("refused") && lines.contains("requestsPerMinute: 5"),
+        "{lines}"
+    );
+    let unknown = place.run(&["explain", "--model", "nothing"]).expect(0).stdout;
+    assert!(unknown.contains("refused      404"), "{unknown}");
+    place.run(&["explain"]).expect(2);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::api_client::{Api, ApiArgs, ApiError, Call, MAX_LISTED, Needs};
-use crate::cli::{Failure, StoreArgs, block_on};
+use crate::cli::{Failure, block_on};
 use crate::config;
 use crate::output::Output;
 
@@ -59,8 +59,10 @@ pub(super) fn run(args: &ApplyArgs) -> Result<(), Failure> {
         return Err(Failure::Usage(vec![format!("{}: there is no [[provider]] in it", args.file.display())]));
     }
     // A file that says where the store is means that store.
-    let config = args.api.store.config.clone().or_else(|| (!is_stdin).then(|| args.file.clone()));
-    let place = ApiArgs { store: StoreArgs { config, ..args.api.store.clone() }, ..args.api.clone() };
+    let mut place = args.api.clone();
+    if place.store.config.is_none() && !is_stdin {
+        place.store.config = Some(args.file.clone());
+    }
     block_on(async {
         let api = Api::open(&place, Needs::UpstreamHosts).await?;
         let stored = api.list(Call::get(&["providers"]).query("origin", Some("store")), MAX_LISTED).await?;
