@@ -273,6 +273,16 @@ fn a_proxy_may_use_http_only_where_nobody_listens() {
     }
 }
 
+/// `url` would make addresses out of some: these digits are 127.0.0.1 to it.
+#[test]
+fn host_names_are_ascii() {
+    for url in ["https://①②⑦.0.0.1/v1", "https://bücher.example/v1"] {
+        let violations = check(with("base_url", json!(url))).unwrap_err();
+        assert_eq!(violations.0[0].path, "base_url", "{url}");
+    }
+    check(with("base_url", json!("https://xn--bcher-kva.example/v1"))).expect("Punycode is ASCII");
+}
+
 #[test]
 fn credentials_are_references() {
     for (written, kept) in [
