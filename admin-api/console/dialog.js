@@ -4,9 +4,14 @@
 import { button, h, newId, problem } from "./dom.js";
 
 /** Shows `content` under a title until it is closed. Answers `close`. */
-export function openDialog(title, content, { onClose } = {}) {
+export function openDialog(title, content, { onClose, keepAtEscape = false } = {}) {
   const id = newId("dialog");
   const dialog = h("dialog", { "aria-labelledby": id }, h("h2", { id, tabindex: -1 }, title), content);
+  if (keepAtEscape) {
+    // The browser closes at a second Escape whatever happens to the first, but not where the key itself goes nowhere.
+    dialog.addEventListener("keydown", (event) => event.key === "Escape" && event.preventDefault());
+    dialog.addEventListener("cancel", (event) => event.preventDefault());
+  }
   dialog.addEventListener("close", () => {
     dialog.remove();
     onClose?.();
@@ -71,7 +76,7 @@ export function secretDialog(title, secret, explanation) {
         ),
         said,
       ],
-      { onClose: resolve },
+      { onClose: resolve, keepAtEscape: true },
     );
   });
 }

@@ -174,11 +174,11 @@ impl Authenticator {
             && !name.chars().any(char::is_control)
             && name.trim() == name
             // Who acts by themselves must not be taken for somebody's token, nor the other way round.
-            && !name.starts_with("program:");
+            && !["program:", "cli:"].iter().any(|own| name.starts_with(own));
         if !is_name {
             return Err(invalid(
                 "its sub must have 1 to 128 characters, no control characters, no white space at its ends, \
-                 and must not begin with program:",
+                 and must not begin with program: or cli:",
             ));
         }
         let role = claim(&claims.custom, &self.rules.role_claim).and_then(highest_role);

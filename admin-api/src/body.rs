@@ -14,6 +14,8 @@ use serde_json::{Map, Number, Value};
 use crate::error::AdminError;
 
 /// Longest body of a request.
+/// For a whole body: who is slower holds a place that others need.
+const BODY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// The body of a request as JSON; an extractor. A `PATCH` may also send it as a merge patch (RFC 7396).
@@ -50,7 +52,11 @@ impl<S: Send + Sync> FromRequest<S> for OptionalBody {
 
 /// All of a body, if it is not too long.
 pub(crate) async fn read(body: AxumBody) -> Result<Bytes, AdminError> {
-    match Limited::new(body, MAX_BODY_BYTES).collect().await {
+    let reading = Limited::new(body, MAX_BODY_BYTES).collect();
+    let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, reading).await else {
+        return Err(AdminError::InvalidJson("it took too long to arrive".to_owned()));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             Err(AdminError::TooLarge { max_bytes: MAX_BODY_BYTES })

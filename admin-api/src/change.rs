@@ -144,7 +144,7 @@ pub(crate) async fn replay_answers(
     parts.extensions.insert(keeping);
     let response = next.run(Request::from_parts(parts, body.into())).await;
     // Sent twice at once, one of the two meets what the other has written.
-    if response.status() == StatusCode::CONFLICT
+    if [StatusCode::CONFLICT, StatusCode::PRECONDITION_FAILED].contains(&response.status())
         && let Some(answer) = replayed(&admin, keeping).await?
     {
         return Ok(answer);

@@ -170,7 +170,7 @@ fn changed(before: ApiKeyRecord, patch: &Value, now_ms: u64) -> Result<ApiKeyRec
 
 /// Revoke an API key
 ///
-/// It is refused from then on, by this instance at once and by others within seconds, and cannot be used again. To revoke
+/// Every instance refuses it within ten seconds (`config_max_age`), and it cannot be used again. To revoke
 /// one that is revoked changes nothing.
 #[utoipa::path(
     delete, path = "/admin/keys/{id}", tag = "keys",

@@ -53,6 +53,20 @@ impl Document {
                 debug_assert!(other.is_none(), "two {part} are called {name}");
             }
         }
+        for path in members(&mut document["paths"]).values_mut() {
+            for operation in members(path).values_mut().filter(|operation| operation.is_object()) {
+                for (status, answer) in members(&mut operation["responses"]) {
+                    let answer = members(answer);
+                    if !answer.contains_key("$ref") && answer.get("description").is_none_or(|said| said == "")
+                    {
+                        answer.insert(
+                            "description".to_owned(),
+                            json!(format!("Answered with status {status}.")),
+                        );
+                    }
+                }
+            }
+        }
         Self(document.to_string().into())
     }
 

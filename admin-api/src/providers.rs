@@ -259,7 +259,7 @@ pub(crate) async fn replace_provider(
 /// Change a provider
 ///
 /// A merge patch (RFC 7396): members that are not given stay as they are, null gives them their default, lists are replaced
-/// as a whole. `{"enabled": false}` takes the provider out at once; requests under way finish.
+/// as a whole. `{"enabled": false}` takes the provider out of every instance within ten seconds; requests under way finish.
 #[utoipa::path(
     patch, path = "/admin/providers/{id}", tag = "providers",
     params(ProviderParam, DryRunParam, crate::openapi::IfMatchParam),

@@ -117,7 +117,6 @@ impl KeySet {
         if now_ms.abs_diff(self.tried_ms.load(Ordering::Relaxed)) < min_interval_ms {
             return;
         }
-        self.tried_ms.store(now_ms, Ordering::Relaxed);
         let bytes = match &self.source {
             JwksSource::Url(url) => {
                 let fetched = engine.fetch(url, MAX_BYTES).await;
@@ -126,6 +125,9 @@ impl KeySet {
             // Small and local: not worth another thread.
             JwksSource::File(path) => read_file(path).map_err(|error| error.to_string()),
         };
+        // Only now: an attempt whose client has left before its end was none, and whoever waited for this one makes no
+        // other.
+        self.tried_ms.store(engine.unix_ms(), Ordering::Relaxed);
         match bytes.and_then(|bytes| parse(&bytes, self.algorithm)) {
             Ok(keys) => {
                 tracing::debug!(keys = keys.len(), "the keys of administrators' tokens were read");

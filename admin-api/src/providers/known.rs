@@ -176,7 +176,10 @@ impl Known {
                 details.push(Detail::new("/credentials", message));
             }
         }
-        if let Err(refused) = admin.parts.upstream_hosts.of_stored(provider) {
+        // One that leads where nothing may lead any more can still be taken out.
+        let is_taken_out =
+            !provider.enabled && before.is_some_and(|before| before.provider.adapter == provider.adapter);
+        if !is_taken_out && let Err(refused) = admin.parts.upstream_hosts.of_stored(provider) {
             details.push(Detail::new("/adapterConfig/baseUrl", refused));
         }
         if let Some(message) = self.rank_conflict(provider, before.map(|before| &before.id)) {

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::Gateway;
 use crate::adapter::{Call, ChatCall, read_conversation, until};
 use crate::attempt::{Streamed, Whole, try_targets};
+use crate::classify::safe_text;
 use crate::error::{ApiError, FailureClass, UpstreamFailure};
 use crate::event::ChatEvent;
 use crate::host::{CallTrace, Origin};
@@ -145,11 +146,11 @@ impl Gateway {
                 kept.extend_from_slice(&piece[..piece.len().min(room)]);
             };
             let summary = live.read_to_end(take).await.map_err(failed)?;
-            let text = text_of_stream(kept, max_frame_bytes, seed);
+            let text = without_secrets(&text_of_stream(kept, max_frame_bytes, seed), &targets);
             Ok(Said { text, usage: summary.usage, estimated: summary.estimated })
         } else {
             let (completed, _) = try_targets(&Whole(chat), &targets).await.map_err(failed)?;
-            let text = text_of_completion(&completed.body, seed);
+            let text = without_secrets(&text_of_completion(&completed.body, seed), &targets);
             Ok(Said { text, usage: completed.usage, estimated: completed.estimated })
         }
     }
@@ -232,6 +233,11 @@ fn choose<'a>(models: &'a [Model], wanted: Option<&str>) -> Option<&'a Model> {
         Some(id) => models.iter().find(|model| model.id == id),
         None => models.iter().find(seems_to_chat),
     }
+}
+
+/// An upstream may quote what it was sent, and the answer is kept and shown.
+fn without_secrets(text: &str, targets: &[Arc<Target>]) -> String {
+    safe_text(text, targets.iter().flat_map(|target| target.upstream.secrets()))
 }
 
 fn text_of_stream(kept: Vec<u8>, max_frame_bytes: usize, seed: Seed) -> String {

@@ -8,7 +8,7 @@
 //! {"end":{"providers":2,"keys":17}}
 //! ```
 //!
-//! **Revocations outlive an import.** A key that was revoked after the export stays revoked, whatever the file says of the
+//! **Revocations outlive an import.** A key that was revoked after the export stays revoked, and one that was rotated keeps its secret, whatever the file says of the
 //! rest of it: [`Existing::Replace`] keeps the moment, and [`Imported::kept_revoked`] counts such keys.
 //!
 //! There is no secret in it but the hashes of the keys, which are of use only with the secret under which they were
@@ -50,6 +50,8 @@ pub struct Imported {
     pub unchanged: usize,
     /// Keys, counted above too, that are revoked in the store and not in the file: they stay revoked.
     pub kept_revoked: usize,
+    /// Keys, counted above too, that have another secret in the store than in the file: they keep the store's.
+    pub kept_rotated: usize,
 }
 
 /// What becomes of records that the store has, and that differ from those of the file. Records that are not in the
@@ -314,6 +316,13 @@ pub async fn import(
         {
             key.revoked_at_ms = Some(revoked_at_ms);
             imported.kept_revoked += 1;
+        }
+        // A secret that was rotated out after the export is not to be good again.
+        if let Some(known) = known
+            && known.value.hash != key.hash
+        {
+            (key.hash, key.previous) = (known.value.hash, known.value.previous);
+            imported.kept_rotated += 1;
         }
         if known.is_some_and(|known| known.value == key) {
             imported.unchanged += 1;

@@ -9,6 +9,7 @@ use system_tests::config::Config;
 use system_tests::gateway::Gateway;
 use system_tests::raw::{Connection, Request};
 use system_tests::secrets;
+use system_tests::turn::Turn;
 use system_tests::upstream::{FakeUpstream, QUOTED_AUTHORIZATION, Reply};
 
 use crate::{chat, until};
@@ -34,6 +35,12 @@ async fn no_secret_is_shown_or_kept_in_clear() {
     upstream.on("m", Reply::error(401, &quoting, "invalid_request_error", Some("invalid_api_key"), None));
     let tested = admin.post("/admin/providers/canary/test", &json!({})).await;
     assert_eq!(tested["ok"], false, "{tested}");
+    for stream in [false, true] {
+        upstream.on("m", Reply::turn(Turn::says(&format!("You sent Bearer {second}."))));
+        let tested = admin.post("/admin/providers/canary/test", &json!({"stream": stream})).await;
+        assert_eq!(tested["ok"], true, "{tested}");
+        assert!(tested["answer"].as_str().is_some_and(|text| text.contains("***")), "{tested}");
+    }
     let (key, record) = admin.make_key(&json!({"label": "canary"})).await;
     until("the model is served", || chat(&gateway, &key, "m"), |answer| answer.status != 404).await;
     let id = record["id"].as_str().expect("a key has an id");

@@ -257,6 +257,10 @@ fn token_key(
             problems.push(format!("{}: with {} it is HS256", other.name, secret.name));
         }
         let reference = if secret.is_variable {
+            if secret_reference(&secret.value).is_some() {
+                problems.push(format!("{}: holds the secret itself, not where it is", secret.name));
+                return None;
+            }
             CredentialRef::Env(secret.name.clone())
         } else {
             secret_reference(&secret.value).expect("the section was checked")

@@ -100,7 +100,7 @@ fn provider(upstream: SocketAddr) -> String {
         format!("\n[[provider.models]]\nid = \"{id}\"\nupstream_id = \"{upstream_id}\"\n")
     });
     format!(
-        "[[provider]]\nname = \"Bench\"\nslug = \"bench\"\ntype = \"proxy\"\nbase_url = \"http://{upstream}/v1\"\n{}",
+        "[[provider]]\nname = \"Bench\"\nslug = \"bench\"\ntype = \"local\"\nbase_url = \"http://{upstream}/v1\"\n{}",
         models.concat()
     )
 }

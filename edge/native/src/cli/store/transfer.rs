@@ -89,7 +89,7 @@ pub(super) fn run_import(args: &ImportArgs) -> Result<(), Failure> {
         let imported = imported.map_err(|error| failure(error, &opened, &shown))?;
         output.object(&json!({
             "created": imported.created, "replaced": imported.replaced, "unchanged": imported.unchanged,
-            "kept_revoked": imported.kept_revoked,
+            "kept_revoked": imported.kept_revoked, "kept_rotated": imported.kept_rotated,
         }));
         output.say(format!(
             "{location}: {} created, {} replaced, {} unchanged. Running gateways serve it within ten seconds.",
@@ -98,6 +98,10 @@ pub(super) fn run_import(args: &ImportArgs) -> Result<(), Failure> {
         if imported.kept_revoked > 0 {
             let keys = count(imported.kept_revoked, "API key");
             output.say(format!("{keys} of the file, revoked since, stayed revoked."));
+        }
+        if imported.kept_rotated > 0 {
+            let keys = count(imported.kept_rotated, "API key");
+            output.say(format!("{keys} of the file had another secret: the store's stayed."));
         }
         Ok(())
     })?
