@@ -134,9 +134,11 @@ pub(crate) async fn replay_answers(
     let body = body::read(body).await?;
     let Caller(actor) = Caller::from_request_parts(&mut parts, &()).await?;
     let path = parts.uri.path();
+    let query = parts.uri.query().unwrap_or_default();
+    let if_match = parts.headers.get(IF_MATCH).map_or(&b""[..], HeaderValue::as_bytes).to_owned();
     let keeping = Keeping {
         id: hash(&[b"answer 1", actor.name.as_bytes(), path.as_bytes(), key.as_bytes()]),
-        request: hash(&[b"request 1", parts.uri.query().unwrap_or_default().as_bytes(), &body]),
+        request: hash(&[b"request 1", query.as_bytes(), &if_match, &body]),
     };
     if let Some(answer) = replayed(&admin, keeping).await? {
         return Ok(answer);

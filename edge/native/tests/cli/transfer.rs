@@ -35,7 +35,10 @@ fn a_laptops_store_goes_on_as_a_table() {
     fleet.set("DYAD_KEY_SECRET", &secret);
     fleet.run(&["store", "init", "--replace-key-secret"]).expect(0);
     let imported = &fleet.run(&["store", "import", file, "--json"]).expect(0).json()[0];
-    assert_eq!(*imported, json!({"created": 4, "replaced": 0, "unchanged": 0, "kept_revoked": 0}));
+    assert_eq!(
+        *imported,
+        json!({"created": 4, "replaced": 0, "unchanged": 0, "kept_revoked": 0, "kept_rotated": 0})
+    );
     let gateway = fleet.up(&[]);
     assert!(gateway.ready.get("api_key").is_none(), "there is a key: {}", gateway.ready);
     assert_eq!(gateway.get("/v1/models/m", &key), 200);
@@ -63,7 +66,10 @@ fn a_backup_can_be_put_back() {
             "{refused:#?}"
         );
         let replaced = place.run(&["store", "import", &file, "--replace", "--json"]).expect(0).json();
-        assert_eq!(replaced, [json!({"created": 1, "replaced": 1, "unchanged": 2, "kept_revoked": 0})]);
+        assert_eq!(
+            replaced,
+            [json!({"created": 1, "replaced": 1, "unchanged": 2, "kept_revoked": 0, "kept_rotated": 0})]
+        );
         assert_eq!(export(&place), backup);
         let good = place.run(&["keys", "list", "--json"]).expect(0).json();
         let good = good.iter().find(|key| key["label"] == "good").unwrap()["id"].as_str().unwrap().to_owned();

@@ -157,6 +157,19 @@ async fn a_revoked_key_stays_revoked() {
 }
 
 #[tokio::test]
+async fn a_rotated_key_keeps_its_secret() {
+    let store = Backend::memory().await.store;
+    let leaked = key(1);
+    store.seed_key(&leaked, None).await.unwrap();
+    let file = exported(&*store).await;
+    let rotated = ApiKeyRecord { hash: [9; 32], ..leaked };
+    store.seed_key(&rotated, Some(1)).await.unwrap();
+    let done = imported(&*store, &file, Existing::Replace).await.unwrap();
+    assert_eq!(done, Imported { unchanged: 1, kept_rotated: 1, ..Imported::default() });
+    assert_eq!(content(&*store).await.1, [rotated]);
+}
+
+#[tokio::test]
 async fn keys_of_another_secret_are_not_imported() {
     let (one, other) = (KeySecretCheck([7; 32]), KeySecretCheck([8; 32]));
     let from = Backend::memory().await.store;
