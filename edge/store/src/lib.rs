@@ -56,7 +56,8 @@
 //!
 //! That entries are not changed or removed later is beyond what a table can promise. The chain tells it
 //! (`catalog::verify_audit`), also of the end of the log if its head was noted elsewhere: each change is logged with its
-//! hash. On AWS the policies of `infra/terraform` let nobody update or delete an entry.
+//! hash. On AWS the policies of `infra/terraform` let nobody update or delete an entry; to write over one is a `PutItem` like any
+//! other to them, and breaks the chain.
 //!
 //! # Consistency
 //!
