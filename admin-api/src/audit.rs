@@ -161,7 +161,7 @@ pub(crate) async fn verify_log(
         (Some(_), None) => return Err(AdminError::invalid("/anchorHash", "is required with anchorSeq")),
         (None, Some(_)) => return Err(AdminError::invalid("/anchorSeq", "is required with anchorHash")),
     };
-    let _turn = admin.long_read().await;
+    let _turn = admin.long_read().await?;
     let verdict = match verify_audit(&*admin.parts.store, anchor).await {
         Ok(AuditHead { seq, hash }) => {
             AuditVerdict::Whole { ok: true, entries: seq, head: ShownHead { seq, hash: hex32::text(&hash) } }

@@ -237,7 +237,7 @@ pub(crate) async fn rotate_key(
         let until_ms = change.at_ms.saturating_add(grace_ms);
         let previous = (grace_ms > 0).then_some(PreviousHash { hash: before.hash, until_ms });
         let after = ApiKeyRecord { hash: admin.parts.hasher.hash(&key), previous, ..before };
-        let last_used = last_used(&admin, &after.id).await?;
+        let last_used = last_used(&admin, &after.id).await;
         let answer = with_secret(StatusCode::OK, &key, &after, last_used, version + 1, change.at_ms)?;
         let by = change.by(Action::Rotate, &answer).await?;
         match admin.parts.store.put_key(&after, Some(version), &by).await {
@@ -253,9 +253,15 @@ async fn find(admin: &Admin, id: &str) -> Result<Versioned<ApiKeyRecord>, AdminE
     admin.parts.store.find_key(&id).await?.ok_or_else(unknown)
 }
 
-async fn last_used(admin: &Admin, id: &ApiKeyId) -> Result<Option<u64>, AdminError> {
-    let all = admin.parts.store.last_used().await?;
-    Ok(all.into_iter().find(|(used, _)| used == id).map(|(_, at_ms)| at_ms))
+/// `None` where it cannot be read, too: a key can be revoked all the same.
+async fn last_used(admin: &Admin, id: &ApiKeyId) -> Option<u64> {
+    match admin.parts.store.last_used().await {
+        Ok(all) => all.into_iter().find(|(used, _)| used == id).map(|(_, at_ms)| at_ms),
+        Err(error) => {
+            tracing::warn!(%error, "when API keys were last used cannot be read");
+            None
+        }
+    }
 }
 
 async fn shown(
@@ -264,7 +270,7 @@ async fn shown(
     version: u64,
     now_ms: u64,
 ) -> Result<Answer, AdminError> {
-    let last_used = last_used(admin, &record.id).await?;
+    let last_used = last_used(admin, &record.id).await;
     Ok(Answer::ok(&Key::new(record, version, last_used, now_ms))?.with_version(version))
 }
 

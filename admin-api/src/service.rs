@@ -1,6 +1,7 @@
 //! The router: `observe → authenticate → role → idempotency → handler`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -39,8 +40,9 @@ pub(crate) struct Admin {
     long_reads: Semaphore,
 }
 
-/// Requests that read much of the store, at once; others wait, and go when their client does.
+/// Requests that read much of the store, at once; others wait so long, and go when their client does.
 const LONG_READS: usize = 2;
+const LONG_READ_WAIT: Duration = Duration::from_secs(5);
 
 /// How it is known who asks.
 enum Access {
@@ -55,8 +57,11 @@ impl Admin {
     }
 
     /// To be held by whoever reads much of the store.
-    pub(crate) async fn long_read(&self) -> SemaphorePermit<'_> {
-        self.long_reads.acquire().await.expect("it is never closed")
+    pub(crate) async fn long_read(&self) -> Result<SemaphorePermit<'_>, AdminError> {
+        let turn = tokio::time::timeout(LONG_READ_WAIT, self.long_reads.acquire()).await;
+        let busy =
+            |_| AdminError::Unavailable("others read much of the store; try again in a moment".to_owned());
+        Ok(turn.map_err(busy)?.expect("it is never closed"))
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

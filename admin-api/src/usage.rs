@@ -155,7 +155,7 @@ impl Asked {
     }
 
     async fn rows(&self, admin: &Admin) -> Result<BTreeMap<Group, UsageCounts>, AdminError> {
-        let _turn = admin.long_read().await;
+        let _turn = admin.long_read().await?;
         let mut days = stream::iter(self.from.0..=self.until.0)
             .map(|day| admin.parts.store.usage(Day(day)))
             .buffered(PARALLEL);
