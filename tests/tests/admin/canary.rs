@@ -41,6 +41,7 @@ async fn no_secret_is_shown_or_kept_in_clear() {
         assert_eq!(tested["ok"], true, "{tested}");
         assert!(tested["answer"].as_str().is_some_and(|text| text.contains("***")), "{tested}");
     }
+    upstream.on("m", Reply::turn(Turn::says("Hello.")));
     let (key, record) = admin.make_key(&json!({"label": "canary"})).await;
     until("the model is served", || chat(&gateway, &key, "m"), |answer| answer.status != 404).await;
     let id = record["id"].as_str().expect("a key has an id");
